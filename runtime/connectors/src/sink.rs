@@ -1,0 +1,143 @@
+//! The contract between a sink connector, the task that writes to it and the coordinator that commits it.
+//!
+//! ```text
+//! task:         write, write, … prepare(N) ─┐                 the epoch's output is durable, and nobody sees it
+//! coordinator:                              └─ decide N ── commit(N, handles of all tasks)       everybody sees it
+//! ```
+//!
+//! After a crash the coordinator calls `recover` with the handles of the last decided epoch: they are committed (again),
+//! and whatever was staged by later epochs is removed.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use futures::future::BoxFuture;
+use millrace_stream::{Clock, Epoch, Generation, Revision};
+use serde::{Deserialize, Serialize};
+
+/// What [`Sink::prepare`] leaves for [`Committer::commit`]. Stored in checkpoint manifests, so its form has a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CommitHandle(pub serde_json::Value);
+
+/// What a sink is given.
+#[derive(Clone)]
+pub struct SinkContext {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The id that the pipeline's data folder got when it was made: tells two pipelines of the same name apart, and is the
+    /// same over restarts.
+    pub instance: String,
+    /// The plan's revision.
+    pub revision: Revision,
+    /// The sink node's name: unique in the pipeline, and the same over restarts.
+    pub node: String,
+    /// Which incarnation is speaking.
+    pub generation: Generation,
+    /// Which of the sink's tasks this is, from 0.
+    pub index: u32,
+    /// The columns that come.
+    pub schema: SchemaRef,
+    /// For a changelog: the key columns, by number in `schema`. Batches then have the operation (`UInt8`) as an extra
+    /// first column.
+    pub changelog: Option<Vec<usize>>,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// A folder on this machine for what is staged and has no better place.
+    pub scratch: PathBuf,
+}
+
+/// Makes the parts of one sink node. Made from the plan; opens nothing until asked.
+pub trait SinkFactory: Send + Sync {
+    /// The writer of one task. `restored` is what this task's last decided [`Sink::prepare`] returned, for sinks that keep
+    /// a file open over several epochs.
+    fn open(
+        &self,
+        cx: SinkContext,
+        restored: Option<CommitHandle>,
+    ) -> BoxFuture<'_, Result<Box<dyn Sink>, SinkError>>;
+
+    /// The committer, one a sink node, which lives beside the coordinator.
+    fn committer(&self, cx: SinkContext) -> BoxFuture<'_, Result<Box<dyn Committer>, SinkError>>;
+}
+
+/// Writes rows, in a task.
+pub trait Sink: Send {
+    /// Takes rows. They may be buffered.
+    fn write(&mut self, batch: RecordBatch) -> BoxFuture<'_, Result<(), SinkError>>;
+
+    /// Makes all that was written since the last call durable, unseen by readers, and says what to commit.
+    /// An epoch without rows gives a handle too.
+    fn prepare(&mut self, epoch: Epoch) -> BoxFuture<'_, Result<CommitHandle, SinkError>>;
+
+    /// The epoch that ends now is the last: what [`Self::prepare`] would hold back for a fuller file goes out with it.
+    fn finish(&mut self) {}
+}
+
+/// Shows readers what was prepared, at the coordinator.
+pub trait Committer: Send {
+    /// Makes the epoch's output visible. Idempotent: called again with the same epoch it changes nothing. Epochs come in
+    /// order, but some may have no call (aborted ones, whose rows come again in a later epoch's handles).
+    fn commit<'a>(
+        &'a mut self,
+        epoch: Epoch,
+        handles: &'a [CommitHandle],
+    ) -> BoxFuture<'a, Result<Committed, SinkError>>;
+
+    /// First call after a start. Commits the last decided epoch's handles (again), and removes everything that this node
+    /// staged and that they do not name. `None`: the pipeline starts from nothing.
+    fn recover<'a>(
+        &'a mut self,
+        decided: Option<(Epoch, &'a [CommitHandle])>,
+    ) -> BoxFuture<'a, Result<Committed, SinkError>>;
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Rows made visible; 0 if the epoch had been committed already.
+    pub rows: u64,
+    /// Bytes made visible.
+    pub bytes: u64,
+}
+
+/// Why a sink failed. `Display` says what was found and what was expected.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The destination is not what the spec says, or refuses; another try fails too.
+    #[error("{what}")]
+    Refused {
+        /// What is wrong and what to do.
+        what: String,
+        /// Why.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// Another writer is in the way; another try, after this long, may succeed.
+    #[error("{what}")]
+    Conflict {
+        /// Who or what is in the way.
+        what: String,
+        /// How long to wait.
+        retry_after: Duration,
+    },
+    /// Writing failed; another try may succeed.
+    #[error("cannot write {what}")]
+    Io {
+        /// What was being written.
+        what: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl fmt::Debug for SinkContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SinkContext")
+            .field("pipeline", &self.pipeline)
+            .field("node", &self.node)
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,117 @@
+//! The contract between a keyed operator (window, top n, running aggregate, distinct) and the task that drives it.
+//!
+//! An operator keeps what changed since the last barrier apart from what is already in its store. At a barrier it
+//! *freezes*: the changes are swapped out in constant time, and the task goes on while [`Frozen::write`] turns them into
+//! one sorted run behind its back.
+
+use std::{sync::Arc, time::Duration};
+
+use arrow::array::RecordBatch;
+use millrace_state::{StateError, TaskStore};
+use millrace_stream::{Clock, Epoch, EventTime, KeyGroupRange};
+
+/// What an operator is given when it is made.
+pub struct OperatorContext {
+    /// The task's state, as of the checkpoint that is resumed; empty at the first start. The operator reads from it what
+    /// it needs at once, and may read and spill later.
+    pub store: Arc<TaskStore>,
+    /// The key groups that the task owns.
+    pub key_groups: KeyGroupRange,
+    /// What [`Frozen::meta`] was at the checkpoint that is resumed; several if tasks were merged by a rescale.
+    pub restored: Vec<serde_json::Value>,
+    /// How many bytes of state the operator may keep in memory.
+    pub memory_budget_bytes: usize,
+    /// About how many rows an emitted batch should have.
+    pub batch_rows: usize,
+    /// Where processing time comes from.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What an operator emits, in order.
+#[derive(Debug, Default)]
+pub struct Emitted {
+    /// Rows for the stages downstream.
+    pub rows: Vec<RecordBatch>,
+    /// Rows that came too late, in the input's schema.
+    pub late: Vec<RecordBatch>,
+}
+
+/// What an operator has counted and holds, for metrics and status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OperatorStats {
+    /// Keys, or rows, that are remembered in memory.
+    pub entries: u64,
+    /// Bytes of state in memory.
+    pub memory_bytes: u64,
+    /// Rows that came after their window was closed for good, since the task's start.
+    pub late_rows: u64,
+    /// Rows that corrected a result within the allowed lateness, since the task's start.
+    pub corrections: u64,
+    /// Bytes spilled to the store, since the task's start.
+    pub spilled_bytes: u64,
+}
+
+/// What changed in an epoch, no longer touched by the operator.
+pub struct Frozen {
+    /// Small facts that belong to the checkpoint beside the store (horizons, counters): goes into the manifest.
+    pub meta: serde_json::Value,
+    /// Writes the changes to the store. Runs on another thread while the operator goes on. `None`: nothing changed.
+    pub write: Option<Box<dyn FnOnce(&TaskStore) -> Result<(), StateError> + Send>>,
+}
+
+/// A keyed operator. Runs on one task's thread; only [`Frozen::write`] runs elsewhere, and at most one at a time: the next
+/// [`Self::freeze`] comes after the last one's write has ended.
+///
+/// An implementer guarantees that restoring from a frozen state and processing the same input again emits the same rows,
+/// up to order within a watermark.
+pub trait KeyedOperator: Send {
+    /// Takes rows, of the plan's input schema for this operator.
+    fn process(&mut self, batch: RecordBatch, out: &mut Emitted) -> Result<(), OperatorError>;
+
+    /// Event time has come to `watermark`; [`EventTime::MAX`] closes everything.
+    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<(), OperatorError>;
+
+    /// When (by [`Clock::monotonic`]) [`Self::tick`] wants to be called; `None`: not at all.
+    fn next_tick(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The time that [`Self::next_tick`] named has come.
+    fn tick(&mut self, _out: &mut Emitted) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
+    /// A barrier: what changed since the last one is handed over. Anything that must be emitted before the barrier goes
+    /// to `out`.
+    fn freeze(&mut self, epoch: Epoch, out: &mut Emitted) -> Result<Frozen, OperatorError>;
+
+    /// The last frozen changes have been written.
+    fn thawed(&mut self) -> Result<(), OperatorError> {
+        Ok(())
+    }
+
+    /// Counts for metrics.
+    fn stats(&self) -> OperatorStats;
+}
+
+/// Why an operator failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// An expression or aggregate failed on the data.
+    #[error("an expression failed")]
+    Expression(#[from] datafusion_common::DataFusionError),
+    /// An Arrow kernel failed.
+    #[error("a column could not be computed")]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// State could not be read or written.
+    #[error("state could not be read or written")]
+    State(#[from] StateError),
+    /// Restored state is not what this operator wrote.
+    #[error("restored state is damaged: {found}, where {expected} was expected")]
+    Damaged {
+        /// What was read.
+        found: String,
+        /// What should have been there.
+        expected: &'static str,
+    },
+}

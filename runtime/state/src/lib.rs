@@ -1,0 +1,1 @@
+//! What is remembered: keyed state over RocksDB, snapshots and the checkpoint store.

@@ -1,0 +1,1 @@
+//! End-to-end, fault and oracle tests, and the harness they share.
