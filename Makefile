@@ -1,0 +1,46 @@
+# `make help` says what there is. Everything a target needs that the machine lacks is set up by it, once.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Where downloads, the Python venv and what cargo builds are kept, outside the checkout.
+CACHE ?= $(HOME)/.cache/millrace
+export CACHE
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+PYTHON := $(CACHE)/venv/bin/python
+MILLRACE := $(CARGO_TARGET_DIR)/debug/millrace
+# One set of features for all that is built here, so that nothing is built twice. What it adds, the fault points, does
+# nothing unless it is armed through the environment.
+BUILD := --workspace --features millrace/fault-points --locked
+STEP := scripts/step
+
+.PHONY: help setup build demo test lint docs bench
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what building and testing need: system packages, the Rust toolchain, a Python venv
+	@scripts/setup
+
+build: setup ## Build the millrace command
+	@$(STEP) "Build millrace" cargo build $(BUILD) --bin millrace
+
+demo: build ## Run a pipeline over a month of real flights and show its result
+	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) scripts/demo
+
+test: lint docs ## Check formatting, lints, versions and docs, and run every test
+	@$(STEP) "Build the tests" cargo build $(BUILD) --all-targets
+	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) $(STEP) "Run the tests" cargo test $(BUILD) --all-targets --no-fail-fast
+
+lint: setup ## Check formatting, clippy with warnings denied, and that big dependencies have one version
+	@$(STEP) "Check the formatting" cargo fmt --all --check
+	@$(STEP) "Check for one version of each big dependency" python3 scripts/one-version
+	@$(STEP) "Clippy" cargo clippy $(BUILD) --all-targets -- -D warnings
+
+docs: setup ## Build the Rust documentation with warnings denied
+	@RUSTDOCFLAGS="-D warnings" $(STEP) "Build the documentation" cargo doc $(BUILD) --no-deps
+
+bench: build ## Measure the whole process: events per CPU-second, memory, barrier times
+	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) scripts/bench
