@@ -47,6 +47,17 @@ pub struct Plan {
     pub nodes: Vec<Node>,
     /// How many tasks a keyed stage has.
     pub parallelism: u32,
+    /// What is odd but does not keep the pipeline from running.
+    pub warnings: Vec<Warning>,
+}
+
+/// Something odd that does not keep a pipeline from running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The field that it is about, such as `spec.transforms[1]`.
+    pub path: String,
+    /// What is odd.
+    pub message: String,
 }
 
 /// A source, a transform or a sink.
@@ -194,10 +205,18 @@ pub struct WindowAggregate {
     pub keys: Vec<usize>,
     /// In the order of their columns in `output`.
     pub aggregates: Vec<Aggregate>,
+    /// The input columns that each result row of a rolling window carries over from its own row, in order. Empty for the
+    /// other kinds of window.
+    pub carried: Vec<usize>,
+    /// The input columns that make a row of the `.late` output, in order, event time first: a projection of `input`
+    /// to [`TransformNode::late`]. Empty where nothing takes late rows.
+    pub late: Vec<usize>,
     /// `[event time, window_start, window_end, window_pane, keys.., aggregates..]`; a result's event time is its window's
     /// last millisecond. Window bounds are `Timestamp(Microsecond, "UTC")`, `window_pane` is `Int32`: 0 for the result at
     /// the window's end, then 1, 2, .. for each correction by rows within the allowed lateness. For a rolling window:
-    /// one row an input row, whose event time is that row's, with its keys and the aggregates over the trailing range.
+    /// one row an input row, `[event time, window_start, window_end, window_pane, keys.., carried.., aggregates..]`, whose
+    /// event time and `window_end` are that row's and whose `window_start` is `range_ms` before it, with the aggregates over
+    /// the trailing range.
     pub output: SchemaRef,
 }
 
@@ -257,7 +276,8 @@ pub enum LateRows {
 pub struct Aggregate {
     /// DataFusion's aggregate: makes the accumulator, knows the state's fields.
     pub call: Arc<AggregateFunctionExpr>,
-    /// The input columns that are its arguments.
+    /// The input columns that are handed to the accumulator: the arguments (literal ones too, as columns of that value),
+    /// then what the call is ordered by, as DataFusion's accumulators expect. Empty for [`NativeAggregate::CountRows`].
     pub args: Vec<usize>,
     /// The Boolean input column that says which rows count (FILTER).
     pub filter: Option<usize>,
