@@ -20,7 +20,7 @@ impl KeyGroup {
     /// Takes the hash's high bits, so that a hash table that uses its low bits sees evenly spread keys.
     #[inline]
     pub fn of_hash(hash: u64) -> Self {
-        Self(((hash >> 32) * u64::from(KEY_GROUPS) >> 32) as u16)
+        Self((((hash >> 32) * u64::from(KEY_GROUPS)) >> 32) as u16)
     }
 
     /// Which of `parallelism` tasks owns this group.
