@@ -10,6 +10,7 @@ pub mod clock;
 pub mod event_time;
 pub mod ids;
 pub mod key_group;
+pub mod key_hash;
 pub mod message;
 pub mod watermark;
 
