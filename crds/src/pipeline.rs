@@ -1,0 +1,251 @@
+//! The Pipeline resource: sources, transforms and outputs, and how they run.
+
+use std::fmt;
+
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use kube::CustomResource;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    DurationStr, PipelineStatus, Quantity, SourceSpec,
+    schema::{FROM_PATTERN, NODE_NAME_PATTERN, OBJECT_NAME_PATTERN, URI_PATTERN},
+};
+
+/// Sources, transforms and outputs, and how they run.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "millrace.dev",
+    version = "v1alpha1",
+    kind = "Pipeline",
+    namespaced,
+    status = "PipelineStatus",
+    derive = "PartialEq",
+    shortname = "pl",
+    category = "millrace",
+    doc = "A stream of rows from sources through SQL transforms to Sinks.",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas"),
+    printcolumn(name = "Checkpoint", type_ = "integer", json_path = ".status.checkpoint.epoch"),
+    printcolumn(name = "Checkpoint age", type_ = "date", json_path = ".status.checkpoint.completedAt"),
+    printcolumn(name = "Lag", type_ = "integer", json_path = ".status.lag"),
+    printcolumn(name = "In", type_ = "string", json_path = ".status.throughput.in"),
+    printcolumn(name = "Out", type_ = "string", json_path = ".status.throughput.out", priority = 1),
+    printcolumn(name = "Change", type_ = "string", json_path = ".status.change.class", priority = 1),
+    printcolumn(name = "Revision", type_ = "string", json_path = ".status.revision", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PipelineSpec {
+    /// Where rows come from.
+    #[schemars(length(min = 1, max = 64))]
+    pub sources: Vec<SourceSpec>,
+    /// What is done with them: SQL SELECTs over sources and other transforms.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub transforms: Vec<TransformSpec>,
+    /// Where they go.
+    #[schemars(length(min = 1, max = 256))]
+    pub outputs: Vec<OutputSpec>,
+    /// How many tasks a keyed stage has, spread over the pods.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 128))]
+    pub parallelism: u32,
+    /// When checkpoints are taken and where they are kept.
+    #[serde(default)]
+    pub checkpoints: CheckpointsSpec,
+    /// How the pipeline's pods look. Without meaning for `millrace run`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<DeploymentSpec>,
+    /// The sources and transforms whose state an edit may drop. An edit that would drop the state of another is refused.
+    /// Example: `[by_tenant]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 320), inner(regex(pattern = NODE_NAME_PATTERN), length(max = 63)))]
+    pub allow_state_loss: Vec<String>,
+    /// Whether the pipeline is stopped, at a last checkpoint, until this is false again.
+    #[serde(default)]
+    pub suspend: bool,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// One SQL SELECT over the sources and transforms that its FROM names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TransformSpec {
+    /// What SQL calls the transform. Unique among the pipeline's sources and transforms; state follows it.
+    /// Example: `by_tenant`.
+    #[schemars(regex(pattern = NODE_NAME_PATTERN), length(max = 63))]
+    pub name: String,
+    /// The SELECT. Example: `SELECT tenant, count(*) AS errors FROM requests WHERE status >= 500 GROUP BY tenant`.
+    #[schemars(length(min = 1, max = 65536))]
+    pub sql: String,
+    /// The Window that GROUP BY is over. Without one GROUP BY is a running aggregate, which emits the groups that changed.
+    /// Example: `one-minute`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = OBJECT_NAME_PATTERN), length(max = 253))]
+    pub window: Option<String>,
+    /// The least time between two emissions of a running aggregate. Without it `1s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emit_every: Option<DurationStr>,
+    /// For how long DISTINCT ON drops the repeats of a row. Example: `10m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<DurationStr>,
+}
+
+/// Which rows go to which Sink.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OutputSpec {
+    /// A transform or a source, or one of its side outputs: `<transform>.late` has the rows that came too late for their
+    /// window, where that Window says `lateRows: SideOutput`; `<source>.errors` has the rows that could not be decoded,
+    /// where that source says `onError: DeadLetter`. Example: `by_tenant.late`.
+    #[schemars(regex(pattern = FROM_PATTERN), length(max = 70))]
+    pub from: String,
+    /// A Sink's name. Example: `tenant-errors`.
+    #[schemars(regex(pattern = OBJECT_NAME_PATTERN), length(max = 253))]
+    pub sink: String,
+}
+
+/// A node's output besides its rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SideOutput {
+    /// `.late`: the rows that came too late for their window.
+    Late,
+    /// `.errors`: the rows that could not be decoded.
+    Errors,
+}
+
+impl SideOutput {
+    /// What stands after the dot.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Late => "late",
+            Self::Errors => "errors",
+        }
+    }
+}
+
+impl fmt::Display for SideOutput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl OutputSpec {
+    /// The node, and which of its side outputs; `None` if what stands after the dot names none.
+    pub fn node_and_output(&self) -> Option<(&str, Option<SideOutput>)> {
+        match self.from.split_once('.') {
+            None => Some((&self.from, None)),
+            Some((node, "late")) => Some((node, Some(SideOutput::Late))),
+            Some((node, "errors")) => Some((node, Some(SideOutput::Errors))),
+            Some(_) => None,
+        }
+    }
+}
+
+/// When checkpoints are taken and where they are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct CheckpointsSpec {
+    /// The time from one checkpoint's start to the next one's.
+    pub interval: DurationStr,
+    /// A checkpoint that takes longer than this is given up; the one before it stands.
+    pub timeout: DurationStr,
+    /// The least time between one checkpoint's end and the next one's start.
+    pub min_pause: DurationStr,
+    /// How many checkpoints are kept.
+    #[schemars(range(min = 1, max = 1000))]
+    pub retain: u32,
+    /// Where they are kept: a URL, or a path. Without it the folder `checkpoints` in the data folder.
+    /// Example: `s3://lake/_millrace`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = URI_PATTERN), length(max = 4096))]
+    pub storage: Option<String>,
+    /// What happens to them when the Pipeline is deleted.
+    pub on_delete: OnDelete,
+    /// How much state the pipeline's tasks of one process may hold in memory, all together. What is beyond it is kept on
+    /// disk.
+    pub memory_budget: Quantity,
+}
+
+impl Default for CheckpointsSpec {
+    fn default() -> Self {
+        Self {
+            interval: DurationStr::from_secs(5),
+            timeout: DurationStr::from_secs(300),
+            min_pause: DurationStr::from_millis(500),
+            retain: 3,
+            storage: None,
+            on_delete: OnDelete::Retain,
+            memory_budget: Quantity::from_bytes(256 << 20),
+        }
+    }
+}
+
+/// What happens to checkpoints when the Pipeline is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnDelete {
+    /// They are kept.
+    #[default]
+    Retain,
+    /// They are deleted too; savepoints are not.
+    Delete,
+}
+
+/// How the pipeline's pods look.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeploymentSpec {
+    /// How many pods there are. Without it one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 128))]
+    pub replicas: Option<u32>,
+    /// The runtime's image. Without it the one that belongs to the operator's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub image: Option<String>,
+    /// When the image is pulled: `Always`, `IfNotPresent` or `Never`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+    /// What the runtime's container asks for and is limited to, as in any pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourceRequirements>,
+    /// The volume that each pod keeps state on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeSpec>,
+    /// A pod template that is laid over the one that Millrace makes: labels, tolerations, affinity, more containers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "any_object")]
+    pub template: Option<serde_json::Value>,
+}
+
+/// When a pod's image is pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ImagePullPolicy {
+    /// At every start.
+    Always,
+    /// When the node does not have it.
+    IfNotPresent,
+    /// Not at all.
+    Never,
+}
+
+/// The volume that a pod keeps state on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct VolumeSpec {
+    /// Its size. Example: `10Gi`.
+    pub size: Quantity,
+    /// Its StorageClass. Without it the cluster's default one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = OBJECT_NAME_PATTERN), length(max = 253))]
+    pub storage_class_name: Option<String>,
+}
+
+fn any_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
+}

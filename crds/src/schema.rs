@@ -1,0 +1,46 @@
+//! What the derived schemas are given besides: the rules that no JSON Schema keyword says, as CEL for the API server and
+//! as hints for the manifest reader.
+//!
+//! A schema may carry these keys. The API server does not see them: they are no part of what a CRD can hold.
+//!
+//! - `x-millrace-union`: the fields of which exactly one has to be set;
+//! - `x-millrace-form`: the form of a text, `duration`, `size` or `columnType`.
+
+use schemars::{Schema, transform::Transform};
+use serde_json::{Value, json};
+
+/// The schema key that names a union's fields.
+pub(crate) const UNION_KEY: &str = "x-millrace-union";
+/// The schema key that names the form of a text.
+#[allow(dead_code)]
+pub(crate) const FORM_KEY: &str = "x-millrace-form";
+
+/// The pattern of names that SQL uses: sources and transforms.
+pub(crate) const NODE_NAME_PATTERN: &str = "^[a-z][a-z0-9_]*$";
+/// The pattern of an output's `from`.
+pub(crate) const FROM_PATTERN: &str = r"^[a-z][a-z0-9_]*(\.(late|errors))?$";
+/// The pattern of object names.
+pub(crate) const OBJECT_NAME_PATTERN: &str = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$";
+/// The pattern of places to store in: a URL, or a path.
+pub(crate) const URI_PATTERN: &str = "^([a-z][a-z0-9+.-]*://.*|[^:]+)$";
+
+/// Exactly one of these fields has to be set.
+pub(crate) fn exactly_one(fields: &'static [&'static str]) -> impl Transform {
+    move |schema: &mut Schema| {
+        let count = fields.iter().map(|field| format!("(has(self.{field}) ? 1 : 0)")).collect::<Vec<_>>().join(" + ");
+        schema.insert(UNION_KEY.to_owned(), json!(fields));
+        add_rule(schema, &format!("{count} == 1"), &format!("exactly one of {} must be set", fields.join(", ")));
+    }
+}
+
+/// A CEL rule over `self`, and what is said where it does not hold.
+pub(crate) fn rule(rule: &'static str, message: &'static str) -> impl Transform {
+    move |schema: &mut Schema| add_rule(schema, rule, message)
+}
+
+fn add_rule(schema: &mut Schema, rule: &str, message: &str) {
+    let rules = schema.ensure_object().entry("x-kubernetes-validations").or_insert_with(|| json!([]));
+    if let Value::Array(rules) = rules {
+        rules.push(json!({ "rule": rule, "message": message }));
+    }
+}
