@@ -6,6 +6,7 @@
 //!
 //! Nothing in this crate reads a clock, a file or a socket: time is handed in as a value or through [`Clock`].
 
+pub mod checkpoint;
 pub mod clock;
 pub mod event_time;
 pub mod ids;
