@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{ColumnType, ColumnTypeError};
+use crate::{ColumnType, ColumnTypeError, schema::COLUMN_NAME_PATTERN};
 
 /// A column of a source's rows: what SQL calls it, its type, and where a row has it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -11,7 +11,7 @@ use crate::{ColumnType, ColumnTypeError};
 pub struct ColumnSpec {
     /// What SQL calls the column: letters, digits and `_`. A name with capital letters has to be quoted in SQL.
     /// Example: `latency_ms`.
-    #[schemars(regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"), length(max = 128))]
+    #[schemars(regex(pattern = COLUMN_NAME_PATTERN), length(max = 128))]
     pub name: String,
     /// `BOOLEAN`, `INT` (32 bits), `BIGINT` (64 bits), `FLOAT`, `DOUBLE`, `VARCHAR`, `DATE`, `TIMESTAMP` (UTC,
     /// microseconds), `DECIMAL(p, s)`, `JSON` (any JSON value, kept as text), or a list of one of them: `VARCHAR[]`.

@@ -8,6 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// What a duration must look like, as the CRDs check it.
 pub(crate) const PATTERN: &str = "^(0|[1-9][0-9]{0,14})(ms|s|m|h|d)$";
 
+/// The same for durations that may not be nothing.
+pub(crate) const POSITIVE_PATTERN: &str = "^[1-9][0-9]{0,14}(ms|s|m|h|d)$";
+
 /// The longest duration, about a hundred years: sums of two stay far from what 64 bits of milliseconds hold.
 const MAX_MS: u64 = 36_500 * 86_400_000;
 

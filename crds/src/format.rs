@@ -5,6 +5,36 @@ use serde::{Deserialize, Serialize};
 
 use crate::schema::exactly_one;
 
+/// The columns that a line of the combined log format has.
+pub const COMBINED_COLUMNS: [&str; 12] = [
+    "remote_host",
+    "ident",
+    "user",
+    "time",
+    "request",
+    "method",
+    "target",
+    "protocol",
+    "status",
+    "bytes",
+    "referer",
+    "user_agent",
+];
+
+/// The columns that a line of syslog has.
+pub const SYSLOG_COLUMNS: [&str; 10] = [
+    "priority",
+    "facility",
+    "severity",
+    "timestamp",
+    "hostname",
+    "app_name",
+    "proc_id",
+    "msg_id",
+    "structured_data",
+    "message",
+];
+
 /// The form of a source's rows: exactly one of these.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ColumnSpec, ColumnType, DurationStr,
-    schema::{exactly_one, rule},
+    schema::{COLUMN_NAME_PATTERN, exactly_one, rule},
 };
 
 /// Makes rows up: the same seed gives the same rows, over restarts too. Exactly one of `nexmark` and `fields` is set.
@@ -121,7 +121,7 @@ impl NexmarkStream {
 #[schemars(transform = exactly_one(&["int", "double", "string", "timestamp", "sequence"]))]
 pub struct GeneratorField {
     /// What SQL calls the column.
-    #[schemars(regex(pattern = "^[A-Za-z_][A-Za-z0-9_]*$"), length(max = 128))]
+    #[schemars(regex(pattern = COLUMN_NAME_PATTERN), length(max = 128))]
     pub name: String,
     /// Whole numbers from a range, all equally likely; a `BIGINT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

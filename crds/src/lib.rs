@@ -14,18 +14,22 @@ mod column_type;
 mod duration;
 mod format;
 mod generator;
+pub mod manifest;
 mod pipeline;
 mod quantity;
 mod schema;
 mod sink;
 mod source;
 mod status;
+mod timestamp;
 mod window;
 
 pub use column::ColumnSpec;
 pub use column_type::{ColumnType, ColumnTypeError};
 pub use duration::{DurationError, DurationStr};
-pub use format::{CsvFormat, Empty, FormatKind, FormatSpec, JsonFormat, RegexFormat, TimestampUnit};
+pub use format::{
+    COMBINED_COLUMNS, CsvFormat, Empty, FormatKind, FormatSpec, JsonFormat, RegexFormat, SYSLOG_COLUMNS, TimestampUnit,
+};
 pub use generator::{
     DoubleRange, FieldValues, GeneratorField, GeneratorSource, IntRange, NexmarkGenerator, NexmarkStream, Sequence,
     StringValues, TimestampSteps,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DurationStr, PipelineStatus, Quantity, SourceSpec,
+    duration::POSITIVE_PATTERN,
     schema::{FROM_PATTERN, NODE_NAME_PATTERN, OBJECT_NAME_PATTERN, URI_PATTERN},
 };
 
@@ -93,6 +94,7 @@ pub struct TransformSpec {
     pub emit_every: Option<DurationStr>,
     /// For how long DISTINCT ON drops the repeats of a row. Example: `10m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = POSITIVE_PATTERN))]
     pub within: Option<DurationStr>,
 }
 
@@ -152,8 +154,10 @@ impl OutputSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct CheckpointsSpec {
     /// The time from one checkpoint's start to the next one's.
+    #[schemars(extend("pattern" = POSITIVE_PATTERN))]
     pub interval: DurationStr,
     /// A checkpoint that takes longer than this is given up; the one before it stands.
+    #[schemars(extend("pattern" = POSITIVE_PATTERN))]
     pub timeout: DurationStr,
     /// The least time between one checkpoint's end and the next one's start.
     pub min_pause: DurationStr,

@@ -4,7 +4,7 @@
 //! A schema may carry these keys. The API server does not see them: they are no part of what a CRD can hold.
 //!
 //! - `x-millrace-union`: the fields of which exactly one has to be set;
-//! - `x-millrace-form`: the form of a text, `duration`, `size` or `columnType`.
+//! - `x-millrace-form`: the form of a text, `duration`, `size`, `columnType` or `timestamp`.
 
 use schemars::{Schema, transform::Transform};
 use serde_json::{Value, json};
@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 /// The schema key that names a union's fields.
 pub(crate) const UNION_KEY: &str = "x-millrace-union";
 /// The schema key that names the form of a text.
-#[allow(dead_code)]
 pub(crate) const FORM_KEY: &str = "x-millrace-form";
 
 /// The pattern of names that SQL uses: sources and transforms.
 pub(crate) const NODE_NAME_PATTERN: &str = "^[a-z][a-z0-9_]*$";
+/// The pattern of column names.
+pub(crate) const COLUMN_NAME_PATTERN: &str = "^[A-Za-z_][A-Za-z0-9_]*$";
 /// The pattern of an output's `from`.
 pub(crate) const FROM_PATTERN: &str = r"^[a-z][a-z0-9_]*(\.(late|errors))?$";
 /// The pattern of object names.

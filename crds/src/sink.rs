@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     DurationStr, Empty, Quantity, SinkStatus,
+    duration::POSITIVE_PATTERN,
     schema::{OBJECT_NAME_PATTERN, URI_PATTERN, exactly_one},
 };
 
@@ -262,6 +263,7 @@ pub struct BatchSpec {
     pub max_bytes: Option<Quantity>,
     /// So long after the first row. Example: `1m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = POSITIVE_PATTERN))]
     pub max_delay: Option<DurationStr>,
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ColumnSpec, DurationStr, FormatSpec, GeneratorSource,
+    duration::POSITIVE_PATTERN,
     schema::{NODE_NAME_PATTERN, exactly_one},
 };
 
@@ -99,6 +100,7 @@ pub struct EventTimeSpec {
     /// After this long without a row a file, or the whole source, no longer holds the others' windows open. Without it a
     /// silent source holds them open for as long as it is silent. Example: `30s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = POSITIVE_PATTERN))]
     pub idle_timeout: Option<DurationStr>,
     /// A row that happened further ahead of the clock than this is a row that cannot be decoded: one wrong date must not
     /// close all windows. Without it `24h`.
@@ -142,6 +144,7 @@ pub struct FileSource {
     pub follow: bool,
     /// How often files are looked at for news, where `follow` is true.
     #[serde(default = "one_second")]
+    #[schemars(extend("pattern" = POSITIVE_PATTERN))]
     pub poll_interval: DurationStr,
 }
 

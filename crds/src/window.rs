@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{DurationStr, WindowStatus, schema::exactly_one};
+use crate::{DurationStr, WindowStatus, duration::POSITIVE_PATTERN, schema::exactly_one};
 
 /// How rows fall into windows of event time: exactly one of `tumbling`, `hopping`, `rolling` and `session`, and what
 /// happens to rows that come late.
@@ -81,6 +81,7 @@ impl WindowSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TumblingWindow {
     /// The length. Example: `1m`.
+    #[schemars(extend("pattern" = POSITIVE_PATTERN))]
     pub size: DurationStr,
     /// By how much each window begins later than the alignment says; less than `size`. Example: `15m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -92,9 +93,11 @@ pub struct TumblingWindow {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HoppingWindow {
     /// The length. Example: `10m`.
+    #[schemars(extend("pattern" = POSITIVE_PATTERN))]
     pub size: DurationStr,
     /// How far apart windows begin; not more than `size`. What a window costs grows with `size` divided by the greatest
     /// common divisor of both, so choose a `slide` that divides `size`. Example: `1m`.
+    #[schemars(extend("pattern" = POSITIVE_PATTERN))]
     pub slide: DurationStr,
     /// By how much each window begins later than the alignment says; less than `slide`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,6 +109,7 @@ pub struct HoppingWindow {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RollingWindow {
     /// The length. Example: `1h`.
+    #[schemars(extend("pattern" = POSITIVE_PATTERN))]
     pub range: DurationStr,
 }
 
@@ -114,6 +118,7 @@ pub struct RollingWindow {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SessionWindow {
     /// The silence that ends a session. Example: `30m`.
+    #[schemars(extend("pattern" = POSITIVE_PATTERN))]
     pub gap: DurationStr,
 }
 
