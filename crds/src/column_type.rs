@@ -144,3 +144,37 @@ fn nearest(name: &str) -> Option<&'static str> {
     let (distance, ours) = NAMES.iter().map(|(ours, _)| (strsim::damerau_levenshtein(name, ours), *ours)).min()?;
     (distance <= 2 && distance < ours.len() / 2 + 1).then_some(ours)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_is_read_as_it_is_written() {
+        let plain = NAMES.iter().map(|(_, of)| of.clone());
+        let decimal = ColumnType::Decimal { precision: 38, scale: 38 };
+        for of in plain.chain([decimal]) {
+            let list = ColumnType::Array(Box::new(of.clone()));
+            assert_eq!(of.to_string().parse(), Ok(of));
+            assert_eq!(list.to_string().parse(), Ok(list));
+        }
+        assert_eq!("decimal( 10 ,2 )".parse(), Ok(ColumnType::Decimal { precision: 10, scale: 2 }));
+        assert_eq!("varchar[]".parse(), Ok(ColumnType::Array(Box::new(ColumnType::Varchar))));
+    }
+
+    #[test]
+    fn what_others_call_a_type_is_understood_as_a_suggestion() {
+        for (theirs, ours) in OTHER_NAMES {
+            assert!(ours.parse::<ColumnType>().is_ok());
+            let error = ColumnTypeError::Unknown { name: theirs.to_owned(), nearest: Some(ours) };
+            assert_eq!(theirs.parse::<ColumnType>(), Err(error));
+        }
+    }
+
+    #[test]
+    fn what_is_no_type_is_an_error() {
+        for text in ["", "[]", "DECIMAL(0, 0)", "DECIMAL(39, 0)", "DECIMAL(5, 6)", "INT[][]", "DECIMAL(5", "🦀"] {
+            assert!(text.parse::<ColumnType>().is_err(), "{text}");
+        }
+    }
+}

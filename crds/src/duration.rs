@@ -100,7 +100,10 @@ impl FromStr for DurationStr {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (number, unit) = text.split_at(digits);
-        if number.is_empty() || unit.starts_with(['.', ',', '_']) || (number.len() > 1 && number.starts_with('0')) {
+        if number.is_empty()
+            || unit.starts_with(['.', ',', '_', '-', '+'])
+            || (number.len() > 1 && number.starts_with('0'))
+        {
             return Err(DurationError::NotANumber);
         }
         if unit.is_empty() {
@@ -110,7 +113,7 @@ impl FromStr for DurationStr {
             return Err(DurationError::NotANumber);
         }
         let Some((_, unit_ms)) = UNITS.into_iter().find(|(name, _)| *name == unit) else {
-            return Err(DurationError::UnknownUnit { unit: unit.to_owned() });
+            return Err(DurationError::UnknownUnit { unit: unit.trim().to_owned() });
         };
         let number: u64 = number.parse().map_err(|_| DurationError::TooLong)?;
         let ms = number.checked_mul(unit_ms).filter(|ms| *ms <= MAX_MS).ok_or(DurationError::TooLong)?;

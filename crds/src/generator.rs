@@ -32,6 +32,7 @@ pub struct GeneratorSource {
     /// Plain rows: a column for each entry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub fields: Vec<GeneratorField>,
 }
 

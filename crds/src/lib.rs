@@ -11,12 +11,14 @@
 
 mod column;
 mod column_type;
+mod crd;
 mod duration;
 mod format;
 mod generator;
 pub mod manifest;
 mod pipeline;
 mod quantity;
+mod reference;
 mod schema;
 mod sink;
 mod source;
@@ -26,6 +28,7 @@ mod window;
 
 pub use column::ColumnSpec;
 pub use column_type::{ColumnType, ColumnTypeError};
+pub use crd::{crd_yaml, crds, json_schema};
 pub use duration::{DurationError, DurationStr};
 pub use format::{
     COMBINED_COLUMNS, CsvFormat, Empty, FormatKind, FormatSpec, JsonFormat, RegexFormat, SYSLOG_COLUMNS, TimestampUnit,
@@ -39,6 +42,7 @@ pub use pipeline::{
     TransformSpec, VolumeSpec,
 };
 pub use quantity::{Quantity, QuantityError};
+pub use reference::reference;
 pub use sink::{
     BatchSpec, CredentialsSpec, CsvSinkFormat, DeltaSink, FileSink, ParquetCompression, ParquetSink, SchemaEvolution,
     SecretRef, Sink, SinkDestination, SinkFormat, SinkFormatKind, SinkSpec, StdoutSink,

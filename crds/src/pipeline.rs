@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     DurationStr, PipelineStatus, Quantity, SourceSpec,
     duration::POSITIVE_PATTERN,
-    schema::{FROM_PATTERN, NODE_NAME_PATTERN, OBJECT_NAME_PATTERN, URI_PATTERN},
+    schema::{FROM_PATTERN, NODE_NAME_PATTERN, OBJECT_NAME_PATTERN, URI_PATTERN, rule},
 };
 
 /// Sources, transforms and outputs, and how they run.
@@ -38,16 +38,28 @@ use crate::{
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = rule(
+    "!has(self.transforms) || self.transforms.all(t, !self.sources.exists(s, s.name == t.name))",
+    "a source and a transform may not have the same name"
+))]
+#[schemars(transform = rule(
+    "self.outputs.all(o, self.sources.exists(s, o.from == s.name || o.from.startsWith(s.name + '.')) || \
+     (has(self.transforms) && self.transforms.exists(t, o.from == t.name || o.from.startsWith(t.name + '.'))))",
+    "an output's from has to name a source or transform of the pipeline"
+))]
 pub struct PipelineSpec {
     /// Where rows come from.
     #[schemars(length(min = 1, max = 64))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub sources: Vec<SourceSpec>,
     /// What is done with them: SQL SELECTs over sources and other transforms.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub transforms: Vec<TransformSpec>,
     /// Where they go.
     #[schemars(length(min = 1, max = 256))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["from", "sink"]))]
     pub outputs: Vec<OutputSpec>,
     /// How many tasks a keyed stage has, spread over the pods.
     #[serde(default = "one")]
@@ -76,6 +88,10 @@ fn one() -> u32 {
 /// One SQL SELECT over the sources and transforms that its FROM names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = rule(
+    "!(has(self.window) && has(self.emitEvery))",
+    "emitEvery is for running aggregates, and this transform has a window"
+))]
 pub struct TransformSpec {
     /// What SQL calls the transform. Unique among the pipeline's sources and transforms; state follows it.
     /// Example: `by_tenant`.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// What a quantity must look like, as the CRDs check it.
 pub(crate) const PATTERN: &str = "^[0-9]+(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$";
 
-/// A suffix and its factor, binary ones first and longest first: the order in which they are written back.
+/// A suffix and its factor, the greatest first of each kind.
 const SUFFIXES: [(&str, u64); 10] = [
     ("Pi", 1 << 50),
     ("Ti", 1 << 40),
@@ -63,10 +63,13 @@ impl fmt::Display for Quantity {
         if self.0 == 0 {
             return f.write_str("0");
         }
-        match SUFFIXES.into_iter().find(|(_, factor)| self.0.is_multiple_of(*factor)) {
-            Some((suffix, factor)) => write!(f, "{}{suffix}", self.0 / factor),
-            None => write!(f, "{}", self.0),
-        }
+        let (factor, suffix) = SUFFIXES
+            .into_iter()
+            .filter(|(_, factor)| self.0.is_multiple_of(*factor))
+            .map(|(suffix, factor)| (factor, suffix))
+            .max()
+            .unwrap_or((1, ""));
+        write!(f, "{}{suffix}", self.0 / factor)
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ColumnSpec, DurationStr, FormatSpec, GeneratorSource,
     duration::POSITIVE_PATTERN,
-    schema::{NODE_NAME_PATTERN, exactly_one},
+    schema::{NODE_NAME_PATTERN, exactly_one, rule},
 };
 
 /// A source: a connector (exactly one of `generator`, `file` and `stdin`), the form of its rows, their columns and their
@@ -16,6 +16,14 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = exactly_one(&["generator", "file", "stdin"]))]
+#[schemars(transform = rule(
+    "has(self.generator) != has(self.format)",
+    "file and stdin need a format, and a generator has none"
+))]
+#[schemars(transform = rule(
+    "has(self.generator) != (has(self.columns) && size(self.columns) > 0)",
+    "file and stdin need columns, and a generator has its own"
+))]
 pub struct SourceSpec {
     /// What SQL calls the source. Unique among the pipeline's sources and transforms; replay points follow it.
     /// Example: `requests`.
@@ -37,6 +45,7 @@ pub struct SourceSpec {
     /// own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub columns: Vec<ColumnSpec>,
     /// Which column says when a row happened. Without it a row's event time is the moment at which it was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]

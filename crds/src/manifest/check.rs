@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::{
     forms::{check_choice, quoted},
     located::Place,
-    names::{list, nearest},
+    names::{list, nearest, one_of},
     problem::{Complaint, Problem},
     shape::{Object, Shape, Text},
     source_file::SourceFile,
@@ -152,7 +152,7 @@ impl<'a> Checker<'a> {
                 let complaint = match all.as_slice() {
                     [] => complaint.expected("no fields: `{}`"),
                     [one] => complaint.expected(format!("`{one}`")),
-                    all => complaint.expected(format!("one of {}", list(all.iter().copied()))),
+                    all => complaint.expected(one_of(all.iter().copied())),
                 };
                 self.complain(&entry.key.span, &path, complaint);
                 continue;
@@ -163,8 +163,9 @@ impl<'a> Checker<'a> {
                 if is_member {
                     set.push(entry.name);
                     let complaint = Complaint::new(format!("`{}` has no value", entry.name));
-                    let complaint =
-                        complaint.expected(field.shape.expected()).nearest(Some(format!("{}: {{}}", entry.name)));
+                    let is_enough = field.shape.stand_in().as_object().is_some_and(Map::is_empty);
+                    let near = is_enough.then(|| format!("{}: {{}}", entry.name));
+                    let complaint = complaint.expected(field.shape.expected()).nearest(near);
                     self.complain(&entry.key.span, &path, complaint);
                 }
                 continue;
@@ -234,7 +235,8 @@ impl<'a> Checker<'a> {
             },
             (Shape::Whole { .. }, Scalar::Number(number)) => {
                 let is_whole = number.fract() == 0.0 && number.abs() < 1e15;
-                Err(wrong("a number with a fraction").nearest(is_whole.then(|| format!("{number:.0}"))))
+                let found = if is_whole { "a number with a point or an exponent" } else { "a number with a fraction" };
+                Err(wrong(found).nearest(is_whole.then(|| format!("{number:.0}"))))
             }
             (Shape::Whole { .. }, Scalar::Text(text)) => {
                 let digits = text.replace(['_', ',', '\'', ' '], "");
@@ -253,6 +255,9 @@ impl<'a> Checker<'a> {
             (Shape::Boolean, Scalar::Text(text)) => {
                 let near = ["true", "false"].into_iter().find(|value| text.eq_ignore_ascii_case(value));
                 Err(wrong(found).nearest(near))
+            }
+            (Shape::Object(object), Scalar::Text(text)) if object.fields.contains_key(text) => {
+                Err(wrong(found).nearest(Some(format!("{{{text}: {{}}}}"))))
             }
             (Shape::List { .. }, _) => {
                 Err(wrong(found).nearest(Some(format!("[{}]", super::problem::shorten(text, 60)))))
@@ -308,7 +313,8 @@ fn text_value(of: &Text, scalar: Scalar<'_>, text: &str) -> Result<Value, Option
     }
     if chars > of.max_chars {
         let message = format!("this text has {chars} characters and may have {}", of.max_chars);
-        return Err(Some(Complaint::new(message)));
+        let tab = (of.max_chars == 1 && text == "\\t").then(|| quoted("\\t"));
+        return Err(Some(Complaint::new(message).nearest(tab)));
     }
     of.form.check(text).map_err(Some)?;
     Ok(text.into())

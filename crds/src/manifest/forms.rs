@@ -3,8 +3,8 @@
 use crate::{
     ColumnType, ColumnTypeError, DurationError, DurationStr, Quantity,
     manifest::{
-        names::{list, nearest},
-        problem::Complaint,
+        names::{nearest, one_of},
+        problem::{Complaint, shorten},
     },
     schema::{COLUMN_NAME_PATTERN, FROM_PATTERN, NODE_NAME_PATTERN, OBJECT_NAME_PATTERN, URI_PATTERN},
     timestamp,
@@ -79,7 +79,9 @@ impl Form {
         let complaint = match self {
             Self::Duration { positive } => match text.parse::<DurationStr>() {
                 Ok(duration) if positive && duration.is_zero() => {
-                    return Err(Complaint::new("this must be longer than nothing"));
+                    return Err(
+                        Complaint::new("this must be longer than nothing").expected("a duration greater than 0")
+                    );
                 }
                 Ok(_) => return Ok(()),
                 Err(error @ DurationError::TooLong) => return Err(Complaint::new(error.to_string())),
@@ -140,8 +142,10 @@ pub(crate) fn check_choice(text: &str, choices: &[String]) -> Result<(), Complai
         return Ok(());
     }
     let names = || choices.iter().map(String::as_str);
-    let expected = if choices.len() == 1 { list(names()) } else { format!("one of {}", list(names())) };
-    Err(Complaint::new("this is none of the choices").expected(expected).nearest(nearest(text, names())))
+    let expected = one_of(names());
+    Err(Complaint::new(format!("`{}` is none of the choices", shorten(text, 40)))
+        .expected(expected)
+        .nearest(nearest(text, names())))
 }
 
 fn is_node_name(text: &str) -> bool {

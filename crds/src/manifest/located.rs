@@ -1,11 +1,16 @@
 //! Objects that know where in which file each of their fields stands.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use kube::Resource;
 use serde_saphyr::granit_parser::ScalarStyle;
 
 use super::{
+    check::first_of,
     problem::{Complaint, Problem},
     scalar_map,
     source_file::{Position, SourceFile},
@@ -19,6 +24,8 @@ pub(crate) struct Place {
     key: Option<Range<usize>>,
     /// Its value.
     value: Range<usize>,
+    /// What stands for its value where that has several lines.
+    head: Range<usize>,
     /// How its value is written, if that is a text, and the text.
     text: Option<(ScalarStyle, Box<str>)>,
 }
@@ -29,7 +36,7 @@ impl Place {
             Kind::Scalar { text, style } => Some((*style, text.as_str().into())),
             Kind::List(_) | Kind::Map(_) => None,
         };
-        Self { key: None, value: node.span.clone(), text }
+        Self { key: None, value: node.span.clone(), head: first_of(node), text }
     }
 
     pub fn of_entry(key: &Node, value: &Node) -> Self {
@@ -37,7 +44,7 @@ impl Place {
     }
 
     pub fn of_key(key: &Node) -> Self {
-        Self { key: Some(key.span.clone()), value: key.span.clone(), text: None }
+        Self { key: Some(key.span.clone()), value: key.span.clone(), head: key.span.clone(), text: None }
     }
 
     /// What is underlined when the field as a whole is meant: a value of one line, else the field's name.
@@ -46,7 +53,7 @@ impl Place {
         let is_one_line = !is_block && self.text.is_some() && !file.slice(&self.value).contains('\n');
         match &self.key {
             Some(key) if !is_one_line => key.clone(),
-            None if self.text.is_none() => self.value.start..self.value.end.min(self.value.start + 1),
+            None if self.text.is_none() => self.head.clone(),
             _ => self.value.clone(),
         }
     }
@@ -60,6 +67,8 @@ pub struct Located<T> {
     pub(crate) file: Arc<SourceFile>,
     pub(crate) places: Arc<BTreeMap<String, Place>>,
     pub(crate) is_whole: bool,
+    /// The fields whose values are left out or stood in for.
+    pub(crate) broken: Arc<BTreeSet<String>>,
 }
 
 impl<T> Located<T> {

@@ -100,12 +100,14 @@ impl fmt::Display for Notice {
 pub fn read<N: AsRef<str>, T: AsRef<[u8]>>(files: &[(N, T)]) -> (Manifests, Vec<Problem>) {
     let mut reader = Reader::default();
     let mut problems = Vec::new();
-    for (number, (name, bytes)) in files.iter().enumerate() {
+    let mut more = 0;
+    for (name, bytes) in files {
         let first = problems.len();
         match text(name.as_ref(), bytes.as_ref()) {
-            Ok(text) => reader.read(Arc::new(SourceFile::new(name.as_ref(), text)), number, &mut problems),
+            Ok(text) => reader.read(Arc::new(SourceFile::new(name.as_ref(), text)), &mut problems),
             Err(problem) => problems.push(problem),
         }
+        more += (problems.len() - first).saturating_sub(MAX_PROBLEMS);
         problems.truncate(first + MAX_PROBLEMS);
     }
     let manifests = reader.finish(&mut problems);
@@ -116,10 +118,10 @@ pub fn read<N: AsRef<str>, T: AsRef<[u8]>>(files: &[(N, T)]) -> (Manifests, Vec<
     problems.retain(|problem| {
         seen.insert((Arc::clone(&problem.file), problem.line, problem.column, problem.message.clone()))
     });
-    let more = problems.len().saturating_sub(MAX_PROBLEMS);
-    if more > 0 {
-        let file = Arc::clone(&problems[MAX_PROBLEMS].file);
-        problems.truncate(MAX_PROBLEMS);
+    more += problems.len().saturating_sub(MAX_PROBLEMS);
+    problems.truncate(MAX_PROBLEMS);
+    if let Some(last) = problems.last().filter(|_| more > 0) {
+        let file = Arc::clone(&last.file);
         problems.push(Problem::of_file(&file, format!("{more} more problems are not shown")));
     }
     (manifests, problems)

@@ -24,6 +24,13 @@ fn distance(text: &str, name: &str) -> usize {
     strsim::damerau_levenshtein(text, name)
 }
 
+/// One of some names.
+pub(crate) fn one_of<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.into_iter().collect();
+    let of = if names.len() == 1 { "" } else { "one of " };
+    format!("{of}{}", list(names))
+}
+
 /// Names in backquotes with commas between, cut off after a dozen and a half.
 pub(crate) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let names: Vec<_> = names.into_iter().collect();

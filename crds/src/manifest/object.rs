@@ -1,7 +1,7 @@
 //! From documents to objects: which kind each is, and what all kinds have in common.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -14,7 +14,7 @@ use super::{
     check::{Checker, first_of},
     forms::{as_object_name, is_object_name},
     located::{Located, Place},
-    names::{list, nearest},
+    names::{nearest, one_of},
     problem::Complaint,
     shape::{self, Shape},
     source_file::SourceFile,
@@ -61,7 +61,7 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    pub fn read(&mut self, file: Arc<SourceFile>, _number: usize, problems: &mut Vec<Problem>) {
+    pub fn read(&mut self, file: Arc<SourceFile>, problems: &mut Vec<Problem>) {
         for document in documents(&file, problems) {
             if let Some(root) = document.root.filter(|root| !root.is_null()) {
                 self.object(&file, &root, problems);
@@ -93,12 +93,18 @@ impl Reader {
         match kind_of(root) {
             Ok(Found::Ours(kind)) => self.ours(file, root, kind, problems),
             Ok(Found::Foreign(kind)) => {
-                let name = root.get("metadata").and_then(|metadata| metadata.get("name")).and_then(|name| name.text());
                 let line = file.position(root.span.start).line;
-                let name = name.map(str::to_owned);
+                let name = text_in(root, "metadata", "name").filter(|name| !name.is_empty()).map(str::to_owned);
                 self.manifests.skipped.push(Notice { file: Arc::clone(&file.name), line, kind, name });
             }
             Err((field, complaint)) => {
+                // It is told that the object is wrong; that it is missing need not be told too.
+                let meant =
+                    root.get("kind").and_then(|kind| nearest(kind.text()?, Kind::ALL.into_iter().map(Kind::name)));
+                let meant = Kind::ALL.into_iter().find(|kind| Some(kind.name()) == meant);
+                if let (Some(kind), Some(name)) = (meant, text_in(root, "metadata", "name")) {
+                    self.known.add(kind, text_in(root, "metadata", "namespace").unwrap_or("default"), name);
+                }
                 let span = root.get(field).map_or_else(|| first_of(root), |node| first_of(node));
                 problems.push(Problem::new(file, &span, field, complaint));
             }
@@ -150,8 +156,9 @@ impl Reader {
         self.name(&mut checker, root, kind, &metadata);
         let Checker { places, problems: found, .. } = checker;
         let is_whole = !found.iter().any(|problem| matters(kind, &problem.path));
+        let broken = found.iter().map(|problem| problem.path.clone()).collect();
         problems.extend(found);
-        let source = Object { file, root, places, is_whole };
+        let source = Object { file, root, places, is_whole, broken };
         match kind {
             Kind::Pipeline => {
                 let spec: Option<PipelineSpec> = source.parse(spec, problems);
@@ -234,6 +241,7 @@ struct Object<'a> {
     root: &'a Node,
     places: BTreeMap<String, Place>,
     is_whole: bool,
+    broken: BTreeSet<String>,
 }
 
 impl Object<'_> {
@@ -249,8 +257,19 @@ impl Object<'_> {
     }
 
     fn locate<T>(self, value: T) -> Located<T> {
-        Located { value, file: Arc::clone(self.file), places: Arc::new(self.places), is_whole: self.is_whole }
+        Located {
+            value,
+            file: Arc::clone(self.file),
+            places: Arc::new(self.places),
+            is_whole: self.is_whole,
+            broken: Arc::new(self.broken),
+        }
     }
+}
+
+/// The text of a field of a field.
+fn text_in<'a>(root: &'a Node, outer: &str, inner: &str) -> Option<&'a str> {
+    root.get(outer)?.get(inner)?.text()
 }
 
 enum Found {
@@ -291,7 +310,7 @@ fn kind_of(root: &Node) -> Result<Found, (&'static str, Complaint)> {
         let Some(ours) = ours else {
             let names = || Kind::ALL.into_iter().map(Kind::name);
             let complaint = Complaint::new(format!("`{kind}` is no kind of {GROUP}"));
-            let complaint = complaint.expected(format!("one of {}", list(names()))).nearest(nearest(kind, names()));
+            let complaint = complaint.expected(one_of(names())).nearest(nearest(kind, names()));
             return Err(("kind", complaint));
         };
         if api_version != API_VERSION {

@@ -2,8 +2,7 @@
 //!
 //! Folding, indentation and escapes change the blanks of a text and the spelling of its characters, and never the order or
 //! the number of the characters that are not blank. So the n-th such character of the text is the n-th of the source, once
-//! the source is read by the rules of its style: a block's header and an opening quote skipped, an escape taken for what it
-//! stands for.
+//! the source is read by the rules of its style: an opening quote skipped, an escape taken for what it stands for.
 
 use serde_saphyr::granit_parser::ScalarStyle;
 
@@ -33,14 +32,9 @@ fn solid_characters(source: &str, style: ScalarStyle) -> Vec<(usize, usize)> {
     let mut solid = Vec::new();
     let mut chars = source.char_indices().peekable();
     match style {
-        ScalarStyle::Literal | ScalarStyle::Folded => {
-            // The header: `|` or `>`, indicators, perhaps a comment.
-            if source.starts_with(['|', '>']) {
-                chars.by_ref().take_while(|(_, c)| *c != '\n').for_each(drop);
-            }
-        }
         ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => drop(chars.next()),
-        ScalarStyle::Plain => {}
+        // A block's range leaves out its header.
+        ScalarStyle::Plain | ScalarStyle::Literal | ScalarStyle::Folded => {}
     }
     while let Some((start, c)) = chars.next() {
         let mut stands_for = Some(c);

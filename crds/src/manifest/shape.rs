@@ -6,7 +6,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value};
 
-use super::{forms::Form, names::list};
+use super::{
+    forms::Form,
+    names::{list, one_of},
+};
 use crate::{
     PipelineSpec, SinkSpec, WindowSpec,
     schema::{FORM_KEY, UNION_KEY},
@@ -64,9 +67,7 @@ impl Shape {
             Self::Object(object) => format!("a mapping with {}", list(object.fields.keys().map(String::as_str))),
             Self::Map(_) => "a mapping".to_owned(),
             Self::List { .. } => "a list".to_owned(),
-            Self::Text(text) if !text.choices.is_empty() => {
-                format!("one of {}", list(text.choices.iter().map(String::as_str)))
-            }
+            Self::Text(text) if !text.choices.is_empty() => one_of(text.choices.iter().map(String::as_str)),
             Self::Text(text) => text.form.expected().to_owned(),
             Self::WholeOrText(Form::Any) => "a whole number or a text".to_owned(),
             Self::WholeOrText(form) => form.expected().to_owned(),

@@ -42,36 +42,31 @@ impl Findings {
 
 /// Checks all objects, and notes which of them name one that is not whole.
 pub(crate) fn objects(manifests: &mut Manifests, known: &Known, problems: &mut Vec<Problem>) {
-    // What could not be read has been told about, and what stands in for it is not to be told about too.
-    let told: BTreeSet<(String, String)> = problems
-        .iter()
-        .map(|problem| (problem.file.to_string(), format!("{}@{}", problem.path, problem.line)))
-        .collect();
-    let mut tell = |object: &dyn Fn(&str, Complaint) -> Problem, findings: Findings| -> bool {
-        let mut is_whole = true;
-        for (path, complaint) in findings.0 {
-            let problem = object(&path, complaint);
-            is_whole &= !problem.is_error();
-            if !told.contains(&(problem.file.to_string(), format!("{}@{}", problem.path, problem.line))) {
+    // What could not be read has been told about; what stands in for it is not to be told about too.
+    let mut tell =
+        |object: &dyn Fn(&str, Complaint) -> Problem, broken: &BTreeSet<String>, findings: Findings| -> bool {
+            let mut is_whole = true;
+            for (path, complaint) in findings.0.into_iter().filter(|(path, _)| !broken.contains(path)) {
+                let problem = object(&path, complaint);
+                is_whole &= !problem.is_error();
                 problems.push(problem);
             }
-        }
-        is_whole
-    };
+            is_whole
+        };
     for window in &mut manifests.windows {
         let mut findings = Findings::default();
         window::check(&window.value.spec, &mut findings);
-        window.is_whole &= tell(&|path, complaint| window.problem(path, complaint), findings);
+        window.is_whole &= tell(&|path, complaint| window.problem(path, complaint), &window.broken, findings);
     }
     for sink in &mut manifests.sinks {
         let mut findings = Findings::default();
         sink::check(&sink.value.spec, &mut findings);
-        sink.is_whole &= tell(&|path, complaint| sink.problem(path, complaint), findings);
+        sink.is_whole &= tell(&|path, complaint| sink.problem(path, complaint), &sink.broken, findings);
     }
     let Manifests { pipelines, windows, sinks, .. } = manifests;
     for pipeline in pipelines {
         let mut findings = Findings::default();
-        let others = pipeline::Others { known, windows, namespace: pipeline.namespace() };
+        let others = pipeline::Others { known, windows, namespace: pipeline.namespace(), broken: &pipeline.broken };
         pipeline::check(&pipeline.value.spec, &others, &mut findings);
         let spec = &pipeline.value.spec;
         let windows_are_whole = spec
@@ -83,7 +78,7 @@ pub(crate) fn objects(manifests: &mut Manifests, known: &Known, problems: &mut V
             .outputs
             .iter()
             .all(|output| find(sinks, pipeline.namespace(), &output.sink).is_none_or(|sink| sink.is_whole));
-        let is_sound = tell(&|path, complaint| pipeline.problem(path, complaint), findings);
+        let is_sound = tell(&|path, complaint| pipeline.problem(path, complaint), &pipeline.broken, findings);
         pipeline.is_whole &= windows_are_whole && sinks_are_whole && is_sound;
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     LateRows, OnError, OutputSpec, PipelineSpec, SideOutput, TransformSpec, Window,
     manifest::{
         located::Located,
-        names::{list, nearest},
+        names::{nearest, one_of},
         object::Kind,
         problem::Complaint,
     },
@@ -18,6 +18,8 @@ pub(super) struct Others<'a> {
     pub known: &'a Known,
     pub windows: &'a [Located<Window>],
     pub namespace: &'a str,
+    /// The Pipeline's fields that could not be read.
+    pub broken: &'a BTreeSet<String>,
 }
 
 /// What a source or transform offers besides its rows.
@@ -44,12 +46,13 @@ pub(super) fn check(spec: &PipelineSpec, others: &Others<'_>, findings: &mut Fin
     }
     for (n, source) in spec.sources.iter().enumerate() {
         source::check(source, &format!("spec.sources[{n}]"), findings);
-        let side = (source.on_error == OnError::DeadLetter).then_some(SideOutput::Errors);
+        let is_unknown = others.broken.contains(&format!("spec.sources[{n}].onError"));
+        let side = (source.on_error == OnError::DeadLetter || is_unknown).then_some(SideOutput::Errors);
         let why_not = [
             (
                 SideOutput::Errors,
                 format!("source `{}` does not say `onError: DeadLetter`", source.name),
-                "that".to_owned(),
+                "`onError: DeadLetter` in that source".to_owned(),
             ),
             (
                 SideOutput::Late,
@@ -134,7 +137,7 @@ fn check_outputs(outputs: &[OutputSpec], nodes: &BTreeMap<&str, Node>, others: &
             let names = || nodes.keys().copied();
             let suffix = side.map(|side| format!(".{side}")).unwrap_or_default();
             let complaint = Complaint::new(format!("there is no source or transform `{name}`"));
-            let complaint = complaint.expected(format!("one of {}", list(names())));
+            let complaint = complaint.expected(one_of(names()));
             let near = nearest(name, names()).map(|near| format!("{near}{suffix}"));
             findings.add(format!("{path}.from"), complaint.nearest(near));
             continue;
@@ -154,7 +157,7 @@ fn unknown<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a str> + Cl
     let expected = match known.clone().count() {
         0 => format!("a {kind} of this name in the same manifests, and there is none at all"),
         1 => format!("`{}`, the only {kind}", known.clone().next().unwrap_or_default()),
-        _ => format!("one of {}", list(known.clone())),
+        _ => one_of(known.clone()),
     };
     complaint.expected(expected).nearest(nearest(name, known))
 }

@@ -7,7 +7,7 @@ use crate::{
     ColumnSpec, ColumnType, Compression, CsvFormat, FieldValues, FormatKind, FormatSpec, GeneratorSource, RegexFormat,
     SourceConnector, SourceSpec,
     manifest::{
-        names::{list, nearest},
+        names::{list, nearest, one_of},
         problem::Complaint,
     },
 };
@@ -81,7 +81,7 @@ fn check_names<'a>(names: impl Iterator<Item = &'a str>, path: &str, field: &str
         if RESERVED.contains(&name) {
             let complaint = Complaint::new(format!("`{name}` is a column that Millrace adds"));
             findings.add(path, complaint.expected("another name; `path` says what a row calls it"));
-        } else if let Some(first) = seen.insert(name.to_lowercase(), name) {
+        } else if let Some(first) = seen.insert(name.to_lowercase(), name).filter(|_| !name.is_empty()) {
             let complaint = if first == name {
                 Complaint::new(format!("column `{name}` is declared twice"))
             } else {
@@ -133,7 +133,7 @@ fn check_fixed(columns: &[ColumnSpec], fields: &[&str], path: &str, findings: &m
     for (n, column) in columns.iter().enumerate().filter(|(_, column)| !fields.contains(&column.source_path())) {
         let field = if column.path.is_some() { "path" } else { "name" };
         let complaint = Complaint::new(format!("the format's rows have no `{}`", column.source_path()));
-        let complaint = complaint.expected(format!("one of {}", list(fields.iter().copied())));
+        let complaint = complaint.expected(one_of(fields.iter().copied()));
         let complaint = complaint.nearest(nearest(column.source_path(), fields.iter().copied()));
         findings.add(format!("{path}.columns[{n}].{field}"), complaint);
     }
@@ -142,7 +142,7 @@ fn check_fixed(columns: &[ColumnSpec], fields: &[&str], path: &str, findings: &m
 fn check_event_time(source: &SourceSpec, path: &str, findings: &mut Findings) {
     let Some(event_time) = &source.event_time else { return };
     let columns = source.declared_columns();
-    if columns.is_empty() {
+    if columns.is_empty() || event_time.column.is_empty() {
         return;
     }
     let path = format!("{path}.eventTime.column");

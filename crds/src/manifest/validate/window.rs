@@ -33,7 +33,10 @@ fn offset(form: &str, offset: Option<DurationStr>, unit: &str, length: DurationS
         let message = format!("an offset of {offset} is not less than the {unit}");
         let complaint = Complaint::new(message).expected(format!("less than {length}"));
         let rest = offset.as_millis().checked_rem(length.as_millis()).map(DurationStr::from_millis);
-        findings.add(format!("spec.{form}.offset"), complaint.nearest(rest.map(|rest| rest.to_string())));
+        findings.add(
+            format!("spec.{form}.offset"),
+            complaint.nearest(rest.filter(|rest| !rest.is_zero()).map(|rest| rest.to_string())),
+        );
     }
 }
 
