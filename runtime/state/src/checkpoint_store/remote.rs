@@ -1,0 +1,92 @@
+//! A checkpoint store in an object store.
+
+use std::{fs, path::Path, sync::Arc};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path as Location};
+
+use super::{StateError, StoredFile, blocking, verify};
+use crate::{durable, fault, task_store::LocalFile};
+
+/// Objects are sent and fetched whole: a data file has at most about 32 MiB
+/// ([`FILE_BYTES`](crate::task_store::FILE_BYTES)), and one at a time is under way for a task.
+#[derive(Clone, Debug)]
+pub(super) struct Remote {
+    store: Arc<dyn ObjectStore>,
+    prefix: Location,
+    url: Arc<str>,
+}
+
+impl Remote {
+    pub(super) fn new(store: Arc<dyn ObjectStore>, prefix: Location, url: Arc<str>) -> Self {
+        Self { store, prefix, url }
+    }
+
+    fn at(&self, location: &str) -> Location {
+        location.split('/').fold(self.prefix.clone(), |path, part| path.join(part))
+    }
+
+    fn error(&self, action: &'static str, location: &str) -> impl FnOnce(object_store::Error) -> StateError {
+        let (location, store) = (location.to_owned(), self.url.to_string());
+        move |source| StateError::Store { action, location, store, source: Box::new(source) }
+    }
+
+    pub(super) async fn put_file(&self, file: &LocalFile, stored: &StoredFile) -> Result<(), StateError> {
+        let path = file.path.clone();
+        let content = blocking(move || fs::read(&path).map_err(StateError::io("read", path))).await?;
+        let content = Bytes::from(content);
+        verify(&file.path.display().to_string(), &content, stored)?;
+        fault::point("mid-upload")?;
+        let put = self.store.put(&self.at(&stored.name), PutPayload::from_bytes(content)).await;
+        put.map(drop).map_err(self.error("write", &stored.name))
+    }
+
+    pub(super) async fn get_file(&self, file: &StoredFile, to: &Path) -> Result<(), StateError> {
+        let place = format!("{}/{}", self.url, file.name);
+        let Some(content) = self.read(&file.name).await? else {
+            return Err(StateError::Missing { place, named_by: "the checkpoint's manifest".into() });
+        };
+        let content = Bytes::from(content);
+        verify(&place, &content, file)?;
+        let to = to.to_owned();
+        blocking(move || durable::replace(&to, &content)).await
+    }
+
+    pub(super) async fn create(&self, location: &str, content: Vec<u8>) -> Result<bool, StateError> {
+        match self.store.put_opts(&self.at(location), content.into(), PutMode::Create.into()).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(self.error("create", location)(error)),
+        }
+    }
+
+    pub(super) async fn read(&self, location: &str) -> Result<Option<Vec<u8>>, StateError> {
+        let read = async { self.store.get(&self.at(location)).await?.bytes().await };
+        match read.await {
+            Ok(content) => Ok(Some(content.into())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.error("read", location)(error)),
+        }
+    }
+
+    pub(super) async fn delete(&self, location: &str) -> Result<(), StateError> {
+        match self.store.delete(&self.at(location)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(self.error("delete", location)(error)),
+        }
+    }
+
+    pub(super) async fn list(&self, within: &str) -> Result<Vec<(String, u64)>, StateError> {
+        let prefix = self.at(within);
+        let objects: Vec<_> = self.store.list(Some(&prefix)).try_collect().await.map_err(self.error("list", within))?;
+        let location = |location: &Location| {
+            let parts: Vec<_> = location.prefix_match(&self.prefix)?.map(|part| part.as_ref().to_owned()).collect();
+            Some(parts.join("/"))
+        };
+        let mut found: Vec<_> =
+            objects.iter().filter_map(|object| Some((location(&object.location)?, object.size))).collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+}

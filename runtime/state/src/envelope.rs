@@ -1,0 +1,113 @@
+//! The form in which small facts are stored: two lines of JSON.
+//!
+//! ```text
+//! {"millrace":"manifest","version":1,"bytes":1234,"xxh3":"0123456789abcdef"}
+//! {"pipeline":"web-errors", …}
+//! ```
+//!
+//! The first line says what the second is; `bytes` and `xxh3` are the second line's, without its line feed. The first line
+//! has one spelling only, so that a change of any byte of the file is found.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::StateError;
+
+/// No first line is longer; what is, is not one of ours.
+const HEADER_LIMIT_BYTES: usize = 256;
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    millrace: String,
+    version: u32,
+    bytes: u64,
+    xxh3: String,
+}
+
+/// Puts a fact into its stored form.
+pub fn seal(kind: &str, version: u32, fact: &impl Serialize) -> Vec<u8> {
+    let body = serde_json::to_vec(fact).expect("facts have string keys and no failing serializers");
+    let mut sealed = header_line(kind, version, &body);
+    sealed.extend_from_slice(&body);
+    sealed.push(b'\n');
+    sealed
+}
+
+fn header_line(kind: &str, version: u32, body: &[u8]) -> Vec<u8> {
+    let header = Header {
+        millrace: kind.to_owned(),
+        version,
+        bytes: body.len() as u64,
+        xxh3: format!("{:016x}", xxh3_64(body)),
+    };
+    let mut line = serde_json::to_vec(&header).expect("a header has string keys");
+    line.push(b'\n');
+    line
+}
+
+/// Takes a fact out of its stored form. `place` is where the bytes were found, for errors.
+///
+/// # Errors
+///
+/// [`StateError::TooNew`] if the version is greater than `known`; [`StateError::Damaged`] for everything else that is not
+/// as [`seal`] writes it.
+pub fn open<T: DeserializeOwned>(kind: &str, known: u32, place: &str, sealed: &[u8]) -> Result<T, StateError> {
+    let damaged = |found: String, expected: String| StateError::Damaged { place: place.to_owned(), found, expected };
+    let start = &sealed[..sealed.len().min(HEADER_LIMIT_BYTES)];
+    let Some(end) = start.iter().position(|byte| *byte == b'\n') else {
+        let found = if sealed.is_empty() { "nothing".into() } else { format!("{} bytes, no header", sealed.len()) };
+        return Err(damaged(found, format!("the header of a {kind}")));
+    };
+    let header: Header = serde_json::from_slice(&start[..end]).map_err(|error| {
+        damaged(format!("a header that can't be read ({error})"), format!("the header of a {kind}"))
+    })?;
+    if header.millrace != kind {
+        return Err(damaged(format!("a {:?}", header.millrace), format!("a {kind}")));
+    }
+    if header.version > known {
+        return Err(StateError::TooNew { place: place.to_owned(), found: header.version, known });
+    }
+    let body = &sealed[end + 1..];
+    let expected = header.bytes;
+    if body.len() as u64 != expected.saturating_add(1) || body.last() != Some(&b'\n') {
+        return Err(damaged(format!("{} bytes", body.len()), format!("{expected} and a line feed after the header")));
+    }
+    let body = &body[..body.len() - 1];
+    let found = xxh3_64(body);
+    if header.xxh3 != format!("{found:016x}") {
+        return Err(damaged(format!("checksum {found:016x}"), header.xxh3));
+    }
+    if start[..=end] != header_line(kind, header.version, body) {
+        return Err(damaged("a header in another spelling".into(), format!("the header of a {kind}")));
+    }
+    serde_json::from_slice(body).map_err(|error| damaged(error.to_string(), format!("a {kind}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_any_byte_is_found() {
+        let sealed = seal("test", 1, &serde_json::json!({"a": [1, 2.5, null], "b": "c"}));
+        let whole: serde_json::Value = open("test", 1, "here", &sealed).unwrap();
+        assert_eq!(whole["b"], "c");
+        for at in 0..sealed.len() {
+            for bit in 0..8 {
+                let mut damaged = sealed.clone();
+                damaged[at] ^= 1 << bit;
+                let error = open::<serde_json::Value>("test", 1, "here", &damaged).unwrap_err();
+                assert!(matches!(error, StateError::Damaged { .. } | StateError::TooNew { .. }), "{at}.{bit}: {error}");
+            }
+            assert!(open::<serde_json::Value>("test", 1, "here", &sealed[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_is_told_apart_from_damage() {
+        let sealed = seal("test", 2, &1);
+        let error = open::<u32>("test", 1, "/x/latest", &sealed).unwrap_err();
+        assert_eq!(error.to_string(), "/x/latest has version 2; this millrace reads versions up to 1");
+    }
+}
