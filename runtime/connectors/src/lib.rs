@@ -3,8 +3,16 @@
 //! One file or folder a connector, each behind [`Source`] or [`Sink`]; formats are in [`format`]. A connector knows its
 //! own system and Arrow batches; it knows nothing of tasks, windows or checkpoints but what these traits say.
 
+pub mod delta;
+pub mod file_sink;
+pub mod format;
+pub mod parquet_sink;
+pub mod registry_sinks;
 pub mod sink;
 pub mod source;
+pub mod staging;
+pub mod stdout;
 
-pub use sink::{CommitHandle, Committer, Sink, SinkContext, SinkError, SinkFactory};
+pub use registry_sinks::make_sink;
+pub use sink::{CommitHandle, Committed, Committer, Sink, SinkContext, SinkError, SinkFactory};
 pub use source::{Read, ReplayPoint, Source, SourceContext, SourceError, SourceReader, SplitId};
