@@ -113,7 +113,7 @@ fn for_editors(schema: &mut Value) {
                 object.insert("type".to_owned(), json!(["integer", "string"]));
             }
             // A property may have any name, so only keywords whose value is none of a schema's go.
-            object.retain(|key, value| !(key.starts_with("x-") && !value.is_object()));
+            object.retain(|key, value| !key.starts_with("x-") || value.is_object());
             object.values_mut().for_each(for_editors);
         }
         Value::Array(items) => items.iter_mut().for_each(for_editors),

@@ -14,6 +14,8 @@ use crate::{
 };
 
 /// Sources, transforms and outputs, and how they run.
+// Every printer column has a type.
+#[allow(clippy::duplicated_attributes)]
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "millrace.dev",

@@ -11,6 +11,8 @@ use crate::{
 };
 
 /// Where rows go: exactly one of `stdout`, `file`, `parquet` and `delta`.
+// Every printer column has a type.
+#[allow(clippy::duplicated_attributes)]
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "millrace.dev",

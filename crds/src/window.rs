@@ -8,6 +8,8 @@ use crate::{DurationStr, WindowStatus, duration::POSITIVE_PATTERN, schema::exact
 
 /// How rows fall into windows of event time: exactly one of `tumbling`, `hopping`, `rolling` and `session`, and what
 /// happens to rows that come late.
+// Every printer column has a type.
+#[allow(clippy::duplicated_attributes)]
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "millrace.dev",

@@ -105,7 +105,7 @@ pub fn read<N: AsRef<str>, T: AsRef<[u8]>>(files: &[(N, T)]) -> (Manifests, Vec<
         let first = problems.len();
         match text(name.as_ref(), bytes.as_ref()) {
             Ok(text) => reader.read(Arc::new(SourceFile::new(name.as_ref(), text)), &mut problems),
-            Err(problem) => problems.push(problem),
+            Err(problem) => problems.push(*problem),
         }
         more += (problems.len() - first).saturating_sub(MAX_PROBLEMS);
         problems.truncate(first + MAX_PROBLEMS);
@@ -128,13 +128,13 @@ pub fn read<N: AsRef<str>, T: AsRef<[u8]>>(files: &[(N, T)]) -> (Manifests, Vec<
 }
 
 /// A file's bytes as text.
-fn text(name: &str, bytes: &[u8]) -> Result<String, Problem> {
+fn text(name: &str, bytes: &[u8]) -> Result<String, Box<Problem>> {
     if bytes.len() > MAX_FILE_BYTES {
         let message = format!("the file has {} bytes, and a manifest may have {MAX_FILE_BYTES}", bytes.len());
-        return Err(Problem::of_file(name, message));
+        return Err(Problem::of_file(name, message).into());
     }
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(Problem::of_file(name, "the file is UTF-16, and a manifest has to be UTF-8"));
+        return Err(Problem::of_file(name, "the file is UTF-16, and a manifest has to be UTF-8").into());
     }
     match std::str::from_utf8(bytes) {
         Ok(text) => Ok(text.to_owned()),
@@ -144,7 +144,7 @@ fn text(name: &str, bytes: &[u8]) -> Result<String, Problem> {
             let file = SourceFile::new(name, valid);
             let complaint = Complaint::new(format!("byte {:#04x} is not UTF-8", bytes[end]))
                 .expected("a text file in UTF-8; is this one compressed?");
-            Err(Problem::new(&file, &(end..end), "", complaint))
+            Err(Problem::new(&file, &(end..end), "", complaint).into())
         }
     }
 }

@@ -39,11 +39,7 @@ fn solid_characters(source: &str, style: ScalarStyle) -> Vec<(usize, usize)> {
     while let Some((start, c)) = chars.next() {
         let mut stands_for = Some(c);
         match (style, c) {
-            (ScalarStyle::SingleQuoted, '\'') => {
-                if chars.next_if(|(_, next)| *next == '\'').is_none() {
-                    break;
-                }
-            }
+            (ScalarStyle::SingleQuoted, '\'') if chars.next_if(|(_, next)| *next == '\'').is_none() => break,
             (ScalarStyle::DoubleQuoted, '"') => break,
             (ScalarStyle::DoubleQuoted, '\\') => {
                 let Some((_, escape)) = chars.next() else { break };

@@ -75,6 +75,7 @@ fn not_more_than_five_hundred_problems_are_told() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods)] // A test may look at the clock.
 fn what_is_large_is_read_in_time() {
     let started = std::time::Instant::now();
     for unit in [
