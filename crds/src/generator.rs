@@ -236,6 +236,13 @@ pub struct TimestampSteps {
     pub step: DurationStr,
 }
 
+impl TimestampSteps {
+    /// The first row's moment, in microseconds since 1970 in UTC; `None` if `start` is no moment.
+    pub fn start_micros(&self) -> Option<i64> {
+        crate::timestamp::parse_rfc3339(&self.start)
+    }
+}
+
 /// Whole numbers at even distances.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
