@@ -1,0 +1,234 @@
+//! One transform's SQL to a logical plan: planned by DataFusion over the schemas of the tables that it names, with types
+//! coerced, expressions simplified, filters pushed down and unused columns dropped.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion_common::{
+    DataFusionError, Diagnostic, Result, SchemaError, TableReference, config::ConfigOptions, plan_err,
+};
+use datafusion_expr::{
+    AggregateUDF, HigherOrderUDF, LogicalPlan, LogicalPlanBuilder, ScalarUDF, TableSource, WindowUDF,
+};
+use datafusion_expr::{col, planner::ContextProvider, planner::ExprPlanner};
+use datafusion_optimizer::{
+    Analyzer, Optimizer, OptimizerContext, OptimizerRule, analyzer::type_coercion::TypeCoercion,
+    common_subexpr_eliminate::CommonSubexprEliminate, eliminate_duplicated_expr::EliminateDuplicatedExpr,
+    optimize_projections::OptimizeProjections, push_down_filter::PushDownFilter,
+    simplify_expressions::SimplifyExpressions,
+};
+use datafusion_sql::{
+    planner::{ParserOptions, SqlToRel},
+    sqlparser::ast::{Query, Statement},
+};
+
+use crate::{
+    error::{Fault, nearest},
+    functions::functions,
+    pseudo,
+    sql::{Sql, lower_first},
+};
+
+/// The columns of a table, without event time and operation.
+pub(crate) type Tables = BTreeMap<String, SchemaRef>;
+
+/// Plans a query. `keep_columns`: no column is dropped before the first aggregate, for transforms whose late rows are read.
+pub(crate) fn plan(sql: &Sql, query: Query, tables: &Tables, keep_columns: bool) -> Result<LogicalPlan, Vec<Fault>> {
+    let options = Arc::new(options());
+    let context = Context { tables, options: &options };
+    let parser = ParserOptions { collect_spans: true, ..ParserOptions::new() };
+    let planned = SqlToRel::new_with_options(&context, parser)
+        .sql_statement_to_plan(Statement::Query(Box::new(query)))
+        .map_err(|error| faults_of(&error, sql))?;
+    let mut analyzer = Analyzer::with_rules(vec![Arc::new(TypeCoercion::new())]);
+    for rewrite in functions().rewrites() {
+        analyzer.add_function_rewrite(Arc::clone(rewrite));
+    }
+    let analyzed = analyzer.execute_and_check(planned, &options, |_, _| {}).map_err(|error| faults_of(&error, sql))?;
+    optimize(analyzed, keep_columns).map_err(|error| faults_of(&error, sql))
+}
+
+/// A plan for the columns of `plan` that `wanted` numbers, in that order.
+pub(crate) fn narrow(plan: LogicalPlan, wanted: &[usize]) -> Result<LogicalPlan> {
+    let columns: Vec<_> = wanted.iter().map(|number| col(plan.schema().columns()[*number].clone())).collect();
+    let narrowed = LogicalPlanBuilder::from(plan).project(columns)?.build()?;
+    optimize(narrowed, false)
+}
+
+fn optimize(plan: LogicalPlan, keep_columns: bool) -> Result<LogicalPlan> {
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = vec![
+        Arc::new(SimplifyExpressions::new()),
+        Arc::new(EliminateDuplicatedExpr::new()),
+        Arc::new(PushDownFilter::new()),
+    ];
+    if !keep_columns {
+        rules.push(Arc::new(CommonSubexprEliminate::new()));
+        rules.push(Arc::new(OptimizeProjections::new()));
+    }
+    let context = OptimizerContext::new_with_config_options(Arc::new(options()))
+        .without_query_execution_start_time()
+        .with_skip_failing_rules(false)
+        .with_max_passes(8);
+    Optimizer::with_rules(rules).optimize(plan, &context, |_, _| {})
+}
+
+/// How SQL is read: text is `Utf8View`, and moments are in UTC.
+pub(crate) fn options() -> ConfigOptions {
+    let mut options = ConfigOptions::default();
+    options.sql_parser.map_string_types_to_utf8view = true;
+    options.sql_parser.collect_spans = true;
+    options.execution.time_zone = Some("UTC".to_owned());
+    options
+}
+
+/// A table that has columns and nothing else.
+struct Table(SchemaRef);
+
+impl TableSource for Table {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.0)
+    }
+}
+
+struct Context<'a> {
+    tables: &'a Tables,
+    options: &'a ConfigOptions,
+}
+
+impl ContextProvider for Context<'_> {
+    fn get_table_source(&self, name: TableReference) -> Result<Arc<dyn TableSource>> {
+        match self.tables.get(name.table()) {
+            Some(schema) => Ok(Arc::new(Table(Arc::clone(schema)))),
+            None => plan_err!("there is no source or transform `{}`", name.table()),
+        }
+    }
+
+    fn get_expr_planners(&self) -> &[Arc<dyn ExprPlanner>] {
+        functions().planners()
+    }
+
+    fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        functions().scalar(name).cloned()
+    }
+
+    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
+        functions().higher_order(name).cloned()
+    }
+
+    fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
+        functions().aggregate(name).cloned()
+    }
+
+    fn get_window_meta(&self, name: &str) -> Option<Arc<WindowUDF>> {
+        functions().window(name).cloned()
+    }
+
+    fn get_variable_type(&self, _names: &[String]) -> Option<DataType> {
+        None
+    }
+
+    fn options(&self) -> &ConfigOptions {
+        self.options
+    }
+
+    fn udf_names(&self) -> Vec<String> {
+        functions().names().map(str::to_owned).collect()
+    }
+
+    fn higher_order_function_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udaf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn udwf_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// What DataFusion found, in our words where it is about names, in its own otherwise.
+pub(crate) fn faults_of(error: &DataFusionError, sql: &Sql) -> Vec<Fault> {
+    if let DataFusionError::Collection(errors) = error {
+        return errors.iter().flat_map(|error| faults_of(error, sql)).collect();
+    }
+    let mut diagnostic = None;
+    let root = root_of(error, &mut diagnostic);
+    let span = diagnostic.and_then(|found| found.span).and_then(|span| {
+        let place = (usize::try_from(span.start.line).ok()?, usize::try_from(span.start.column).ok()?);
+        (place.0 > 0).then_some(place)
+    });
+    let fault = match root {
+        DataFusionError::SchemaError(schema, _) => schema_fault(schema, sql),
+        other => {
+            let text = message_of(other);
+            let fault = Fault::new(lower_first(diagnostic.map_or(text.as_str(), |found| found.message.as_str())));
+            match diagnostic.map(|found| found.helps.iter().map(|help| help.message.as_str()).collect::<Vec<_>>()) {
+                Some(helps) if !helps.is_empty() => fault.expected(lower_first(&helps.join("; "))),
+                _ => fault,
+            }
+        }
+    };
+    let placed = fault.span.or(span);
+    vec![fault.at(placed)]
+}
+
+fn root_of<'a>(error: &'a DataFusionError, diagnostic: &mut Option<&'a Diagnostic>) -> &'a DataFusionError {
+    match error {
+        DataFusionError::Diagnostic(found, inner) => {
+            diagnostic.get_or_insert(found);
+            root_of(inner, diagnostic)
+        }
+        DataFusionError::Context(_, inner) => root_of(inner, diagnostic),
+        DataFusionError::Shared(inner) => root_of(inner, diagnostic),
+        other => other,
+    }
+}
+
+/// A message without the prefix and the backtrace that DataFusion adds, and with users' names for ours.
+fn message_of(error: &DataFusionError) -> String {
+    let text = error.strip_backtrace();
+    let text = ["Error during planning: ", "This feature is not implemented: ", "Execution error: ", "Arrow error: "]
+        .iter()
+        .fold(text.as_str(), |text, prefix| text.strip_prefix(prefix).unwrap_or(text));
+    pseudo::as_users_write(text.trim())
+}
+
+fn schema_fault(error: &SchemaError, sql: &Sql) -> Fault {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let name = field.name();
+            let names: Vec<&str> = valid_fields.iter().map(|column| column.name()).collect();
+            let span = field.spans.first().and_then(|span| {
+                let place = (usize::try_from(span.start.line).ok()?, usize::try_from(span.start.column).ok()?);
+                (place.0 > 0).then_some(place)
+            });
+            unknown_column(name, &names).at(span.or_else(|| sql.place_of(name)))
+        }
+        SchemaError::AmbiguousReference { field } => {
+            Fault::new(format!("`{}` could be a column of more than one input", field.name()))
+                .offending(field.name())
+                .at(sql.place_of(field.name()))
+                .expected("its table before it")
+        }
+        SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
+            Fault::new(format!("two columns would be called `{name}`"))
+                .offending(name)
+                .at(sql.place_of(name))
+                .expected("an alias for one of them")
+        }
+    }
+}
+
+/// A column that is not there.
+pub(crate) fn unknown_column(name: &str, names: &[&str]) -> Fault {
+    let fault = if pseudo::WINDOW_COLUMNS.contains(&name) {
+        Fault::new(format!("`{name}` is there only where a transform with a `window` groups"))
+    } else {
+        Fault::new(format!("there is no column `{name}`"))
+    };
+    let mut fault = fault.offending(name).among("one of the columns", name, names.iter().copied());
+    fault.nearest = nearest(name, names.iter().copied());
+    fault
+}
