@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    BarrierKind, Epoch,
+    BarrierKind, Epoch, Generation,
     checkpoint::{Decided, Pointer, Taken},
 };
 
 /// What a run finds after its claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// The pointer as it was before the claim; `None`: there was none.
+    /// The generation under which the pointer was claimed.
+    pub generation: Generation,
+    /// The pointer as the claim found it; `None`: there was none.
     pub pointer: Option<Pointer>,
-    /// Every manifest in the store.
+    /// Every manifest in the store, listed after the claim.
     pub manifests: BTreeMap<Taken, ManifestState>,
     /// Whether the user has said that an older checkpoint will do if the newest is damaged.
     pub allow_previous: bool,
@@ -87,7 +89,9 @@ pub enum Refusal {
 }
 
 /// Decides what a run starts from. Only the pointer makes an epoch decided: a manifest that it does not list is an orphan,
-/// however whole.
+/// however whole. A manifest of a newer generation is none: this run has been replaced and does not know it yet, and the
+/// newer one may be about to decide it. For the same reason a run removes only those files and that staged output whose
+/// names say that an older generation made them.
 pub fn recover(facts: &Facts) -> Recovery {
     let newest = facts.manifests.keys().map(|taken| taken.epoch).max();
     let Some(pointer) = &facts.pointer else {
@@ -98,7 +102,8 @@ pub fn recover(facts: &Facts) -> Recovery {
     };
     let first = newest.max(pointer.epoch()).map_or(Epoch::FIRST, Epoch::next);
     let is_decided = |taken: &Taken| pointer.decided.iter().any(|decided| decided.taken == *taken);
-    let orphans = facts.manifests.keys().filter(|taken| !is_decided(taken)).copied().collect();
+    let is_older = |taken: &Taken| taken.generation < facts.generation;
+    let orphans = facts.manifests.keys().filter(|taken| is_older(taken) && !is_decided(taken)).copied().collect();
     let Some(wanted) = pointer.decided.last() else { return Recovery::Fresh { first, orphans } };
 
     let sound = pointer.decided.iter().enumerate().rev().find_map(|(place, decided)| {
