@@ -3,6 +3,9 @@
 //! A sink's task acknowledges what it prepared since its last acknowledgement. If that epoch is given up, what it prepared
 //! still has to be shown, by the next epoch that is decided. So a manifest is made from every acknowledgement since the
 //! last decision: of state the newest counts, of sinks all do.
+//!
+//! Nothing may be missing between: where an acknowledgement can get lost, each one repeats those before it that its task
+//! does not know to be decided. All of them are put in here first, and then the coordinator hears of the newest.
 
 use std::collections::BTreeMap;
 
