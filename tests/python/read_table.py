@@ -1,0 +1,128 @@
+"""Reads tables for the tests, by readers that share no code with Millrace.
+
+    read_table.py table FOLDER            the rows of a Delta table, as NDJSON
+    read_table.py log FOLDER              its live files, their folder's files and its commits, as JSON
+    read_table.py watch FOLDER COLUMN…    reads every new version until stdin ends; a line for each thing that is wrong
+                                          (a row that is there twice, a file that is missing), then the versions' number
+    read_table.py duckdb QUERY NAME=FILE… DuckDB's answer, as NDJSON; the lines of a gzipped file are the table NAME(line)
+"""
+
+import gzip
+import json
+import os
+import sys
+import threading
+import time
+from urllib.parse import unquote, urlparse
+
+import pyarrow as pa
+
+
+def json_lines(table: pa.Table) -> None:
+    def plain(value):
+        if isinstance(value, bytes):
+            return value.hex()
+        return value.isoformat().replace("+00:00", "Z") if hasattr(value, "isoformat") else value
+
+    for batch in table.to_batches(10_000):
+        rows = ({name: plain(value) for name, value in row.items()} for row in batch.to_pylist())
+        sys.stdout.write("".join(json.dumps(row, default=float) + "\n" for row in rows))
+
+
+def path_of(uri: str) -> str:
+    return unquote(urlparse(uri).path) if "://" in uri else uri
+
+
+def files_below(folder: str) -> list[str]:
+    found = []
+    for root, _, names in os.walk(folder):
+        if "_delta_log" not in os.path.relpath(root, folder).split(os.sep):
+            found += [os.path.join(root, name) for name in names]
+    return sorted(os.path.realpath(path) for path in found)
+
+
+def log(folder: str) -> None:
+    from deltalake import DeltaTable
+
+    table = DeltaTable(folder)
+    live = sorted(os.path.realpath(path_of(uri)) for uri in table.file_uris())
+    print(json.dumps({
+        "version": table.version(),
+        "live": live,
+        "files": files_below(folder),
+        "history": table.history(),
+        "configuration": table.metadata().configuration,
+        "partitionColumns": table.metadata().partition_columns,
+    }, default=str))
+
+
+def watch(folder: str, identity: list[str]) -> None:
+    from deltalake import DeltaTable
+    from deltalake.exceptions import TableNotFoundError
+    import pyarrow.parquet as pq
+
+    ended = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    table, seen_version, versions = None, -1, 0
+    by_file: dict[str, list[tuple]] = {}
+    owner: dict[tuple, str] = {}
+    last_look = False
+    while True:
+        try:
+            if table is None:
+                table = DeltaTable(folder)
+            else:
+                table.update_incremental()
+        except TableNotFoundError:
+            table = None
+        if table is not None and table.version() != seen_version:
+            seen_version, versions = table.version(), versions + 1
+            live = {os.path.realpath(path_of(uri)) for uri in table.file_uris()}
+            for path in set(by_file) - live:
+                for key in by_file.pop(path):
+                    owner.pop(key, None)
+            for path in sorted(live - set(by_file)):
+                try:
+                    rows = pq.ParquetFile(path).read(columns=identity)
+                except (OSError, pa.ArrowInvalid) as error:
+                    print(f"version {seen_version}: cannot read {path}: {error}")
+                    continue
+                keys = list(zip(*(rows.column(name).to_pylist() for name in identity)))
+                by_file[path] = keys
+                for key in keys:
+                    if key in owner:
+                        print(f"version {seen_version}: {key} is in {owner[key]} and in {path}")
+                    owner[key] = path
+        if last_look:
+            break
+        last_look = ended.is_set()
+        time.sleep(0.02)
+    print(versions)
+
+
+def main() -> None:
+    verb, *args = sys.argv[1:]
+    if verb == "table":
+        from deltalake import DeltaTable
+
+        json_lines(DeltaTable(args[0]).to_pyarrow_table())
+    elif verb == "log":
+        log(args[0])
+    elif verb == "watch":
+        watch(args[0], args[1:])
+    elif verb == "duckdb":
+        import duckdb
+
+        connection = duckdb.connect()
+        connection.execute("SET TimeZone = 'UTC'")
+        for name, path in (arg.split("=", 1) for arg in args[1:]):
+            with gzip.open(path, "rt", errors="replace") as file:
+                connection.register(name, pa.table({"line": [line.rstrip("\n") for line in file]}))
+        answer = connection.sql(args[0])
+        json_lines(answer.to_arrow_table() if hasattr(answer, "to_arrow_table") else answer.arrow())
+    else:
+        raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+//! A folder for one test, in which `millrace` runs and which is removed with it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+
+/// A test's folder. The repository's `examples` can be reached from it under that name, as from a checkout.
+///
+/// With `MILLRACE_KEEP` set it stays there when the test ends.
+#[derive(Debug)]
+pub struct Workspace {
+    folder: Option<TempDir>,
+    path: PathBuf,
+}
+
+impl Workspace {
+    /// A new, empty one.
+    pub fn new() -> Self {
+        let folder =
+            tempfile::Builder::new().prefix("millrace-test-").tempdir().expect("the temporary folder is writable");
+        let path = folder.path().to_owned();
+        std::os::unix::fs::symlink(repository().join("examples"), path.join("examples")).expect("the folder is new");
+        if std::env::var_os("MILLRACE_KEEP").is_some() {
+            println!("keeps {}", folder.keep().display());
+            return Self { folder: None, path };
+        }
+        Self { folder: Some(folder), path }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A path in it.
+    pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Writes a file into it, with the folders that it needs.
+    pub fn write(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.join(name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).expect("the workspace is writable");
+        }
+        fs::write(&path, content).expect("the workspace is writable");
+        path
+    }
+
+    /// Stays there when the test ends.
+    pub fn keep(&mut self) -> &Path {
+        if let Some(folder) = self.folder.take() {
+            let _ = folder.keep();
+        }
+        &self.path
+    }
+}
+
+impl Default for Workspace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The checkout.
+pub fn repository() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// Where downloads are kept, and the Python venv.
+pub fn cache() -> PathBuf {
+    match std::env::var_os("CACHE") {
+        Some(cache) => PathBuf::from(cache),
+        None => PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/millrace"),
+    }
+}
+
+/// The Python with the packages of `scripts/requirements.txt`.
+pub fn python() -> PathBuf {
+    match std::env::var_os("PYTHON") {
+        Some(python) => PathBuf::from(python),
+        None => cache().join("venv/bin/python"),
+    }
+}

@@ -1,0 +1,110 @@
+//! Stopping, going on, and being finished; two processes on one data folder.
+
+use std::time::Duration;
+
+use millrace_tests::{Deadline, Millrace, Workspace, read, wait};
+
+/// Counts 200,000 rows at 40,000 a second into windows of ten seconds, and passes every thousandth on.
+const PIPELINE: &str = "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {name: counted}
+spec:
+  checkpoints: {interval: 100ms, minPause: 10ms}
+  sources:
+    - name: events
+      generator: {rows: 120000, rate: 40000, fields: [{name: id, sequence: {}}, {name: ts, timestamp: {start: \"2024-01-01T00:00:00Z\", step: 1ms}}]}
+      eventTime: {column: ts}
+  transforms:
+    - {name: some, sql: SELECT id FROM events WHERE id % 1000 = 0}
+    - {name: counts, window: w, sql: \"SELECT window_start, count(*) AS n, sum(id) AS ids FROM events\"}
+  outputs:
+    - {from: some, sink: some}
+    - {from: counts, sink: counts}
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Window
+metadata: {name: w}
+spec:
+  tumbling: {size: 10s}
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Sink
+metadata: {name: some}
+spec:
+  file: {path: out/some, format: {json: {}}}
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Sink
+metadata: {name: counts}
+spec:
+  parquet: {uri: out/counts}
+";
+
+fn expect_all_counted(workspace: &Workspace) {
+    let some = read::folder(&workspace.join("out/some"));
+    assert_eq!(some.len(), 120);
+    assert_eq!(some.sum("id"), (0..120).map(|id| id * 1000).sum::<i64>());
+    let counts = read::folder(&workspace.join("out/counts"));
+    assert_eq!(counts.len(), 12);
+    assert!(counts.column("n").all(|n| n.int() == 10_000), "{counts:?}");
+    assert_eq!(counts.sum("ids"), 120_000 * 119_999 / 2);
+}
+
+fn some_rows(workspace: &Workspace, least: usize) {
+    Deadline::secs(30)
+        .wait_for("committed rows", || (read::folder(&workspace.join("out/some")).len() >= least).then_some(()));
+}
+
+#[test]
+fn a_pipeline_that_is_asked_to_stop_goes_on_where_it_stopped() {
+    for signal in ["TERM", "INT"] {
+        let workspace = Workspace::new();
+        workspace.write("counted.yaml", PIPELINE);
+        for least in [1, 20, 40] {
+            let running = Millrace::run(&workspace, "counted.yaml").start();
+            some_rows(&workspace, least);
+            running.signal(signal);
+            running.wait().expect_success();
+        }
+        Millrace::run(&workspace, "counted.yaml").finish().expect_success();
+        expect_all_counted(&workspace);
+    }
+}
+
+#[test]
+fn a_finished_pipeline_that_is_run_again_has_nothing_left_to_do() {
+    let workspace = Workspace::new();
+    workspace.write("counted.yaml", PIPELINE.replace("rate: 40000, ", ""));
+    Millrace::run(&workspace, "counted.yaml").finish().expect_success();
+    expect_all_counted(&workspace);
+    let before = read::all_files(&workspace.join("out"));
+    let again = Millrace::run(&workspace, "counted.yaml").finish().expect_success();
+    assert!(again.stderr.contains("finished"), "says why it does nothing: {}", again.stderr);
+    assert_eq!(read::all_files(&workspace.join("out")), before);
+}
+
+#[test]
+fn a_second_process_on_the_same_data_folder_is_told_who_holds_it() {
+    let workspace = Workspace::new();
+    workspace.write("counted.yaml", PIPELINE);
+    let first = Millrace::run(&workspace, "counted.yaml").start();
+    some_rows(&workspace, 1);
+    let second = Millrace::run(&workspace, "counted.yaml").finish().expect_code(1);
+    assert!(second.stderr.contains(&first.pid().to_string()), "names the holder: {}", second.stderr);
+    assert!(second.elapsed < Duration::from_secs(10));
+    first.wait().expect_success();
+    expect_all_counted(&workspace);
+}
+
+#[test]
+fn a_pipeline_that_was_stopped_for_a_moment_by_the_machine_goes_on() {
+    let workspace = Workspace::new();
+    workspace.write("counted.yaml", PIPELINE);
+    let running = Millrace::run(&workspace, "counted.yaml").start();
+    some_rows(&workspace, 1);
+    running.signal("STOP");
+    wait::pass(Duration::from_secs(1));
+    running.signal("CONT");
+    running.wait().expect_success();
+    expect_all_counted(&workspace);
+}

@@ -1,0 +1,249 @@
+//! Edits while running: taken up at a barrier, in process, with nothing lost or repeated and the state of what keeps its
+//! name.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use millrace_tests::{Deadline, Millrace, Running, Seed, Table, Workspace, read};
+
+/// How many rows the source has.
+const ROWS: i64 = 240_000;
+
+/// What an edit may change: a filter, a column, an output and a whole branch.
+#[derive(Clone, Copy)]
+struct Variant {
+    /// `some` keeps the ids whose last digit is below this.
+    below: i64,
+    /// `some` has this column too.
+    doubled: bool,
+    /// There is a branch `extra`.
+    extra: bool,
+    /// How long `counts`' windows are.
+    window_seconds: u32,
+}
+
+const FIRST: Variant = Variant { below: 1, doubled: false, extra: false, window_seconds: 10 };
+
+impl Variant {
+    fn manifests(self) -> String {
+        let doubled = if self.doubled { ", id * 2 AS doubled" } else { "" };
+        let (transform, output) = if self.extra {
+            (
+                "    - {name: extra, sql: \"SELECT id FROM events WHERE id % 10 = 9\"}\n",
+                "    - {from: extra, sink: extra}\n",
+            )
+        } else {
+            ("", "")
+        };
+        let sink = |name: &str| {
+            format!(
+                "---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\nmetadata: {{name: {name}}}\nspec:\n  \
+                 file: {{path: out/{name}, format: {{json: {{}}}}}}\n"
+            )
+        };
+        format!(
+            "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: edited}}
+spec:
+  checkpoints: {{interval: 100ms, minPause: 10ms}}
+  sources:
+    - name: events
+      generator: {{rows: {ROWS}, rate: 40000, fields: [{{name: id, sequence: {{}}}}, {{name: ts, timestamp: {{start: \"2024-01-01T00:00:00Z\", step: 1ms}}}}]}}
+      eventTime: {{column: ts}}
+  transforms:
+    - {{name: some, sql: \"SELECT id{doubled} FROM events WHERE id % 10 < {}\"}}
+    - {{name: kept, window: kept, sql: \"SELECT window_start, id % 100 AS k, count(*) AS n, sum(id) AS ids FROM events GROUP BY id % 100\"}}
+    - {{name: counts, window: counts, sql: \"SELECT window_start, window_end, count(*) AS n FROM events\"}}
+{transform}  outputs:
+    - {{from: some, sink: some}}
+    - {{from: kept, sink: kept}}
+    - {{from: counts, sink: counts}}
+{output}---
+apiVersion: millrace.dev/v1alpha1
+kind: Window
+metadata: {{name: kept}}
+spec:
+  tumbling: {{size: 10s}}
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Window
+metadata: {{name: counts}}
+spec:
+  tumbling: {{size: {}s}}
+{}",
+            self.below,
+            self.window_seconds,
+            ["some", "kept", "counts", "extra"].map(sink).concat()
+        )
+    }
+}
+
+fn start(workspace: &Workspace) -> Running {
+    Millrace::run(workspace, "edited.yaml").args(["--watch"]).start()
+}
+
+fn output(workspace: &Workspace, name: &str) -> Table {
+    read::folder(&workspace.join("out").join(name))
+}
+
+fn ids(table: &Table) -> BTreeSet<i64> {
+    let ids: BTreeSet<i64> = table.column("id").map(millrace_tests::Cell::int).collect();
+    assert_eq!(ids.len(), table.len(), "an id is there twice");
+    ids
+}
+
+/// What no edit touched is whole.
+fn expect_kept(workspace: &Workspace) {
+    let kept = output(workspace, "kept");
+    assert_eq!(kept.len() as i64, ROWS / 10_000 * 100);
+    assert_eq!((kept.sum("n"), kept.sum("ids")), (ROWS, ROWS * (ROWS - 1) / 2));
+}
+
+/// Of each last digit, the ids that went by while the filter let them through: there once, and without gaps where the
+/// edits were far between.
+fn expect_some(workspace: &Workspace, always_below: i64) {
+    let ids = ids(&output(workspace, "some"));
+    let always = ids.iter().filter(|&&id| id % 10 < always_below).count() as i64;
+    assert_eq!(always, ROWS / 10 * always_below, "what every edit lets through is all there");
+}
+
+#[test]
+fn an_edit_is_taken_up_at_a_barrier_with_nothing_lost_or_repeated() {
+    let workspace = Workspace::new();
+    workspace.write("edited.yaml", FIRST.manifests());
+    let running = start(&workspace);
+    let rows_of = |name: &str, what: &str, digit: i64| {
+        Deadline::secs(60).wait_for(&format!("{what}\n{}", running.stderr()), || {
+            output(&workspace, name).rows.iter().any(|row| row["id"].int() % 10 == digit).then_some(())
+        });
+    };
+    rows_of("some", "the first rows", 0);
+    workspace.write("edited.yaml", Variant { below: 2, ..FIRST }.manifests());
+    rows_of("some", "rows that the edited filter lets through", 1);
+    workspace.write("edited.yaml", Variant { below: 2, doubled: true, extra: true, ..FIRST }.manifests());
+    rows_of("extra", "rows of the new branch", 9);
+    workspace.write("edited.yaml", Variant { below: 2, doubled: true, extra: false, ..FIRST }.manifests());
+    running.wait().expect_success();
+
+    expect_kept(&workspace);
+    expect_some(&workspace, 1);
+    let some = output(&workspace, "some");
+    let of_digit = |digit: i64| some.rows.iter().map(|row| row["id"].int()).filter(move |id| id % 10 == digit);
+    let (first, count) = (of_digit(1).min().unwrap(), of_digit(1).count() as i64);
+    assert_eq!(count, (ROWS - first + 9) / 10, "from the edit on without gaps");
+    let doubled: Vec<i64> =
+        some.rows.iter().filter(|row| row.contains_key("doubled")).map(|row| row["id"].int()).collect();
+    let first = *doubled.iter().min().unwrap();
+    assert!(some.rows.iter().all(|row| row.contains_key("doubled") == (row["id"].int() >= first)), "one cut, no mix");
+    let extra = ids(&output(&workspace, "extra"));
+    let (first, last) = (extra.first().unwrap(), extra.last().unwrap());
+    assert_eq!(extra.len() as i64, (last - first) / 10 + 1, "the branch had all rows while it was there");
+    assert_eq!(output(&workspace, "counts").sum("n"), ROWS);
+}
+
+#[test]
+fn a_changed_window_begins_at_the_next_boundary_and_open_ones_finish_as_they_were() {
+    let workspace = Workspace::new();
+    workspace.write("edited.yaml", FIRST.manifests());
+    let running = start(&workspace);
+    Deadline::secs(60).wait_for("a closed window", || (!output(&workspace, "counts").is_empty()).then_some(()));
+    workspace.write("edited.yaml", Variant { window_seconds: 5, ..FIRST }.manifests());
+    running.wait().expect_success();
+
+    let mut windows = BTreeMap::new();
+    for row in output(&workspace, "counts").rows {
+        let (start, end) = match (&row["window_start"], &row["window_end"]) {
+            (millrace_tests::Cell::Time(start), millrace_tests::Cell::Time(end)) => (*start, *end),
+            other => panic!("{other:?}"),
+        };
+        assert!(windows.insert(start, (end, row["n"].int())).is_none(), "a window is there twice");
+    }
+    let mut at = *windows.keys().next().unwrap();
+    let mut lengths = Vec::new();
+    for (start, (end, n)) in windows {
+        assert_eq!(start, at, "windows follow each other without a gap");
+        assert_eq!(n, (end - start) / 1_000_000, "every row is counted once");
+        lengths.push((end - start) / 1_000_000_000);
+        at = end;
+    }
+    assert!(
+        lengths.is_sorted_by(|left, right| left >= right) && lengths.contains(&10) && lengths.contains(&5),
+        "{lengths:?}"
+    );
+    expect_kept(&workspace);
+}
+
+#[test]
+fn a_bad_edit_is_refused_with_its_errors_while_the_old_plan_runs_on() {
+    let workspace = Workspace::new();
+    workspace.write("edited.yaml", FIRST.manifests());
+    let running = start(&workspace);
+    Deadline::secs(60).wait_for("the first rows", || (!output(&workspace, "some").is_empty()).then_some(()));
+    workspace.write("edited.yaml", FIRST.manifests().replace("SELECT id FROM", "SELECT idd FROM"));
+    Deadline::secs(30).wait_for("the refusal", || running.stderr().contains("idd").then_some(()));
+    workspace.write("edited.yaml", FIRST.manifests().replace("    - {from: kept, sink: kept}\n", "").replace(
+        "    - {name: kept, window: kept, sql: \"SELECT window_start, id % 100 AS k, count(*) AS n, sum(id) AS ids FROM events GROUP BY id % 100\"}\n",
+        "",
+    ));
+    Deadline::secs(30)
+        .wait_for("the refusal to drop state", || running.stderr().contains("allowStateLoss").then_some(()));
+    running.wait().expect_success();
+    expect_kept(&workspace);
+    expect_some(&workspace, 1);
+}
+
+#[test]
+fn the_class_of_an_edit_is_told_beforehand() {
+    let workspace = Workspace::new();
+    workspace.write("old.yaml", FIRST.manifests());
+    let against = |new: String| {
+        workspace.write("new.yaml", new);
+        let plan = Millrace::new(&workspace, ["plan", "-f", "new.yaml", "--against", "old.yaml"]).finish();
+        format!("{}{}", plan.stdout, plan.stderr).to_lowercase()
+    };
+    assert!(against(FIRST.manifests()).contains("none") || against(FIRST.manifests()).contains("no change"));
+    assert!(against(Variant { below: 3, ..FIRST }.manifests()).contains("hot"));
+    let rescaled = FIRST.manifests().replace("spec:\n  checkpoints", "spec:\n  parallelism: 4\n  checkpoints");
+    assert!(against(rescaled).contains("rescale"));
+    let dropped = FIRST
+        .manifests()
+        .replace("id % 100 AS k, count(*) AS n, sum(id) AS ids", "id % 100 AS k, count(*) AS n, avg(id) AS ids");
+    assert!(against(dropped).contains("refused"));
+}
+
+#[test]
+fn edits_between_and_before_kills_lose_and_repeat_nothing() {
+    let mut seed = Seed::of_test("edits between kills");
+    let workspace = Workspace::new();
+    workspace.write("edited.yaml", FIRST.manifests());
+    let mut kills = 0;
+    for _ in 0..10 {
+        let running = start(&workspace);
+        for _ in 0..seed.below(3) {
+            millrace_tests::wait::pass(seed.time(Duration::from_millis(20), Duration::from_millis(400)));
+            let variant = Variant {
+                below: 1 + seed.between(0, 3),
+                doubled: seed.one_in(2),
+                extra: seed.one_in(2),
+                window_seconds: FIRST.window_seconds,
+            };
+            workspace.write("edited.yaml", variant.manifests());
+        }
+        let limit = seed.time(Duration::from_millis(50), Duration::from_millis(500));
+        let (status, finished) = running.wait_or_kill(limit);
+        match status {
+            Some(status) if status.success() => break,
+            Some(status) => panic!("ended with {status}:\n{}", finished.stderr),
+            None => kills += 1,
+        }
+    }
+    start(&workspace).wait().expect_success();
+    println!("{kills} kills");
+    expect_kept(&workspace);
+    expect_some(&workspace, 1);
+    assert_eq!(output(&workspace, "counts").sum("n"), ROWS);
+    ids(&output(&workspace, "extra"));
+}

@@ -1,0 +1,263 @@
+//! Exactly once under SIGKILL: the process is killed again and again, at random moments and at every stage of the
+//! protocol, while readers look at what it has committed. In the end the outputs are what an uninterrupted run over the
+//! same rows gives, computed in one batch; at no moment did a reader see a row twice; and nothing is left lying about.
+//!
+//! `MILLRACE_KILLS` says how many kills there are (30 without it); `MILLRACE_SEED` repeats a run.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use millrace_tests::{
+    Millrace, Seed, Table, Workspace,
+    delta::{self, Watch},
+    oracle::{Oracle, Window, in_windows},
+    read,
+    watcher::Watcher,
+};
+
+/// What one campaign kills: a pipeline of its own.
+struct Campaign {
+    rows: u64,
+    rate: u64,
+    keys: u64,
+    parallelism: u64,
+    generator_seed: u64,
+    interval_ms: u64,
+}
+
+impl Campaign {
+    fn made(seed: &mut Seed) -> Self {
+        let rate = 60_000 + seed.below(60_000);
+        Self {
+            rows: rate * 5,
+            rate,
+            keys: *seed.pick(&[500, 20_000, 200_000]),
+            parallelism: 1 + seed.below(2),
+            generator_seed: seed.below(1 << 32),
+            interval_ms: 40 + seed.below(160),
+        }
+    }
+
+    fn source(&self, rate: Option<u64>) -> String {
+        let rate = rate.map_or_else(String::new, |rate| format!("rate: {rate}, "));
+        format!(
+            "    - name: events
+      generator:
+        {{seed: {}, rows: {}, {rate}fields: [
+          {{name: id, sequence: {{}}}},
+          {{name: ts, timestamp: {{start: \"2024-01-01T00:00:00Z\", step: 1ms}}}},
+          {{name: key, string: {{prefix: key-, cardinality: {}}}}},
+          {{name: value, int: {{min: -1000, max: 1000}}}}]}}
+      eventTime: {{column: ts}}
+",
+            self.generator_seed, self.rows, self.keys
+        )
+    }
+
+    /// Every sink gets rows as they are, and the open windows hold more state than the budget.
+    fn manifests(&self) -> String {
+        let sink = |name: &str, spec: &str| {
+            format!("---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\nmetadata: {{name: {name}}}\nspec:\n  {spec}\n")
+        };
+        let window = |name: &str, spec: &str| {
+            format!(
+                "---\napiVersion: millrace.dev/v1alpha1\nkind: Window\nmetadata: {{name: {name}}}\nspec:\n  {spec}\n"
+            )
+        };
+        let mut text = format!(
+            "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: killed}}
+spec:
+  parallelism: {}
+  checkpoints: {{interval: {}ms, minPause: 5ms, retain: 2, memoryBudget: 4Mi}}
+  sources:
+{}  transforms:
+    - name: passed
+      sql: SELECT id, ts, key, value FROM events WHERE value % 5 = 0
+    - name: sums
+      window: ten-seconds
+      sql: SELECT key, window_start, count(*) AS n, sum(value) AS total, min(id) AS first FROM events GROUP BY key
+    - name: wide
+      window: two-minutes
+      sql: SELECT key, window_start, count(*) AS n, avg(value) AS mean FROM events GROUP BY key
+  outputs:
+    - {{from: passed, sink: passed-file}}
+    - {{from: passed, sink: passed-parquet}}
+    - {{from: passed, sink: passed-delta}}
+    - {{from: sums, sink: sums-file}}
+    - {{from: sums, sink: sums-parquet}}
+    - {{from: sums, sink: sums-delta}}
+    - {{from: wide, sink: wide-delta}}
+",
+            self.parallelism,
+            self.interval_ms,
+            self.source(Some(self.rate))
+        );
+        text += &window("ten-seconds", "tumbling: {size: 10s}");
+        text += &window("two-minutes", "hopping: {size: 2m, slide: 1m}");
+        for of in ["passed", "sums"] {
+            text += &sink(&format!("{of}-file"), &format!("file: {{path: out/{of}-file, format: {{json: {{}}}}}}"));
+            text += &sink(&format!("{of}-parquet"), &format!("parquet: {{uri: out/{of}-parquet}}"));
+            text += &sink(&format!("{of}-delta"), &format!("delta: {{uri: out/{of}-delta, checkpointEvery: 7}}"));
+        }
+        text + &sink("wide-delta", "delta: {uri: out/wide-delta}")
+    }
+
+    /// What the outputs have to be: the generator's rows, computed in one batch.
+    fn expected(&self) -> [Table; 3] {
+        let workspace = Workspace::new();
+        workspace.write(
+            "all.yaml",
+            format!(
+                "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: all}}
+spec:
+  sources:
+{}  transforms:
+    - {{name: all_rows, sql: \"SELECT id, ts, key, value FROM events\"}}
+  outputs:
+    - {{from: all_rows, sink: rows}}
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Sink
+metadata: {{name: rows}}
+spec:
+  parquet: {{uri: out}}
+",
+                self.source(None)
+            ),
+        );
+        Millrace::run(&workspace, "all.yaml").finish().expect_success();
+        let events = read::parquet_batch(&workspace.join("out"));
+        assert_eq!(events.num_rows() as u64, self.rows);
+        let minute = Duration::from_secs(60);
+        let tens = in_windows(&events, "ts", &[], Window::Tumbling(Duration::from_secs(10)));
+        let wide = in_windows(&events, "ts", &[], Window::Hopping { size: 2 * minute, slide: minute });
+        let oracle = Oracle::new().with("events", events).with("tens", tens).with("wide", wide);
+        [
+            oracle.table("SELECT id, ts, key, value FROM events WHERE value % 5 = 0"),
+            oracle.table(
+                "SELECT key, window_start, count(*) AS n, sum(value) AS total, min(id) AS first FROM tens \
+                 GROUP BY key, window_start",
+            ),
+            oracle.table(
+                "SELECT key, window_start, count(*) AS n, avg(value) AS mean FROM wide GROUP BY key, window_start",
+            ),
+        ]
+    }
+}
+
+/// Where the process can be made to die. The n-th time that it comes there, it does.
+const FAULT_POINTS: &[&str] = &[
+    "checkpoint.before_upload",
+    "checkpoint.mid_upload",
+    "checkpoint.before_manifest",
+    "checkpoint.after_manifest",
+    "checkpoint.after_pointer",
+    "checkpoint.before_commit",
+    "checkpoint.mid_commit",
+    "checkpoint.after_commit",
+    "checkpoint.mid_retire",
+];
+
+#[test]
+fn rows_are_seen_exactly_once_however_often_the_process_is_killed() {
+    let mut seed = Seed::of_test("exactly once");
+    let wanted: u32 = std::env::var("MILLRACE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
+    let (mut kills, mut at_fault_points) = (0, BTreeSet::new());
+    while kills < wanted {
+        kills += killed_until_done(&mut seed.fork(), wanted - kills, &mut at_fault_points);
+    }
+    println!("{kills} kills, of which some at {at_fault_points:?}");
+}
+
+/// Runs one pipeline to its end under at most `most` kills, and checks what it leaves. How many kills there were.
+fn killed_until_done(seed: &mut Seed, most: u32, at_fault_points: &mut BTreeSet<&'static str>) -> u32 {
+    let campaign = Campaign::made(seed);
+    let expected = campaign.expected();
+    let workspace = Workspace::new();
+    workspace.write("killed.yaml", campaign.manifests());
+    let out = |name: &str| workspace.join("out").join(name);
+
+    let files = ["passed-file", "passed-parquet"].map(|name| Watcher::start(&out(name), &["id"]));
+    let sums = ["sums-file", "sums-parquet"].map(|name| Watcher::start(&out(name), &["key", "window_start"]));
+    let tables = [
+        Watch::start(&out("passed-delta"), &["id"]),
+        Watch::start(&out("sums-delta"), &["key", "window_start"]),
+        Watch::start(&out("wide-delta"), &["key", "window_start"]),
+    ];
+
+    let mut kills = 0;
+    while kills < most {
+        let mut command = Millrace::run(&workspace, "killed.yaml");
+        let limit = if seed.one_in(2) {
+            seed.time(Duration::from_millis(20), Duration::from_millis(900))
+        } else {
+            let point = seed.pick(FAULT_POINTS);
+            let armed = format!("{point}:{}", 1 + seed.below(8));
+            command = command.env("MILLRACE_FAULT_POINT", &armed);
+            Duration::from_millis(1500)
+        };
+        let (status, finished) = command.start().wait_or_kill(limit);
+        match (status, finished.signal()) {
+            (Some(status), None) if status.success() => break,
+            (Some(status), None) => panic!("ended with {status} between kills:\n{}", finished.stderr),
+            _ => kills += 1,
+        }
+        if let Some(point) = FAULT_POINTS.iter().find(|point| finished.stderr.contains(&format!("fault point {point}")))
+        {
+            at_fault_points.insert(point);
+        }
+    }
+    Millrace::run(&workspace, "killed.yaml").finish().expect_success();
+
+    for seen in files.into_iter().chain(sums).map(Watcher::stop) {
+        assert!(seen.wrong.is_empty(), "after {kills} kills: {:#?}", &seen.wrong[..seen.wrong.len().min(10)]);
+        assert!(seen.looks > 1 && seen.files > 0, "{seen:?}");
+    }
+    for (versions, wrong) in tables.into_iter().map(Watch::stop) {
+        assert!(wrong.is_empty(), "after {kills} kills: {:#?}", &wrong[..wrong.len().min(10)]);
+        assert!(versions > 0);
+    }
+    let [passed, sums, wide] = expected;
+    for (name, expected) in [("passed", &passed), ("sums", &sums)] {
+        read::folder(&out(&format!("{name}-file"))).expect_same(expected, &format!("{name}, files"));
+        read::folder(&out(&format!("{name}-parquet"))).expect_same(expected, &format!("{name}, Parquet"));
+        delta::table(&out(&format!("{name}-delta"))).expect_same(expected, &format!("{name}, Delta"));
+    }
+    delta::table(&out("wide-delta")).expect_same(&wide, "wide, Delta");
+    expect_no_orphans(&workspace);
+    kills
+}
+
+/// Nothing is left that no reader and no kept checkpoint needs.
+fn expect_no_orphans(workspace: &Workspace) {
+    for name in ["passed-file", "passed-parquet", "sums-file", "sums-parquet"] {
+        let folder = workspace.join("out").join(name);
+        let (all, visible) = (read::all_files(&folder), read::visible_files(&folder));
+        let hidden: Vec<&PathBuf> = all.iter().filter(|file| !visible.contains(file)).map(|(path, _)| path).collect();
+        assert!(hidden.is_empty(), "left in {name}: {hidden:?}");
+    }
+    for name in ["passed-delta", "sums-delta", "wide-delta"] {
+        let log = delta::log(&workspace.join("out").join(name));
+        assert_eq!(log["files"], log["live"], "{name} has files that its log does not name");
+    }
+    let store = workspace.join("data/checkpoints");
+    let named: String = text_of(&store, |path| path.extension().is_some_and(|extension| extension == "json"));
+    for (path, _) in read::all_files(&store) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let is_state = path.extension().is_none_or(|extension| extension != "json") && name != "latest";
+        assert!(!is_state || named.contains(name), "no kept checkpoint names {}", path.display());
+    }
+}
+
+fn text_of(folder: &Path, wanted: impl Fn(&Path) -> bool) -> String {
+    let files = read::all_files(folder);
+    files.iter().filter(|(path, _)| wanted(path)).map(|(path, _)| fs::read_to_string(path).unwrap()).collect()
+}

@@ -1,0 +1,213 @@
+//! Input and surroundings that are not as they should be: a clear error or a count, and nothing committed is damaged.
+
+use std::fs;
+
+use millrace_tests::{Deadline, Millrace, Seed, Workspace, read};
+
+/// Copies rows of NDJSON from `in` to `out`; with `settings` for the source and sinks of its own.
+fn pipeline(source: &str, sinks: &str) -> String {
+    format!(
+        "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: hostile}}
+spec:
+  checkpoints: {{interval: 100ms, minPause: 10ms}}
+  sources:
+    - name: t
+      format: {{json: {{}}}}
+      columns: [{{name: ts, type: TIMESTAMP}}, {{name: id, type: BIGINT}}]
+{source}
+  transforms:
+    - {{name: passed, sql: SELECT ts, id FROM t}}
+    - {{name: counts, window: w, sql: \"SELECT window_start, count(*) AS n FROM t\"}}
+  outputs:
+    - {{from: passed, sink: passed}}
+    - {{from: counts, sink: counts}}
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Window
+metadata: {{name: w}}
+spec:
+  tumbling: {{size: 10s}}
+{sinks}"
+    )
+}
+
+const SINKS: &str = "---
+apiVersion: millrace.dev/v1alpha1
+kind: Sink
+metadata: {name: passed}
+spec:
+  file: {path: out/passed, format: {json: {}}}
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Sink
+metadata: {name: counts}
+spec:
+  parquet: {uri: out/counts}
+";
+
+fn rows(from: i64, to: i64) -> String {
+    (from..to).map(|id| format!("{{\"ts\":{},\"id\":{id}}}\n", 1_704_067_200_000 + id * 10)).collect()
+}
+
+#[test]
+fn event_times_of_the_year_1_and_9999_close_no_window() {
+    let workspace = Workspace::new();
+    let strange = "{\"ts\":\"9999-12-31T23:59:59Z\",\"id\":-1}\n{\"ts\":\"0001-01-01T00:00:00Z\",\"id\":-2}\n\
+                   {\"ts\":9223372036854775807,\"id\":-3}\n{\"ts\":-9223372036854775808,\"id\":-4}\n";
+    workspace.write("in/a.ndjson", format!("{}{strange}{}", rows(0, 5_000), rows(5_000, 10_000)));
+    let source =
+        "      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts, maxFutureSkew: 1h}\n      onError: Drop";
+    workspace.write("p.yaml", pipeline(source, SINKS));
+    Millrace::run(&workspace, "p.yaml").finish().expect_success();
+    let counts = read::folder(&workspace.join("out/counts"));
+    let full = counts.column("n").filter(|n| n.int() == 1_000).count();
+    assert_eq!(full, 10, "ten full windows: {counts:?}");
+}
+
+#[test]
+fn bytes_of_any_kind_are_counted_as_bad_rows_and_the_good_ones_are_kept() {
+    let mut seed = Seed::of_test("bytes of any kind");
+    let workspace = Workspace::new();
+    let mut bytes = Vec::new();
+    for id in 0..2_000 {
+        if seed.one_in(10) {
+            for _ in 0..seed.below(300) {
+                bytes.push(match seed.below(256) as u8 {
+                    b'\n' => b' ',
+                    byte => byte,
+                });
+            }
+            // Whatever stands there, it is no object.
+            bytes.extend_from_slice(b"!\n");
+        }
+        bytes.extend_from_slice(rows(id, id + 1).as_bytes());
+    }
+    bytes.extend_from_slice(&b"[".repeat(2_000_000));
+    bytes.push(b'\n');
+    bytes.extend_from_slice(rows(2_000, 2_001).as_bytes());
+    bytes.extend_from_slice(b"{\"ts\":1704067200000,\"id\":");
+    workspace.write("in/a.ndjson", bytes);
+    let source = "      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts}\n      onError: Drop";
+    workspace.write("p.yaml", pipeline(source, SINKS));
+    Millrace::run(&workspace, "p.yaml").finish().expect_success();
+    let passed = read::folder(&workspace.join("out/passed"));
+    assert_eq!((passed.len(), passed.sum("id")), (2_001, 2_000 * 2_001 / 2));
+}
+
+#[test]
+fn a_bad_row_fails_the_pipeline_with_its_place_if_nothing_else_is_said() {
+    let workspace = Workspace::new();
+    workspace.write("in/a.ndjson", format!("{}{{\"ts\":1704067200000,\"id\":\"many\"}}\n", rows(0, 10)));
+    workspace.write("p.yaml", pipeline("      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts}", SINKS));
+    let failed = Millrace::run(&workspace, "p.yaml").finish().expect_code(1);
+    failed.expect_stderr(&["in/a.ndjson", "id", "many"]);
+}
+
+#[test]
+fn a_damaged_archive_is_told_and_not_taken_for_its_end() {
+    let workspace = Workspace::new();
+    let whole = fs::read(millrace_tests::workspace::repository().join("examples/data/readings.ndjson.gz")).unwrap();
+    workspace.write("in/a.ndjson.gz", &whole[..whole.len() / 2]);
+    let source = "      file: {paths: [in/*.gz]}\n      eventTime: {column: ts}\n      onError: Drop";
+    workspace.write("p.yaml", pipeline(source, SINKS));
+    Millrace::run(&workspace, "p.yaml").finish().expect_code(1).expect_stderr(&["a.ndjson.gz"]);
+}
+
+#[test]
+fn a_file_that_has_vanished_is_told_by_its_name() {
+    let workspace = Workspace::new();
+    for file in 0..40 {
+        workspace.write(format!("in/{file:02}.ndjson"), rows(file * 50_000, (file + 1) * 50_000));
+    }
+    let source = "      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts, maxOutOfOrderness: 1h}";
+    workspace.write("p.yaml", pipeline(source, SINKS));
+    let running = Millrace::run(&workspace, "p.yaml").start();
+    Deadline::secs(30)
+        .wait_for("the first rows", || (!read::visible_files(&workspace.join("out/passed")).is_empty()).then_some(()));
+    running.terminate();
+    running.wait().expect_success();
+    let before = read::folder(&workspace.join("out/passed"));
+    if before.len() == 2_000_000 {
+        return; // it was done before it could be stopped
+    }
+    for file in 0..40 {
+        let _ = fs::remove_file(workspace.join(format!("in/{file:02}.ndjson")));
+    }
+    let failed = Millrace::run(&workspace, "p.yaml").finish().expect_code(1);
+    failed.expect_stderr(&[".ndjson"]);
+    assert_eq!(read::folder(&workspace.join("out/passed")).len(), before.len(), "what was committed stays");
+}
+
+/// Runs in a mount namespace in which `out` is a small disk of its own; `None` where that is not allowed.
+fn on_small_disk(workspace: &Workspace, options: &str) -> Option<Millrace> {
+    fs::create_dir_all(workspace.join("out")).unwrap();
+    let allowed =
+        std::process::Command::new("unshare").args(["-rm", "true"]).status().is_ok_and(|status| status.success());
+    let script = format!("mount -t tmpfs -o {options} none out && exec \"$@\"");
+    if !allowed {
+        println!("skipped: no mount namespaces here");
+        return None;
+    }
+    let wrapper = ["unshare", "-rm", "sh", "-c", &script, "sh"];
+    Some(Millrace::wrapped(workspace, &wrapper, ["run", "-f", "p.yaml", "--data-dir", "data"]))
+}
+
+#[test]
+fn a_full_disk_is_told_and_does_not_damage_what_is_committed() {
+    let workspace = Workspace::new();
+    workspace.write("in/a.ndjson", rows(0, 400_000));
+    workspace.write("p.yaml", pipeline("      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts}", SINKS));
+    let Some(command) = on_small_disk(&workspace, "size=2m") else { return };
+    let failed = command.finish().expect_code(1);
+    assert!(failed.stderr.contains("No space left") || failed.stderr.contains("os error 28"), "{}", failed.stderr);
+
+    // With room it goes on from its last checkpoint; the small disk, and what was on it, went with its process.
+    Millrace::run(&workspace, "p.yaml").finish();
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_to_is_told_by_its_name() {
+    let workspace = Workspace::new();
+    workspace.write("in/a.ndjson", rows(0, 100));
+    workspace.write("p.yaml", pipeline("      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts}", SINKS));
+    let Some(command) = on_small_disk(&workspace, "ro") else { return };
+    command.finish().expect_code(1).expect_stderr(&["out/"]);
+}
+
+#[test]
+fn a_data_folder_that_is_a_file_is_told() {
+    let workspace = Workspace::new();
+    workspace.write("in/a.ndjson", rows(0, 100));
+    workspace.write("data", "not a folder");
+    workspace.write("p.yaml", pipeline("      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts}", SINKS));
+    Millrace::run(&workspace, "p.yaml").finish().expect_code(1).expect_stderr(&["data"]);
+}
+
+#[test]
+fn a_damaged_newest_checkpoint_is_reported_and_the_one_before_it_is_not_used_unasked() {
+    let workspace = Workspace::new();
+    for file in 0..20 {
+        workspace.write(format!("in/{file:02}.ndjson"), rows(file * 50_000, (file + 1) * 50_000));
+    }
+    let source =
+        "      file: {paths: [in/*.ndjson], follow: true}\n      eventTime: {column: ts, maxOutOfOrderness: 1h}";
+    workspace.write("p.yaml", pipeline(source, SINKS));
+    let running = Millrace::run(&workspace, "p.yaml").start();
+    Deadline::secs(60)
+        .wait_for("the rows", || (read::folder(&workspace.join("out/passed")).len() >= 1_000_000).then_some(()));
+    running.terminate();
+    running.wait().expect_success();
+
+    let manifests = read::all_files(&workspace.join("data/checkpoints"));
+    let newest =
+        manifests.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "json")).max();
+    let newest = &newest.expect("a checkpoint has a manifest").0;
+    let mut bytes = fs::read(newest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(newest, bytes).unwrap();
+    let failed = Millrace::run(&workspace, "p.yaml").finish().expect_code(1);
+    failed.expect_stderr(&["damaged"]);
+}

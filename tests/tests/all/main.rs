@@ -1,0 +1,12 @@
+//! The end-to-end tests: the real command, real files, real kills.
+
+#![allow(clippy::unwrap_used)]
+
+mod cli;
+mod continuing;
+mod edits;
+mod exactly_once;
+mod examples;
+mod flights_year;
+mod generated;
+mod hostile;
