@@ -58,6 +58,13 @@ impl Seed {
         of.iter().filter(|_| self.one_in(2)).collect()
     }
 
+    /// In another order.
+    pub fn shuffle<T>(&mut self, of: &mut [T]) {
+        for last in (1..of.len()).rev() {
+            of.swap(last, self.below(last as u64 + 1) as usize);
+        }
+    }
+
     /// A time between two.
     pub fn time(&mut self, low: Duration, high: Duration) -> Duration {
         low + Duration::from_micros(self.below((high - low).as_micros() as u64))

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
 };
 
@@ -40,14 +41,20 @@ impl Workspace {
         self.path.join(name)
     }
 
-    /// Writes a file into it, with the folders that it needs.
+    /// Writes a file into it, with the folders that it needs. One that is there is replaced at once: nobody sees half.
     pub fn write(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.join(name);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).expect("the workspace is writable");
-        }
-        fs::write(&path, content).expect("the workspace is writable");
+        let folder = path.parent().expect("a file is in a folder");
+        fs::create_dir_all(folder).expect("the workspace is writable");
+        let partial = self.path.join(".partial");
+        fs::write(&partial, content).and_then(|()| fs::rename(&partial, &path)).expect("the workspace is writable");
         path
+    }
+
+    /// Appends to a file, as a program that logs does.
+    pub fn append(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) {
+        let file = fs::OpenOptions::new().append(true).create(true).open(self.join(name));
+        file.and_then(|mut file| file.write_all(content.as_ref())).expect("the workspace is writable");
     }
 
     /// Stays there when the test ends.

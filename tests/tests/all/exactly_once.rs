@@ -2,11 +2,12 @@
 //! protocol, while readers look at what it has committed. In the end the outputs are what an uninterrupted run over the
 //! same rows gives, computed in one batch; at no moment did a reader see a row twice; and nothing is left lying about.
 //!
-//! `MILLRACE_KILLS` says how many kills there are (30 without it); `MILLRACE_SEED` repeats a run.
+//! `MILLRACE_KILLS` says how many kills there are (50 without it); `MILLRACE_SEED` repeats a run.
 
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -18,6 +19,8 @@ use millrace_tests::{
     read,
     watcher::Watcher,
 };
+
+const SIGKILL: i32 = 9;
 
 /// What one campaign kills: a pipeline of its own.
 struct Campaign {
@@ -153,32 +156,65 @@ spec:
     }
 }
 
-/// Where the process can be made to die. The n-th time that it comes there, it does.
-const FAULT_POINTS: &[&str] = &[
-    "checkpoint.before_upload",
-    "checkpoint.mid_upload",
-    "checkpoint.before_manifest",
-    "checkpoint.after_manifest",
-    "checkpoint.after_pointer",
-    "checkpoint.before_commit",
-    "checkpoint.mid_commit",
-    "checkpoint.after_commit",
-    "checkpoint.mid_retire",
+/// Where the process can be made to die, as `millrace_state::fault` has them.
+const FAULT_POINTS: [&str; 26] = [
+    "barrier-injected",
+    "snapshot-frozen",
+    "sst-ingested",
+    "local-checkpoint",
+    "sink-staged",
+    "sink-prepared",
+    "before-upload",
+    "mid-upload",
+    "after-upload",
+    "acknowledged",
+    "before-manifest",
+    "after-manifest",
+    "before-pointer",
+    "mid-pointer",
+    "after-pointer",
+    "before-commit",
+    "mid-commit",
+    "after-commit",
+    "before-retire",
+    "mid-retire",
+    "after-retire",
+    "before-restore",
+    "mid-restore",
+    "after-restore",
+    "before-recover",
+    "after-recover",
 ];
+
+/// Which kills there were.
+struct Kills {
+    wanted: usize,
+    at_random: usize,
+    at_points: BTreeSet<&'static str>,
+    /// The points that come next, so that all have their turn.
+    points: Vec<&'static str>,
+}
+
+impl Kills {
+    fn count(&self) -> usize {
+        self.at_random + self.at_points.len()
+    }
+}
 
 #[test]
 fn rows_are_seen_exactly_once_however_often_the_process_is_killed() {
     let mut seed = Seed::of_test("exactly once");
-    let wanted: u32 = std::env::var("MILLRACE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
-    let (mut kills, mut at_fault_points) = (0, BTreeSet::new());
-    while kills < wanted {
-        kills += killed_until_done(&mut seed.fork(), wanted - kills, &mut at_fault_points);
+    let wanted = std::env::var("MILLRACE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(50);
+    let mut kills = Kills { wanted, at_random: 0, at_points: BTreeSet::new(), points: FAULT_POINTS.to_vec() };
+    seed.shuffle(&mut kills.points);
+    while kills.count() < wanted {
+        killed_until_done(&mut seed.fork(), &mut kills);
     }
-    println!("{kills} kills, of which some at {at_fault_points:?}");
+    println!("{} kills at random, {} at {:?}", kills.at_random, kills.at_points.len(), kills.at_points);
 }
 
-/// Runs one pipeline to its end under at most `most` kills, and checks what it leaves. How many kills there were.
-fn killed_until_done(seed: &mut Seed, most: u32, at_fault_points: &mut BTreeSet<&'static str>) -> u32 {
+/// Runs one pipeline to its end under kills, and checks what it leaves.
+fn killed_until_done(seed: &mut Seed, kills: &mut Kills) {
     let campaign = Campaign::made(seed);
     let expected = campaign.expected();
     let workspace = Workspace::new();
@@ -193,28 +229,28 @@ fn killed_until_done(seed: &mut Seed, most: u32, at_fault_points: &mut BTreeSet<
         Watch::start(&out("wide-delta"), &["key", "window_start"]),
     ];
 
-    let mut kills = 0;
-    while kills < most {
+    let before = kills.count();
+    while kills.count() < kills.wanted {
         let mut command = Millrace::run(&workspace, "killed.yaml");
-        let limit = if seed.one_in(2) {
-            seed.time(Duration::from_millis(20), Duration::from_millis(900))
-        } else {
-            let point = seed.pick(FAULT_POINTS);
-            let armed = format!("{point}:{}", 1 + seed.below(8));
-            command = command.env("MILLRACE_FAULT_POINT", &armed);
-            Duration::from_millis(1500)
-        };
-        let (status, finished) = command.start().wait_or_kill(limit);
-        match (status, finished.signal()) {
-            (Some(status), None) if status.success() => break,
-            (Some(status), None) => panic!("ended with {status} between kills:\n{}", finished.stderr),
-            _ => kills += 1,
+        let mut limit = seed.time(Duration::from_millis(20), Duration::from_millis(900));
+        let point = if seed.one_in(2) { kills.points.pop() } else { None };
+        if let Some(point) = point {
+            command = command.env("MILLRACE_FAULT_POINT", &format!("{point}:{}", 1 + seed.below(4)));
+            limit = Duration::from_millis(1500);
         }
-        if let Some(point) = FAULT_POINTS.iter().find(|point| finished.stderr.contains(&format!("fault point {point}")))
-        {
-            at_fault_points.insert(point);
+        let (status, finished) = command.start().wait_or_kill(limit);
+        match (status.map(|status| (status.code(), status.signal())), point) {
+            (Some((Some(0), _)), _) => break,
+            (Some((None, Some(SIGKILL))), Some(point)) => _ = kills.at_points.insert(point),
+            (None, None) => kills.at_random += 1,
+            (None, Some(point)) => {
+                kills.at_random += 1;
+                kills.points.insert(0, point);
+            }
+            (Some(_), _) => panic!("ended with {} at {point:?}:\n{}", finished.status, finished.stderr),
         }
     }
+    let kills = kills.count() - before;
     Millrace::run(&workspace, "killed.yaml").finish().expect_success();
 
     for seen in files.into_iter().chain(sums).map(Watcher::stop) {
@@ -233,7 +269,6 @@ fn killed_until_done(seed: &mut Seed, most: u32, at_fault_points: &mut BTreeSet<
     }
     delta::table(&out("wide-delta")).expect_same(&wide, "wide, Delta");
     expect_no_orphans(&workspace);
-    kills
 }
 
 /// Nothing is left that no reader and no kept checkpoint needs.

@@ -201,7 +201,7 @@ fn follow_takes_up_lines_and_files_as_they_come_and_stops_when_asked() {
     let text = fs::read_to_string(repository().join("examples/follow/pipeline.yaml")).unwrap();
     workspace.write("follow.yaml", text.replace("examples/follow/logs", "logs-followed"));
     let first = fs::read_to_string(repository().join("examples/follow/logs/yesterday.log")).unwrap();
-    workspace.write("logs-followed/yesterday.log", &first);
+    workspace.write("logs-followed/yesterday.log", first);
 
     let running = Millrace::run(&workspace, "follow.yaml").start();
     let rows = |count: usize| {
@@ -216,8 +216,7 @@ fn follow_takes_up_lines_and_files_as_they_come_and_stops_when_asked() {
         "ts=2024-05-07T00:00:00Z level=error service=shop msg=\"out of shoes\"\nts=2024-05-07T00:00:01Z level=info service=shop\n",
     );
     rows(3);
-    let appended = format!("{first}ts=2024-05-07T00:00:02Z level=error service=search msg=\"no\"\n");
-    workspace.write("logs-followed/yesterday.log", appended);
+    workspace.append("logs-followed/yesterday.log", "ts=2024-05-07T00:00:02Z level=error service=search msg=\"no\"\n");
     let table = rows(4);
     assert!(table.column("msg").any(|msg| *msg == Cell::Text("out of shoes".to_owned())), "{table:?}");
     running.terminate();
