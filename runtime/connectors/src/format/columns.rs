@@ -231,6 +231,12 @@ impl Views {
         self.views[row] = view;
     }
 
+    /// Writes a view that was made elsewhere, of at most 12 bytes or of the chunk.
+    pub(crate) fn set_view(&mut self, row: usize, view: u128) {
+        self.uses_chunk = true;
+        self.views[row] = view;
+    }
+
     /// Writes a string that stands elsewhere.
     pub(crate) fn set_copy(&mut self, row: usize, string: &[u8]) {
         let start = self.own.len();

@@ -12,19 +12,25 @@ use arrow::{
     datatypes::SchemaRef,
 };
 use millrace_crds::{ColumnType, FormatKind, SourceSpec};
+use millrace_stream::Timestamp;
 
 use crate::SourceError;
 
 mod bad_rows;
 mod chunk;
 mod columns;
+pub mod csv;
 mod decimal;
 pub mod json;
+pub mod line;
 mod lines;
+mod logfmt;
+pub(crate) mod records;
+mod syslog;
 mod temporal;
+mod text;
 
 pub use bad_rows::BadRows;
-pub(crate) use bad_rows::shorten;
 pub use chunk::{Chunk, PADDING};
 
 /// The longest record that is decoded; a longer one is a bad row.
@@ -72,15 +78,16 @@ pub struct Format {
     spec: Arc<SourceSpec>,
     columns: Arc<[InputColumn]>,
     schema: SchemaRef,
+    opened_at: Timestamp,
 }
 
 impl Format {
-    /// The format of a source, to the columns of `schema`.
+    /// The format of a source, to the columns of `schema`. `opened_at` is now.
     ///
     /// # Errors
     ///
     /// When the source declares no such columns, or has no format.
-    pub fn new(spec: &SourceSpec, schema: &SchemaRef) -> Result<Self, SourceError> {
+    pub fn new(spec: &SourceSpec, schema: &SchemaRef, opened_at: Timestamp) -> Result<Self, SourceError> {
         let declared = spec.declared_columns();
         let columns = schema.fields().iter().map(|field| {
             let column = declared.iter().find(|column| column.name == *field.name());
@@ -93,7 +100,8 @@ impl Format {
             Ok(InputColumn { name: column.name.clone(), path: column.source_path().to_owned(), of })
         });
         let columns = columns.collect::<Result<Vec<_>, SourceError>>()?;
-        let format = Self { spec: Arc::new(spec.clone()), columns: columns.into(), schema: Arc::clone(schema) };
+        let format =
+            Self { spec: Arc::new(spec.clone()), columns: columns.into(), schema: Arc::clone(schema), opened_at };
         if !format.is_parquet() {
             format.decoder()?;
         }
@@ -130,13 +138,25 @@ impl Format {
             Some(FormatKind::Json(json)) => {
                 Box::new(json::JsonDecoder::new(&self.columns, schema, json.timestamp_unit))
             }
+            Some(FormatKind::Csv(csv)) => {
+                let declared: Vec<String> =
+                    self.spec.columns.iter().map(|column| column.source_path().to_owned()).collect();
+                Box::new(csv::CsvDecoder::new(csv, &self.columns, &declared, schema)?)
+            }
+            Some(FormatKind::Regex(regex)) => {
+                let layout = regex.timestamp_format.as_deref();
+                Box::new(line::LineDecoder::regex(&regex.pattern, layout, &self.columns, schema)?)
+            }
+            Some(FormatKind::Combined) => Box::new(line::LineDecoder::combined(&self.columns, schema)?),
+            Some(FormatKind::Logfmt) => Box::new(line::LineDecoder::logfmt(&self.columns, schema)?),
+            Some(FormatKind::Syslog) => Box::new(line::LineDecoder::syslog(&self.columns, schema, self.opened_at.0)?),
             _ => return Err(unusable(format!("source {} has no format for a stream of bytes", self.spec.name))),
         })
     }
 }
 
 /// A batch of these columns, of which there may be none.
-fn batch(schema: &SchemaRef, arrays: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, SourceError> {
+pub(crate) fn batch(schema: &SchemaRef, arrays: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, SourceError> {
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options).map_err(|error| SourceError::Unusable {
         what: "the columns that were decoded are not those of the plan".to_owned(),

@@ -1,0 +1,221 @@
+//! CSV, as RFC 4180 has it: fields in quotes may hold delimiters, line breaks and, doubled, quotes.
+//!
+//! With a header, columns are found by its names; without one, by the order of their declaration. A row with another
+//! number of fields than the header is bad. A field without quotes that is the `nullValue`, and an empty field of another
+//! type than `VARCHAR`, is null; with an empty `nullValue`, empty fields without quotes are null for all types.
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use millrace_crds::CsvFormat;
+
+use super::{BadRows, Chunk, Decoder, InputColumn, lines, temporal::Layout, text::Table, unusable};
+use crate::SourceError;
+
+/// Decodes CSV.
+pub struct CsvDecoder {
+    table: Table,
+    delimiter: u8,
+    quote: u8,
+    header: bool,
+    null_value: Option<String>,
+    /// For each field of a row, its column.
+    fields: Vec<Option<usize>>,
+    /// The fields of a row must be as many as `fields`.
+    exact: bool,
+    spans: Vec<Span>,
+}
+
+/// A field, without its quotes.
+#[derive(Clone, Copy)]
+struct Span {
+    start: usize,
+    end: usize,
+    quoted: bool,
+    /// There are doubled quotes in it.
+    doubled: bool,
+}
+
+impl CsvDecoder {
+    /// A decoder of these columns, which are those of `schema`. `declared` are the paths of all columns of the source.
+    ///
+    /// # Errors
+    ///
+    /// When delimiter or quote is not one ASCII character, or a column is a list.
+    pub fn new(
+        csv: &CsvFormat,
+        inputs: &[InputColumn],
+        declared: &[String],
+        schema: SchemaRef,
+    ) -> Result<Self, SourceError> {
+        Table::check(inputs)?;
+        let byte = |text: &str, what: &str| match text.as_bytes() {
+            [byte] if byte.is_ascii() && !matches!(byte, b'\n' | b'\r' | 0) => Ok(*byte),
+            _ => Err(unusable(format!("the {what} of CSV must be one ASCII character, found `{text}`"))),
+        };
+        let table = Table::new(inputs, schema, csv.timestamp_format.as_deref().map(Layout::new));
+        let fields = declared.iter().map(|path| table.named(path)).collect();
+        Ok(Self {
+            delimiter: byte(&csv.delimiter, "delimiter")?,
+            quote: byte(&csv.quote, "quote")?,
+            header: csv.header,
+            null_value: csv.null_value.clone(),
+            table,
+            fields,
+            exact: false,
+            spans: Vec::new(),
+        })
+    }
+
+    /// Finds the fields of the record at `start`; gives the place behind its line feed, or an error with the place where
+    /// the next record begins. `None`: the record is not complete.
+    fn split(&mut self, bytes: &[u8], start: usize, last: bool) -> Option<Result<usize, (usize, &'static str)>> {
+        self.spans.clear();
+        let mut pos = start;
+        loop {
+            let mut span = Span { start: pos, end: pos, quoted: false, doubled: false };
+            if bytes.get(pos) == Some(&self.quote) {
+                span.quoted = true;
+                span.start = pos + 1;
+                pos += 1;
+                loop {
+                    let Some(at) = memchr::memchr(self.quote, &bytes[pos..]) else {
+                        return last.then_some(Err((bytes.len(), "a quote is not closed")));
+                    };
+                    pos += at + 1;
+                    if bytes.get(pos) != Some(&self.quote) {
+                        break;
+                    }
+                    span.doubled = true;
+                    pos += 1;
+                }
+                span.end = pos - 1;
+                if pos == bytes.len() && !last {
+                    return None;
+                }
+                if bytes.get(pos) == Some(&b'\r') && matches!(bytes.get(pos + 1), Some(b'\n') | None) {
+                    pos += 1;
+                }
+            } else {
+                pos = match memchr::memchr2(self.delimiter, b'\n', &bytes[pos..]) {
+                    Some(at) => pos + at,
+                    None if last => bytes.len(),
+                    None => return None,
+                };
+                span.end = pos;
+                if bytes.get(pos) != Some(&self.delimiter) && bytes[span.start..span.end].last() == Some(&b'\r') {
+                    span.end -= 1;
+                }
+            }
+            self.spans.push(span);
+            match bytes.get(pos) {
+                Some(byte) if *byte == self.delimiter => pos += 1,
+                Some(b'\n') => return Some(Ok(pos + 1)),
+                None => return if last { Some(Ok(pos)) } else { None },
+                Some(_) => {
+                    let end = lines::line_end(bytes, pos);
+                    return Some(Err((end, "text stands behind a closing quote")));
+                }
+            }
+        }
+    }
+
+    fn is_blank(&self) -> bool {
+        matches!(self.spans.as_slice(), [span] if !span.quoted && span.start == span.end)
+    }
+
+    fn row(&mut self, chunk: &Chunk) -> Result<(), String> {
+        if self.exact && self.spans.len() != self.fields.len() {
+            return Err(format!("{} fields, where the header has {}", self.spans.len(), self.fields.len()));
+        }
+        self.table.begin_row();
+        for index in 0..self.fields.len() {
+            let Some(column) = self.fields[index] else { continue };
+            let Some(span) = self.spans.get(index).copied() else {
+                return Err(format!("{} fields, where {} are declared", self.spans.len(), self.fields.len()));
+            };
+            let text = std::str::from_utf8(&chunk.bytes()[span.start..span.end])
+                .map_err(|_| format!("field {} is not UTF-8", index + 1))?;
+            if !span.quoted && self.null_value.as_deref() == Some(text) {
+                continue;
+            }
+            if span.doubled {
+                let quote = char::from(self.quote).to_string();
+                self.table.set(column, &text.replace(&quote.repeat(2), &quote), chunk)?;
+            } else {
+                self.table.set(column, text, chunk)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Decoder for CsvDecoder {
+    fn preamble(&mut self, head: &[u8], ended: bool) -> Result<Option<usize>, SourceError> {
+        let Some(mark) = lines::byte_order_mark(head, ended) else { return Ok(None) };
+        if !self.header {
+            return Ok(Some(mark));
+        }
+        let end = match self.split(head, mark, ended) {
+            None => return Ok(None),
+            Some(Ok(end)) => end,
+            Some(Err((_, reason))) => return Err(unusable(format!("the CSV header is malformed: {reason}"))),
+        };
+        let name = |span: &Span| String::from_utf8_lossy(&head[span.start..span.end]).trim().replace("\"\"", "\"");
+        let names: Vec<String> = self.spans.iter().map(name).collect();
+        if end == mark && ended {
+            // Nothing at all is no rows.
+            return Ok(Some(mark));
+        }
+        let missing: Vec<&str> = self
+            .table
+            .inputs
+            .iter()
+            .map(|input| &*input.path)
+            .filter(|path| !names.iter().any(|name| name == path))
+            .collect();
+        if !missing.is_empty() {
+            return Err(unusable(format!("the CSV header has no {}; it has {}", missing.join(", "), names.join(", "))));
+        }
+        self.fields = names.iter().map(|name| self.table.named(name)).collect();
+        self.exact = true;
+        Ok(Some(end))
+    }
+
+    fn complete(&mut self, bytes: &[u8]) -> usize {
+        if memchr::memchr(self.quote, bytes).is_none() {
+            return lines::complete(bytes);
+        }
+        let mut complete = 0;
+        while complete < bytes.len() {
+            match self.split(bytes, complete, false) {
+                Some(Ok(end) | Err((end, _))) if bytes[end - 1] == b'\n' => complete = end,
+                _ => break,
+            }
+        }
+        complete
+    }
+
+    fn decode(&mut self, chunk: &Chunk, bad: &mut BadRows) -> Result<RecordBatch, SourceError> {
+        let bytes = chunk.bytes();
+        let mut pos = 0;
+        while pos < bytes.len() {
+            let (end, outcome) = match self.split(bytes, pos, true) {
+                Some(Ok(end)) if self.is_blank() => {
+                    pos = end;
+                    continue;
+                }
+                Some(Ok(end)) => (end, self.row(chunk)),
+                Some(Err((end, reason))) => (end, Err(reason.to_owned())),
+                None => (bytes.len(), Err("the row ends too early".to_owned())),
+            };
+            match outcome {
+                Ok(()) => self.table.end_row(),
+                Err(reason) => bad.push(lines::trim_end(&bytes[pos..end]), chunk.offset() + pos as u64, reason),
+            }
+            pos = end;
+        }
+        self.table.finish(chunk)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+#![allow(clippy::unwrap_used)]
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, AsArray},
+    datatypes::{DataType, Field, Int64Type, Schema},
+};
+use millrace_crds::{ColumnType, OnError};
+use proptest::prelude::*;
+
+use super::*;
+
+fn decoder(csv: CsvFormat) -> CsvDecoder {
+    let columns = [("n", ColumnType::BigInt, DataType::Int64), ("s", ColumnType::Varchar, DataType::Utf8View)];
+    let inputs: Vec<InputColumn> = columns
+        .iter()
+        .map(|(name, of, _)| InputColumn { name: (*name).to_owned(), path: (*name).to_owned(), of: of.clone() })
+        .collect();
+    let fields: Vec<Field> = columns.iter().map(|(name, _, of)| Field::new(*name, of.clone(), true)).collect();
+    let declared = ["x", "n", "s"].map(str::to_owned);
+    CsvDecoder::new(&csv, &inputs, &declared, Arc::new(Schema::new(fields))).unwrap()
+}
+
+type Row = (Option<i64>, Option<String>);
+
+fn decode(csv: CsvFormat, text: &[u8]) -> (Vec<Row>, Vec<String>) {
+    let mut decoder = decoder(csv);
+    let start = decoder.preamble(text, true).unwrap().unwrap();
+    decode_rest(&mut decoder, &text[start..])
+}
+
+fn decode_rest(decoder: &mut CsvDecoder, text: &[u8]) -> (Vec<Row>, Vec<String>) {
+    let mut bad = BadRows::new(OnError::DeadLetter, "test");
+    let rows = decoder.decode(&Chunk::copy_of(text, 0), &mut bad).unwrap();
+    let (n, s) = (rows.column(0).as_primitive::<Int64Type>(), rows.column(1).as_string_view());
+    let row = |row| ((!n.is_null(row)).then(|| n.value(row)), (!s.is_null(row)).then(|| s.value(row).to_owned()));
+    let good = (0..rows.num_rows()).map(row).collect();
+    let bad = bad.take().unwrap();
+    let reasons =
+        bad.map_or(Vec::new(), |bad| bad.column(1).as_string_view().iter().flatten().map(str::to_owned).collect());
+    (good, reasons)
+}
+
+fn row(n: i64, s: &str) -> Row {
+    (Some(n), Some(s.to_owned()))
+}
+
+#[test]
+fn columns_are_found_by_the_header_s_names() {
+    let text = "s,other,n\r\n\"a, quoted \"\"word\"\"\",x,1\r\nplain and long enough to be a view,y,2\n\n\"two\nlines\",,\"3\"";
+    let (rows, bad) = decode(CsvFormat::default(), text.as_bytes());
+    let long = "plain and long enough to be a view";
+    assert_eq!(rows, [row(1, "a, quoted \"word\""), row(2, long), row(3, "two\nlines")]);
+    assert!(bad.is_empty(), "{bad:?}");
+}
+
+#[test]
+fn without_a_header_columns_are_found_by_their_order() {
+    let csv = CsvFormat { header: false, delimiter: ";".to_owned(), ..CsvFormat::default() };
+    assert_eq!(decode(csv, b"\xef\xbb\xbfx;1;a\ny;2;b;more\n").0, [row(1, "a"), row(2, "b")]);
+}
+
+#[test]
+fn empty_fields_and_the_null_value_are_null() {
+    let (rows, _) = decode(CsvFormat::default(), b"n,s\n,\n1,NA\n");
+    assert_eq!(rows, [(None, Some(String::new())), row(1, "NA")]);
+    let csv = CsvFormat { null_value: Some("NA".to_owned()), ..CsvFormat::default() };
+    assert_eq!(decode(csv, b"n,s\nNA,NA\n1,\"NA\"\n").0, [(None, None), row(1, "NA")]);
+}
+
+#[test]
+fn bad_rows_say_why_and_leave_their_neighbours_alone() {
+    let (rows, bad) = decode(CsvFormat::default(), b"n,s\n1,a\nx,b\n2\n3,\"c\"d\n4,\xff\n5,e\n6,\"open\n");
+    assert_eq!(rows, [row(1, "a"), row(5, "e")]);
+    assert_eq!(
+        bad,
+        [
+            "column n (BIGINT): a whole number of 64 bits was expected, found `x`",
+            "1 fields, where the header has 2",
+            "text stands behind a closing quote",
+            "field 2 is not UTF-8",
+            "a quote is not closed",
+        ]
+    );
+}
+
+#[test]
+fn a_header_without_a_column_says_what_it_has() {
+    let error = decoder(CsvFormat::default()).preamble(b"a,n\n1,2\n", false).unwrap_err().to_string();
+    assert_eq!(error, "the CSV header has no s; it has a, n");
+    assert_eq!(decoder(CsvFormat::default()).preamble(b"a,n", false).unwrap(), None);
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_back_wherever_it_is_cut(rows in prop::collection::vec((any::<i64>(), "[a-z,\"\n\r é]{0,20}"), 0..20), cut in any::<prop::sample::Index>()) {
+        let mut text = String::new();
+        for (n, s) in &rows {
+            text += &format!("{n},\"{}\"\n", s.replace('"', "\"\""));
+        }
+        let mut decoder = decoder(CsvFormat::default());
+        decoder.preamble(b"n,s\n", false).unwrap();
+        let end = decoder.complete(&text.as_bytes()[..cut.index(text.len() + 1)]);
+        let (head, bad_head) = decode_rest(&mut decoder, &text.as_bytes()[..end]);
+        let (tail, bad_tail) = decode_rest(&mut decoder, &text.as_bytes()[end..]);
+        let expected: Vec<Row> = rows.iter().map(|(n, s)| row(*n, s)).collect();
+        prop_assert_eq!([head, tail].concat(), expected);
+        prop_assert!(bad_head.is_empty() && bad_tail.is_empty());
+        prop_assert_eq!(decoder.complete(text.as_bytes()), text.len());
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"\",\n\r1a".to_vec())], 0..200)) {
+        let mut decoder = decoder(CsvFormat::default());
+        let _ = decoder.preamble(&bytes, false);
+        let _ = decoder.preamble(&bytes, true);
+        decoder.complete(&bytes);
+        decode_rest(&mut decoder, &bytes);
+    }
+}

@@ -1,0 +1,184 @@
+//! Lines of text: by regular expression, the combined log format, logfmt and syslog.
+//!
+//! | format | names of what a line has |
+//! |---|---|
+//! | `regex` | the expression's named groups |
+//! | `combined` | `remote_host`, `ident`, `user`, `time`, `request`, `method`, `target`, `protocol`, `status`, `bytes`, `referer`, `user_agent`; `-` is null. The common log format, which lacks the last two, is read too |
+//! | `logfmt` | the line's keys; a key without value is the text `true` |
+//! | `syslog` | `priority`, `facility`, `severity`, `timestamp`, `hostname`, `app_name`, `proc_id`, `msg_id`, `structured_data`, `message`, of RFC 5424 and RFC 3164 |
+//!
+//! Timestamps of RFC 3164 have no year: it is the year of reading, or the one before where that would be more than a day
+//! ahead. Blank lines are no rows; a line of another form is a bad row.
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use regex::{CaptureLocations, Regex};
+
+use super::{BadRows, Chunk, Decoder, InputColumn, lines, logfmt, syslog, temporal::Layout, text::Table, unusable};
+use crate::SourceError;
+
+/// The combined log format, and the common one.
+const COMBINED: &str = concat!(
+    r#"^(?P<remote_host>\S+) (?P<ident>\S+) (?P<user>\S+) \[(?P<time>[^\]]+)\] "#,
+    r#""(?P<request>(?:(?P<method>[^ "]+) (?P<target>(?:[^ "\\]|\\.)+)(?: (?P<protocol>[^ "]+))?|(?:[^"\\]|\\.)*))" "#,
+    r#"(?P<status>\d{3}|-) (?P<bytes>\d+|-)"#,
+    r#"(?: "(?P<referer>(?:[^"\\]|\\.)*)" "(?P<user_agent>(?:[^"\\]|\\.)*)")?"#,
+);
+
+/// How [`COMBINED`] writes moments.
+const COMBINED_TIME: &str = "%d/%b/%Y:%H:%M:%S %z";
+
+/// Decodes lines.
+pub struct LineDecoder {
+    table: Table,
+    form: Form,
+}
+
+enum Form {
+    Regex { regex: Regex, groups: Vec<Option<usize>>, locations: CaptureLocations, dash_is_null: bool },
+    Logfmt,
+    Syslog { year: i32, now_micros: i64 },
+}
+
+impl LineDecoder {
+    /// Lines by regular expression.
+    ///
+    /// # Errors
+    ///
+    /// When the pattern is none, or has no group of a column's name.
+    pub fn regex(
+        pattern: &str,
+        layout: Option<&str>,
+        inputs: &[InputColumn],
+        schema: SchemaRef,
+    ) -> Result<Self, SourceError> {
+        Self::of_pattern(pattern, layout, inputs, schema, false)
+    }
+
+    /// Lines in the combined log format.
+    ///
+    /// # Errors
+    ///
+    /// When a column is not one of the format's.
+    pub fn combined(inputs: &[InputColumn], schema: SchemaRef) -> Result<Self, SourceError> {
+        Self::of_pattern(COMBINED, Some(COMBINED_TIME), inputs, schema, true)
+    }
+
+    /// Lines of `key=value`.
+    ///
+    /// # Errors
+    ///
+    /// When a column is a list.
+    pub fn logfmt(inputs: &[InputColumn], schema: SchemaRef) -> Result<Self, SourceError> {
+        Table::check(inputs)?;
+        Ok(Self { table: Table::new(inputs, schema, None), form: Form::Logfmt })
+    }
+
+    /// Syslog messages; `now_ms` tells the year of those that have none.
+    ///
+    /// # Errors
+    ///
+    /// When a column is not one of the format's.
+    pub fn syslog(inputs: &[InputColumn], schema: SchemaRef, now_ms: u64) -> Result<Self, SourceError> {
+        Table::check(inputs)?;
+        known(inputs, "syslog", &syslog::NAMES)?;
+        let now_micros = i64::try_from(now_ms).unwrap_or(0).saturating_mul(1000);
+        let year = syslog::year_of(now_micros);
+        Ok(Self { table: Table::new(inputs, schema, None), form: Form::Syslog { year, now_micros } })
+    }
+
+    fn of_pattern(
+        pattern: &str,
+        layout: Option<&str>,
+        inputs: &[InputColumn],
+        schema: SchemaRef,
+        dash_is_null: bool,
+    ) -> Result<Self, SourceError> {
+        Table::check(inputs)?;
+        let regex = Regex::new(pattern).map_err(|error| SourceError::Unusable {
+            what: "the pattern of the format is no regular expression".to_owned(),
+            source: Some(Box::new(error)),
+        })?;
+        let names: Vec<&str> = regex.capture_names().flatten().collect();
+        known(inputs, "the pattern", &names)?;
+        let table = Table::new(inputs, schema, layout.map(Layout::new));
+        let groups = regex.capture_names().map(|name| name.and_then(|name| table.named(name))).collect();
+        let locations = regex.capture_locations();
+        Ok(Self { table, form: Form::Regex { regex, groups, locations, dash_is_null } })
+    }
+
+    fn row(&mut self, line: &str, chunk: &Chunk) -> Result<(), String> {
+        let table = &mut self.table;
+        table.begin_row();
+        match &mut self.form {
+            Form::Regex { regex, groups, locations, dash_is_null } => {
+                if regex.captures_read(locations, line).is_none() {
+                    return Err("the line does not match the pattern".to_owned());
+                }
+                for (group, column) in groups.iter().enumerate() {
+                    if let (Some(column), Some((start, end))) = (column, locations.get(group)) {
+                        let value = &line[start..end];
+                        if !(*dash_is_null && value == "-") {
+                            table.set(*column, value, chunk)?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+            Form::Logfmt => logfmt::parse(line, |key, value| match table.named(key) {
+                Some(column) => table.set(column, value, chunk),
+                None => Ok(()),
+            }),
+            Form::Syslog { year, now_micros } => {
+                let message = syslog::parse(line, *year, *now_micros)?;
+                if let (Some(column), Some((text, micros))) = (table.named("timestamp"), message.timestamp) {
+                    table.set_moment(column, micros, text, chunk)?;
+                }
+                message.each(|name, value| match table.named(name) {
+                    Some(column) => table.set(column, value, chunk),
+                    None => Ok(()),
+                })
+            }
+        }
+    }
+}
+
+fn known(inputs: &[InputColumn], what: &str, names: &[&str]) -> Result<(), SourceError> {
+    match inputs.iter().find(|input| !names.contains(&&*input.path)) {
+        Some(input) => Err(unusable(format!("{what} has no {}; it has {}", input.path, names.join(", ")))),
+        None => Ok(()),
+    }
+}
+
+impl Decoder for LineDecoder {
+    fn preamble(&mut self, head: &[u8], ended: bool) -> Result<Option<usize>, SourceError> {
+        Ok(lines::byte_order_mark(head, ended))
+    }
+
+    fn complete(&mut self, bytes: &[u8]) -> usize {
+        lines::complete(bytes)
+    }
+
+    fn decode(&mut self, chunk: &Chunk, bad: &mut BadRows) -> Result<RecordBatch, SourceError> {
+        let bytes = chunk.bytes();
+        let mut pos = 0;
+        while pos < bytes.len() {
+            let end = lines::line_end(bytes, pos);
+            let line = lines::trim_end(&bytes[pos..end]);
+            if !lines::is_blank(line) {
+                let outcome = match std::str::from_utf8(line) {
+                    Ok(line) => self.row(line, chunk),
+                    Err(error) => Err(format!("not UTF-8 from byte {} of the row", error.valid_up_to())),
+                };
+                match outcome {
+                    Ok(()) => self.table.end_row(),
+                    Err(reason) => bad.push(line, chunk.offset() + pos as u64, reason),
+                }
+            }
+            pos = end;
+        }
+        self.table.finish(chunk)
+    }
+}
+
+#[cfg(test)]
+mod tests;
