@@ -5,6 +5,7 @@
 
 pub mod delta;
 pub mod file_sink;
+pub mod file_source;
 pub mod format;
 pub mod parquet_sink;
 pub mod registry_sinks;

@@ -73,6 +73,12 @@ pub trait SourceReader: Send {
     /// from the one that is furthest behind, so that no split's rows come late because another was read first.
     fn note_watermark(&mut self, _split: &SplitId, _watermark: EventTime) {}
 
+    /// How many splits are known to have rows of which none has been returned yet. They hold the watermark back, since
+    /// their rows may be older than any other's.
+    fn unread_splits(&self) -> usize {
+        0
+    }
+
     /// Where to resume, after all that [`Self::next`] has returned: one point a split that was ever read, ended ones too
     /// as long as the connector needs it to know that they have ended.
     fn replay_points(&self) -> Vec<(SplitId, ReplayPoint)>;
@@ -80,6 +86,12 @@ pub trait SourceReader: Send {
     /// The epoch is decided: what came before its replay points may be forgotten (offsets committed, logs trimmed).
     fn decided(&mut self, _epoch: Epoch) -> BoxFuture<'_, Result<(), SourceError>> {
         Box::pin(async { Ok(()) })
+    }
+
+    /// How many rows could not be decoded since the reader was opened, those included that `onError: Drop` has dropped and
+    /// no batch of errors holds.
+    fn bad_rows(&self) -> u64 {
+        0
     }
 
     /// Rows, bytes or whatever unit fits that are known to be there and have not been read, if known.

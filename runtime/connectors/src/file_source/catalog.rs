@@ -1,0 +1,305 @@
+//! Which files there are, which of them are known already, and which task reads which.
+//!
+//! One catalog a source, shared by its tasks: they see the same files, whoever looks first. A file goes to the task with
+//! the least to read. Replay points of all tasks are matched with the files that are there by identity first, so that a
+//! renamed file is found, then by path.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File, Metadata},
+    io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use millrace_crds::FileSource as FileSpec;
+use serde::{Deserialize, Serialize};
+
+use super::identity::Identity;
+use crate::{ReplayPoint, SourceError, SplitId, format::unusable};
+
+/// The form of [`Point`].
+const VERSION: u32 = 1;
+
+/// Where a file is resumed, as checkpoints store it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Point {
+    version: u32,
+    pub(super) path: PathBuf,
+    #[serde(flatten)]
+    pub(super) identity: Identity,
+    /// Of the uncompressed bytes; for Parquet, of the rows.
+    pub(super) offset: u64,
+    pub(super) ended: bool,
+}
+
+impl Point {
+    pub(super) fn new(path: PathBuf, identity: Identity, offset: u64, ended: bool) -> Self {
+        Self { version: VERSION, path, identity, offset, ended }
+    }
+
+    pub(super) fn write(&self) -> ReplayPoint {
+        ReplayPoint(serde_json::to_value(self).unwrap_or_default())
+    }
+
+    fn read(split: &SplitId, point: &ReplayPoint) -> Result<Self, SourceError> {
+        let damaged = |source: Option<serde_json::Error>| SourceError::Unusable {
+            what: format!("the replay point of {split} is not one of a file: {}", point.0),
+            source: source.map(|source| source.into()),
+        };
+        let read: Self = serde_json::from_value(point.0.clone()).map_err(|error| damaged(Some(error)))?;
+        if read.version == VERSION { Ok(read) } else { Err(damaged(None)) }
+    }
+}
+
+/// A file that is a split.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) id: SplitId,
+    pub(super) point: Point,
+    pub(super) owner: u32,
+    /// How long the file was, as it lies there.
+    pub(super) bytes: u64,
+    /// A path that the globs match leads to it.
+    pub(super) present: bool,
+}
+
+/// Which files there are.
+pub(super) struct Catalog {
+    source: String,
+    spec: FileSpec,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    opened: BTreeSet<u32>,
+    parallelism: u32,
+    entries: Vec<Entry>,
+    scanned: Duration,
+}
+
+/// A file as a glob found it.
+struct Listed {
+    path: PathBuf,
+    metadata: Metadata,
+}
+
+impl Catalog {
+    pub(super) fn new(source: &str, spec: FileSpec) -> Self {
+        Self { source: source.to_owned(), spec, state: Mutex::default() }
+    }
+
+    pub(super) fn spec(&self) -> &FileSpec {
+        &self.spec
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The files of one task. The first task that asks has them listed; one that asks again begins a new run of the graph.
+    pub(super) fn open(
+        &self,
+        index: u32,
+        parallelism: u32,
+        restored: &BTreeMap<SplitId, ReplayPoint>,
+        now: Duration,
+    ) -> Result<Vec<Entry>, SourceError> {
+        let mut state = self.state();
+        if state.opened.contains(&index) || state.parallelism != parallelism {
+            *state = State { parallelism, scanned: now, ..State::default() };
+        }
+        if state.opened.is_empty() {
+            state.entries = self.restore(restored)?;
+            let listed = self.list(restored.is_empty())?;
+            self.merge(&mut state.entries, listed)?;
+            assign(&mut state.entries, parallelism);
+        }
+        state.opened.insert(index);
+        Ok(owned(&state.entries, index))
+    }
+
+    /// The files of one task as they are now; listed again if the last time is longer ago than the poll interval.
+    pub(super) fn scan(&self, index: u32, now: Duration) -> Result<Vec<Entry>, SourceError> {
+        let mut state = self.state();
+        let State { entries, scanned, parallelism, .. } = &mut *state;
+        if now.saturating_sub(*scanned) >= self.spec.poll_interval.get() {
+            *scanned = now;
+            entries.iter_mut().for_each(|entry| entry.present = false);
+            let listed = self.list(false)?;
+            self.merge(entries, listed)?;
+            entries.retain(|entry| entry.present || !entry.point.ended);
+            assign(entries, *parallelism);
+        }
+        Ok(owned(entries, index))
+    }
+
+    /// A task has come to the end of a file for good, or reads it from its beginning because it has other bytes now.
+    pub(super) fn update(&self, id: &SplitId, identity: &Identity, ended: bool) {
+        if let Some(entry) = self.state().entries.iter_mut().find(|entry| entry.id == *id) {
+            entry.point.identity = identity.clone();
+            entry.point.ended |= ended;
+        }
+    }
+
+    /// The splits of a checkpoint, with the paths at which their files are now.
+    fn restore(&self, restored: &BTreeMap<SplitId, ReplayPoint>) -> Result<Vec<Entry>, SourceError> {
+        let mut entries = Vec::new();
+        for (id, point) in restored {
+            let mut point = Point::read(id, point)?;
+            match find(&point) {
+                Some(path) => {
+                    let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+                    if let Ok(file) = File::open(&path)
+                        && let Ok(metadata) = file.metadata()
+                    {
+                        (point.identity.device, point.identity.inode) = (metadata.dev(), metadata.ino());
+                    }
+                    point.path = path;
+                    entries.push(Entry { id: id.clone(), point, owner: u32::MAX, bytes, present: true });
+                }
+                None if point.ended => {}
+                None if self.spec.follow => {
+                    tracing::warn!(source = %self.source, file = %point.path.display(), read_bytes = point.offset,
+                        "a file that was being read is gone; what had not been read of it is lost");
+                }
+                None => {
+                    return Err(unusable(format!(
+                        "source {}: {} is gone or has other contents; the checkpoint goes on in it at byte {}",
+                        self.source,
+                        point.path.display(),
+                        point.offset
+                    )));
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Every file that a glob matches, by path, each once.
+    fn list(&self, must_match: bool) -> Result<Vec<Listed>, SourceError> {
+        let mut files = BTreeMap::new();
+        for pattern in &self.spec.paths {
+            let paths = glob::glob(pattern).map_err(|error| SourceError::Unusable {
+                what: format!("source {}: `{pattern}` is not a glob", self.source),
+                source: Some(Box::new(error)),
+            })?;
+            let mut matched = false;
+            for path in paths {
+                let path = path.map_err(|error| SourceError::Io {
+                    what: format!(
+                        "{}, which `{pattern}` of source {} leads through",
+                        error.path().display(),
+                        self.source
+                    ),
+                    source: error.into(),
+                })?;
+                match fs::metadata(&path) {
+                    Ok(metadata) if metadata.is_dir() => {}
+                    Ok(metadata) => {
+                        matched = true;
+                        files.insert(path, metadata);
+                    }
+                    // Gone between the listing and the look, or a link to nothing.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(source) => return Err(SourceError::Io { what: path.display().to_string(), source }),
+                }
+            }
+            if !matched && must_match && !self.spec.follow {
+                return Err(unusable(format!("source {}: no file matches `{pattern}`", self.source)));
+            }
+        }
+        let mut seen = BTreeSet::new();
+        let once = files.into_iter().filter(|(_, metadata)| seen.insert((metadata.dev(), metadata.ino())));
+        Ok(once.map(|(path, metadata)| Listed { path, metadata }).collect())
+    }
+
+    /// Brings what is known up to what is there.
+    fn merge(&self, entries: &mut Vec<Entry>, listed: Vec<Listed>) -> Result<(), SourceError> {
+        let mut known: BTreeMap<(u64, u64), usize> = entries
+            .iter()
+            .enumerate()
+            .map(|(index, entry)| ((entry.point.identity.device, entry.point.identity.inode), index))
+            .collect();
+        let mut ids: BTreeSet<Arc<str>> = entries.iter().map(|entry| Arc::clone(&entry.id.0)).collect();
+        for Listed { path, metadata } in listed {
+            let inode = (metadata.dev(), metadata.ino());
+            if let Some(&index) = known.get(&inode) {
+                let entry = &mut entries[index];
+                // Under its own path other contents are a truncation, which the reader finds; under another path they
+                // are another file, with an inode that was used before.
+                let same = entry.point.path == path
+                    || File::open(&path).and_then(|file| entry.point.identity.begins(&file)).unwrap_or(false);
+                if same {
+                    entry.point.path = path;
+                    entry.bytes = metadata.len();
+                    entry.present = true;
+                    continue;
+                }
+            }
+            let identity = match Identity::at(&path) {
+                Ok(identity) => identity,
+                Err(error) if error.kind() == io::ErrorKind::NotFound && self.spec.follow => continue,
+                Err(source) => return Err(SourceError::Io { what: path.display().to_string(), source }),
+            };
+            let id = unique(&path, &mut ids);
+            known.insert(inode, entries.len());
+            let point = Point::new(path, identity, 0, false);
+            entries.push(Entry { id, point, owner: u32::MAX, bytes: metadata.len(), present: true });
+        }
+        Ok(())
+    }
+}
+
+/// The path, with a number if a file that had it before has the name already.
+fn unique(path: &Path, ids: &mut BTreeSet<Arc<str>>) -> SplitId {
+    let plain = path.display().to_string();
+    let mut id: Arc<str> = plain.as_str().into();
+    let mut number = 2;
+    while !ids.insert(Arc::clone(&id)) {
+        id = format!("{plain}#{number}").into();
+        number += 1;
+    }
+    SplitId(id)
+}
+
+/// Where the file of a replay point is: at its path, or beside it under another name.
+fn find(point: &Point) -> Option<PathBuf> {
+    let is_it = |path: &Path| File::open(path).and_then(|file| point.identity.begins(&file)).unwrap_or(false);
+    let same_inode = |path: &Path| fs::metadata(path).is_ok_and(|metadata| point.identity.same_inode(&metadata));
+    if same_inode(&point.path) && is_it(&point.path) {
+        return Some(point.path.clone());
+    }
+    let folder = point.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let beside = fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path());
+    beside.filter(|path| same_inode(path)).find(|path| is_it(path)).or_else(|| {
+        // The same contents under the same path: the file was copied back, or the device has another number now.
+        (point.identity.head_bytes > 0 && is_it(&point.path)).then(|| point.path.clone())
+    })
+}
+
+/// Gives every file that has no task to the one with the least to read.
+fn assign(entries: &mut [Entry], parallelism: u32) {
+    let mut loads = vec![0_u64; parallelism.max(1) as usize];
+    let load = |entry: &Entry| if entry.point.ended { 0 } else { entry.bytes.saturating_sub(entry.point.offset) + 1 };
+    for entry in entries.iter() {
+        if let Some(total) = loads.get_mut(entry.owner as usize) {
+            *total += load(entry);
+        }
+    }
+    let mut unassigned: Vec<&mut Entry> = entries.iter_mut().filter(|entry| entry.owner == u32::MAX).collect();
+    unassigned.sort_by_key(|entry| std::cmp::Reverse(load(entry)));
+    for entry in unassigned {
+        let least = (0..loads.len()).min_by_key(|&task| loads[task]).unwrap_or(0);
+        loads[least] += load(entry);
+        entry.owner = least as u32;
+    }
+}
+
+fn owned(entries: &[Entry], index: u32) -> Vec<Entry> {
+    entries.iter().filter(|entry| entry.owner == index).cloned().collect()
+}

@@ -1,0 +1,74 @@
+//! Files: found by globs, plain or compressed, read to their end or followed as they grow.
+//!
+//! ```text
+//! Catalog (one a source)       which files there are, and whose they are
+//!   └─ FileReader (one a task)   which file is read next
+//!        └─ Split (one a file)     bytes ─> records ─> columns; position
+//! ```
+//!
+//! A file is a split. It is known by device, inode and its first 1024 bytes, so a renamed file is no new one. Its replay
+//! point is the offset, in its uncompressed bytes, of the first row that was not returned; for Parquet the number of
+//! rows. A compressed file is read from its beginning up to that offset when it is resumed.
+//!
+//! # Guarantees
+//!
+//! Exactly once, as long as files are only appended to. What voids it: a file changed in its middle; a followed file that
+//! is truncated or deleted before it was read to its end (copytruncate loses what was written between the copy and the
+//! last poll, and the copy, if a glob matches it, is a file of its own).
+
+mod catalog;
+mod identity;
+mod parquet;
+mod reader;
+mod split;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use millrace_crds::{FileSource as FileSpec, OnError, SourceSpec};
+
+use self::{catalog::Catalog, reader::FileReader};
+use crate::{Source, SourceContext, SourceError, SourceReader, format::Format};
+
+/// Files as a source.
+pub struct FileSource {
+    spec: SourceSpec,
+    catalog: Arc<Catalog>,
+    bounded: bool,
+}
+
+/// What the splits of a task share.
+struct Shared {
+    catalog: Arc<Catalog>,
+    format: Format,
+    on_error: OnError,
+}
+
+impl FileSource {
+    /// The source of this spec.
+    pub fn new(spec: &SourceSpec, files: &FileSpec) -> Self {
+        let catalog = Arc::new(Catalog::new(&spec.name, files.clone()));
+        Self { spec: spec.clone(), catalog, bounded: !files.follow }
+    }
+}
+
+impl Source for FileSource {
+    fn max_parallelism(&self) -> Option<u32> {
+        None
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.bounded
+    }
+
+    fn open(&self, cx: SourceContext) -> BoxFuture<'_, Result<Box<dyn SourceReader>, SourceError>> {
+        Box::pin(async move {
+            let format = Format::new(&self.spec, &cx.schema, cx.clock.now())?;
+            let shared = Shared { catalog: Arc::clone(&self.catalog), format, on_error: self.spec.on_error };
+            Ok(Box::new(FileReader::open(shared, cx)?) as Box<dyn SourceReader>)
+        })
+    }
+}

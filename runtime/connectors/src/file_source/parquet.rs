@@ -1,0 +1,129 @@
+//! Parquet files: read by row groups, only the columns that something reads, cast to the types that the spec declares.
+
+use std::{fs::File, path::Path};
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch},
+    compute::{CastOptions, cast_with_options},
+    datatypes::{DataType, TimeUnit, TimestampMicrosecondType},
+};
+use parquet::arrow::{
+    ProjectionMask,
+    arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
+};
+
+use crate::{
+    SourceError,
+    format::{Format, batch, records::Decoded, unusable},
+};
+
+/// One Parquet file, being read.
+pub(super) struct ParquetSplit {
+    format: Format,
+    /// How many rows were returned.
+    rows: u64,
+    reader: Option<ParquetRecordBatchReader>,
+}
+
+impl ParquetSplit {
+    pub(super) fn new(format: Format, rows: u64) -> Self {
+        Self { format, rows, reader: None }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.reader.is_some()
+    }
+
+    pub(super) fn close(&mut self) {
+        self.reader = None;
+    }
+
+    pub(super) fn position(&self) -> u64 {
+        self.rows
+    }
+
+    /// The next rows; `None`: there are no more.
+    pub(super) fn read(&mut self, path: &Path, batch_rows: usize) -> Result<Option<Decoded>, SourceError> {
+        let damaged = |error: Box<dyn std::error::Error + Send + Sync>| SourceError::Unusable {
+            what: format!("{} cannot be read as Parquet", path.display()),
+            source: Some(error),
+        };
+        let reader = match &mut self.reader {
+            Some(reader) => reader,
+            None => self.reader.insert(open(&self.format, path, self.rows, batch_rows)?),
+        };
+        let Some(read) = reader.next() else { return Ok(None) };
+        let read = read.map_err(|error| damaged(error.into()))?;
+        let rows = self.convert(path, &read)?;
+        self.rows += rows.num_rows() as u64;
+        let bytes = read.get_array_memory_size() as u64;
+        Ok(Some(Decoded { rows, errors: None, bytes }))
+    }
+
+    fn convert(&self, path: &Path, read: &RecordBatch) -> Result<RecordBatch, SourceError> {
+        let columns = self.format.columns().iter().zip(self.format.schema().fields());
+        let arrays = columns.map(|(column, field)| {
+            let array = read.column_by_name(&column.path).ok_or_else(|| missing(path, &column.path, read))?;
+            cast(array, field.data_type()).map_err(|error| SourceError::Unusable {
+                what: format!(
+                    "{}: column {} is {} and cannot be read as {}",
+                    path.display(),
+                    column.path,
+                    array.data_type(),
+                    column.of
+                ),
+                source: Some(Box::new(error)),
+            })
+        });
+        batch(self.format.schema(), arrays.collect::<Result<_, _>>()?, read.num_rows())
+    }
+}
+
+fn missing(path: &Path, column: &str, read: &RecordBatch) -> SourceError {
+    let schema = read.schema();
+    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    unusable(format!("{} has no column {column}; it has {}", path.display(), names.join(", ")))
+}
+
+fn open(format: &Format, path: &Path, rows: u64, batch_rows: usize) -> Result<ParquetRecordBatchReader, SourceError> {
+    let file = File::open(path).map_err(|error| super::reader::failed(path.display().to_string(), error))?;
+    let damaged = |error: parquet::errors::ParquetError| SourceError::Unusable {
+        what: format!("{} cannot be read as Parquet", path.display()),
+        source: Some(Box::new(error)),
+    };
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(damaged)?;
+    let mut roots = Vec::new();
+    for column in format.columns() {
+        let Some(root) = builder.schema().fields().iter().position(|field| *field.name() == column.path) else {
+            return Err(missing(path, &column.path, &RecordBatch::new_empty(builder.schema().clone())));
+        };
+        roots.push(root);
+    }
+    let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+    // Whole row groups that were read are left out; in the next one, the rows that were read are passed over.
+    let mut passed = rows;
+    let mut first = 0;
+    for group in builder.metadata().row_groups() {
+        let in_group = u64::try_from(group.num_rows()).unwrap_or(0);
+        if in_group > passed {
+            break;
+        }
+        passed -= in_group;
+        first += 1;
+    }
+    let groups: Vec<usize> = (first..builder.metadata().num_row_groups()).collect();
+    let builder = builder.with_projection(mask).with_row_groups(groups).with_offset(passed as usize);
+    builder.with_batch_size(batch_rows.max(1)).build().map_err(damaged)
+}
+
+/// Casts, without losing anything; moments without a time zone are in UTC.
+fn cast(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, arrow::error::ArrowError> {
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    if let (DataType::Timestamp(_, zone), DataType::Timestamp(TimeUnit::Microsecond, Some(_))) = (array.data_type(), to)
+    {
+        let micros = cast_with_options(array, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()), &strict)?;
+        let micros = micros.as_primitive::<TimestampMicrosecondType>().clone();
+        return Ok(std::sync::Arc::new(micros.with_timezone("UTC")));
+    }
+    cast_with_options(array, to, &strict)
+}

@@ -1,0 +1,178 @@
+//! Reads a task's files, the one that is furthest behind in event time next.
+
+use std::{collections::BTreeMap, io, time::Duration};
+
+use futures::future::BoxFuture;
+use millrace_stream::EventTime;
+
+use super::{
+    Shared,
+    catalog::{Entry, Point},
+    split::{Split, Step},
+};
+use crate::{Read, ReplayPoint, SourceContext, SourceError, SourceReader, SplitId};
+
+/// How many files a task holds open.
+const MAX_OPEN_FILES: usize = 256;
+/// The same for compressed ones, of which each needs a decoder's memory.
+const MAX_OPEN_COMPRESSED: usize = 64;
+
+/// Reads the files of one task.
+pub(super) struct FileReader {
+    shared: Shared,
+    cx: SourceContext,
+    splits: Vec<Split>,
+    by_id: BTreeMap<SplitId, usize>,
+    polled: Duration,
+}
+
+impl FileReader {
+    pub(super) fn open(shared: Shared, cx: SourceContext) -> Result<Self, SourceError> {
+        let now = cx.clock.monotonic();
+        let entries = shared.catalog.open(cx.index, cx.parallelism, &cx.restored, now)?;
+        let mut reader = Self { shared, cx, splits: Vec::new(), by_id: BTreeMap::new(), polled: now };
+        for entry in entries {
+            reader.add(entry)?;
+        }
+        Ok(reader)
+    }
+
+    fn add(&mut self, entry: Entry) -> Result<(), SourceError> {
+        self.by_id.insert(entry.id.clone(), self.splits.len());
+        self.splits.push(Split::new(&self.shared, entry)?);
+        Ok(())
+    }
+
+    fn follows(&self) -> bool {
+        self.shared.catalog.spec().follow
+    }
+
+    fn poll_interval(&self) -> Duration {
+        self.shared.catalog.spec().poll_interval.get()
+    }
+
+    /// Looks for new files, renamed ones and ones that are gone.
+    fn poll(&mut self, now: Duration) -> Result<(), SourceError> {
+        self.polled = now;
+        let entries = self.shared.catalog.scan(self.cx.index, now)?;
+        self.splits.iter_mut().for_each(|split| split.begin_poll());
+        for entry in entries {
+            match self.by_id.get(&entry.id) {
+                Some(&index) => self.splits[index].found(entry),
+                None => self.add(entry)?,
+            }
+        }
+        // What has ended and is gone cannot come again.
+        if self.splits.iter().any(Split::is_forgotten) {
+            self.splits.retain(|split| !split.is_forgotten());
+            self.by_id = self.splits.iter().enumerate().map(|(index, split)| (split.id.clone(), index)).collect();
+        }
+        Ok(())
+    }
+
+    /// The split to read next: one of which nothing is known, else the one that is furthest behind.
+    fn choose(&self) -> Option<usize> {
+        let ready = self.splits.iter().enumerate().filter(|(_, split)| split.is_ready());
+        ready.min_by_key(|(_, split)| (split.was_read, split.watermark)).map(|(index, _)| index)
+    }
+
+    /// Closes the file that is furthest ahead, if there are too many open beside the chosen one.
+    fn limit_open_files(&mut self, chosen: usize) {
+        if self.splits[chosen].is_open() {
+            return;
+        }
+        let open = || self.splits.iter().enumerate().filter(|(_, split)| split.is_open());
+        let compressed = open().filter(|(_, split)| split.is_compressed()).count();
+        let only_compressed = compressed >= MAX_OPEN_COMPRESSED;
+        if open().count() < MAX_OPEN_FILES && !only_compressed {
+            return;
+        }
+        let ahead = open().filter(|(_, split)| !only_compressed || split.is_compressed());
+        if let Some((index, _)) = ahead.max_by_key(|(_, split)| split.watermark) {
+            self.splits[index].close();
+        }
+    }
+
+    fn read(&mut self) -> Result<Read, SourceError> {
+        loop {
+            let now = self.cx.clock.monotonic();
+            if self.follows() && now.saturating_sub(self.polled) >= self.poll_interval() {
+                self.poll(now)?;
+            }
+            let Some(chosen) = self.choose() else {
+                if self.follows() {
+                    let since = now.saturating_sub(self.polled);
+                    return Ok(Read::Pending(self.poll_interval().saturating_sub(since).max(Duration::from_millis(1))));
+                }
+                return Ok(Read::Ended);
+            };
+            self.limit_open_files(chosen);
+            // Where there are many files, a look at each of them is short.
+            let want_rows =
+                if self.splits.len() > 8 && !self.splits[chosen].was_read { 256 } else { self.cx.batch_rows };
+            let split = &mut self.splits[chosen];
+            match split.read(&self.shared, want_rows)? {
+                Step::Rows(decoded) => {
+                    return Ok(Read::Rows {
+                        split: split.id.clone(),
+                        rows: decoded.rows,
+                        errors: decoded.errors,
+                        bytes: decoded.bytes,
+                    });
+                }
+                Step::Ended => {
+                    self.shared.catalog.update(&split.id, &split.identity, true);
+                    return Ok(Read::SplitEnded(split.id.clone()));
+                }
+                Step::Replaced => self.shared.catalog.update(&split.id, &split.identity, false),
+                Step::Nothing => {}
+            }
+        }
+    }
+}
+
+impl SourceReader for FileReader {
+    // Files are read and decoded on the task's own thread: from the page cache that costs less than handing buffers over.
+    fn next(&mut self) -> BoxFuture<'_, Result<Read, SourceError>> {
+        Box::pin(async move { self.read() })
+    }
+
+    fn note_watermark(&mut self, split: &SplitId, watermark: EventTime) {
+        if let Some(&index) = self.by_id.get(split) {
+            self.splits[index].watermark = watermark;
+        }
+    }
+
+    fn unread_splits(&self) -> usize {
+        self.splits.iter().filter(|split| !split.was_read && !split.ended).count()
+    }
+
+    fn replay_points(&self) -> Vec<(SplitId, ReplayPoint)> {
+        let point = |split: &Split| {
+            Point::new(split.path.clone(), split.identity.clone(), split.position(), split.ended).write()
+        };
+        self.splits.iter().map(|split| (split.id.clone(), point(split))).collect()
+    }
+
+    fn lag(&self) -> Option<u64> {
+        let open = self.splits.iter().filter(|split| !split.ended);
+        open.map(|split| split.unread_bytes()).sum()
+    }
+
+    fn bad_rows(&self) -> u64 {
+        self.splits.iter().map(Split::bad_rows).sum()
+    }
+}
+
+/// An error of reading a file: damaged contents do not get better by another try.
+pub(super) fn failed(what: String, source: io::Error) -> SourceError {
+    match source.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => {
+            SourceError::Unusable { what: format!("{what} is damaged"), source: Some(Box::new(source)) }
+        }
+        io::ErrorKind::NotFound => {
+            SourceError::Unusable { what: format!("{what} is gone"), source: Some(Box::new(source)) }
+        }
+        _ => SourceError::Io { what, source },
+    }
+}
