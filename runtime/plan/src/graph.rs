@@ -367,3 +367,25 @@ impl Plan {
         self.nodes.iter().find(|node| node.name == *name)
     }
 }
+
+impl KeyedOp {
+    /// The schema of what goes in.
+    pub fn input(&self) -> &SchemaRef {
+        match self {
+            Self::Window(op) => &op.input,
+            Self::Top(op) => &op.input,
+            Self::Running(op) => &op.input,
+            Self::Distinct(op) => &op.input,
+        }
+    }
+
+    /// The schema of what comes out, before the stage's tail.
+    pub fn output(&self) -> &SchemaRef {
+        match self {
+            Self::Window(op) => &op.output,
+            Self::Top(op) => &op.output,
+            Self::Running(op) => &op.output,
+            Self::Distinct(op) => &op.input,
+        }
+    }
+}

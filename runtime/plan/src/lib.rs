@@ -16,7 +16,9 @@
 mod checks;
 mod columns;
 mod compile;
+mod diff;
 mod error;
+pub mod explain;
 mod functions;
 pub mod graph;
 mod logical;
@@ -24,10 +26,12 @@ mod lower;
 mod pseudo;
 mod resolve;
 mod rewrite;
+pub mod sink_rules;
 mod sql;
 
 pub use columns::errors_schema;
 pub use compile::{compile, resolve_and_compile};
+pub use diff::{Edit, EditClass, NodeChange, diff};
 pub use error::{PlanError, Span};
 pub use functions::{Functions, functions};
 pub use graph::*;
