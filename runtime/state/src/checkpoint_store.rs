@@ -331,6 +331,48 @@ impl CheckpointStore {
         }
     }
 
+    /// Whether every file that a manifest names is there at its full length. Its content is checked when it is fetched.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Missing`], [`StateError::Damaged`], [`StateError::Io`], [`StateError::Store`].
+    pub async fn verify_lengths(&self, manifest: &Manifest) -> Result<(), StateError> {
+        let there: BTreeMap<String, u64> = self.objects_in(FILES).await?.into_iter().collect();
+        for file in manifest.files() {
+            let place = || format!("{}/{}", self.url, file.name);
+            match there.get(&file.name) {
+                Some(bytes) if *bytes == file.bytes => {}
+                Some(bytes) => {
+                    return Err(StateError::damaged(
+                        place(),
+                        format!("{bytes} bytes"),
+                        format!("{} bytes", file.bytes),
+                    ));
+                }
+                None => return Err(StateError::Missing { place: place(), named_by: manifest.id().location() }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that every file that a manifest names is there and is what was written.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Missing`], [`StateError::Damaged`], [`StateError::Io`], [`StateError::Store`].
+    pub async fn verify(&self, manifest: &Manifest) -> Result<(), StateError> {
+        for file in manifest.files() {
+            match &self.objects {
+                Objects::Folder(folder) => {
+                    let (folder, file) = (folder.clone(), file.clone());
+                    blocking(move || folder.verify_file(&file).map(drop)).await?;
+                }
+                Objects::Remote(remote) => remote.verified(file).await.map(drop)?,
+            }
+        }
+        Ok(())
+    }
+
     /// The manifests in the store: checkpoints by epoch and generation, then savepoints by name.
     ///
     /// # Errors

@@ -5,8 +5,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use millrace_stream::{Epoch, Generation};
-
 use crate::{data_folder::Holder, fault::Injected};
 
 /// What a caller does about an error.
@@ -160,30 +158,6 @@ pub enum StateError {
         /// Why not.
         why: String,
     },
-    /// There is one already.
-    #[error("{place} exists already")]
-    Exists {
-        /// The file or object.
-        place: String,
-    },
-    /// A newer incarnation has taken over.
-    #[error("generation {by} has taken over from generation {own}")]
-    Fenced {
-        /// The generation that speaks.
-        own: Generation,
-        /// The generation that has replaced it.
-        by: Generation,
-    },
-    /// The pointer was asked to go back in epochs.
-    #[error("the last checkpoint of generation {generation} is {at}; it cannot go back to {to}")]
-    EpochGoesBack {
-        /// Where the pointer stands.
-        at: Epoch,
-        /// Where it should have gone.
-        to: Epoch,
-        /// Who speaks.
-        generation: Generation,
-    },
     /// A savepoint cannot be called this.
     #[error(
         "{name:?} is no name for a savepoint: expected up to 128 letters, digits, '.', '_' and '-', not beginning with a dot"
@@ -217,11 +191,7 @@ impl StateError {
                 _ => ErrorKind::Retry,
             },
             Self::Damaged { .. } | Self::Missing { .. } => ErrorKind::Corrupt,
-            Self::OutOfOrder { .. }
-            | Self::Torn { .. }
-            | Self::UnknownState { .. }
-            | Self::Fenced { .. }
-            | Self::EpochGoesBack { .. } => ErrorKind::Restart,
+            Self::OutOfOrder { .. } | Self::Torn { .. } | Self::UnknownState { .. } => ErrorKind::Restart,
             Self::TooNew { .. }
             | Self::Ranges { .. }
             | Self::Unstorable { .. }
@@ -229,8 +199,7 @@ impl StateError {
             | Self::NotAFolder { .. }
             | Self::NotADataFolder { .. }
             | Self::Url { .. }
-            | Self::SavepointName { .. }
-            | Self::Exists { .. } => ErrorKind::FixSpec,
+            | Self::SavepointName { .. } => ErrorKind::FixSpec,
             Self::Injected(_) => ErrorKind::Restart,
         }
     }

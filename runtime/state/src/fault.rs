@@ -151,8 +151,9 @@ mod armed {
         static FAULTS: OnceLock<Vec<Fault>> = OnceLock::new();
         FAULTS.get_or_init(|| {
             let text = std::env::var(VARIABLE).unwrap_or_default();
-            let faults = text.split(',').filter(|part| !part.trim().is_empty()).map(str::parse).collect();
-            faults.unwrap_or_else(|error: String| {
+            let faults: Result<_, String> =
+                text.split(',').filter(|part| !part.trim().is_empty()).map(str::parse).collect();
+            faults.unwrap_or_else(|error| {
                 eprintln!("{VARIABLE}: {error}");
                 std::process::abort()
             })

@@ -22,6 +22,8 @@ pub mod durable;
 pub mod envelope;
 pub mod error;
 pub mod fault;
+#[cfg(test)]
+mod golden;
 pub mod manifest;
 pub mod pointer;
 pub mod task_store;

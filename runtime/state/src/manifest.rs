@@ -3,7 +3,9 @@
 //! Stored in the form of [`envelope`], as version [`Manifest::VERSION`]. What a connector or an operator puts
 //! into it is theirs to version ([`TaskManifest::meta`], [`TaskManifest::replay_points`], [`SinkManifest::handles`]).
 
-use millrace_stream::{Epoch, EventTime, Generation, KeyGroupRange, Revision, TaskId, Timestamp};
+use millrace_stream::{
+    BarrierKind, Epoch, EventTime, Generation, KeyGroupRange, Revision, TaskId, Timestamp, checkpoint::Taken,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,6 +25,8 @@ pub struct Manifest {
     pub generation: Generation,
     /// Who owns it.
     pub kind: ManifestKind,
+    /// Why the stream was cut, and so what happened after it.
+    pub barrier: BarrierKind,
     /// The specs that the plan was compiled from: a recovery runs the plan that belongs to the state.
     pub plan: Value,
     /// The plan's revision.
@@ -165,6 +169,12 @@ impl Manifest {
     }
 }
 
+impl From<Taken> for ManifestId {
+    fn from(taken: Taken) -> Self {
+        Self::Checkpoint { epoch: taken.epoch, generation: taken.generation }
+    }
+}
+
 impl ManifestId {
     pub(crate) const CHECKPOINTS: &'static str = "manifests";
     pub(crate) const SAVEPOINTS: &'static str = "savepoints";
@@ -213,4 +223,4 @@ mod hex {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -103,7 +103,7 @@ impl Latest {
 
     /// The newest decided epoch.
     pub fn epoch(&self) -> Option<Epoch> {
-        self.decided.last().map(|decided| decided.epoch)
+        self.decided.last().map(|decided| decided.taken.epoch)
     }
 }
 

@@ -228,9 +228,8 @@ impl TaskStore {
         let family = self.family(state)?;
         let sorted = keys.is_sorted_by(|left, right| left.as_ref() <= right.as_ref());
         let values = self.db.batched_multi_get_cf(family, keys, sorted);
-        let value = |value: Result<Option<DBPinnableSlice<'_>>, rocksdb::Error>| value.map(|value| value.map(Pinned));
-        // The slice's lifetime is that of the database, not of the keys.
-        values.into_iter().map(value).collect::<Result<_, _>>().map_err(StateError::rocks("read", &self.path))
+        let values = values.into_iter().map(|value| Ok(value?.map(Pinned)));
+        values.collect::<Result<_, _>>().map_err(StateError::rocks("read", &self.path))
     }
 
     /// The entries with keys in `range`, ascending, as they are now; what is ingested later is not seen.

@@ -79,8 +79,8 @@ impl Folder {
         verify_sums(&file.path.display().to_string(), sums, stored)
     }
 
-    /// Gets a file, by a hard link where that can be.
-    pub(super) fn get_file(&self, file: &StoredFile, to: &Path) -> Result<(), StateError> {
+    /// Where a file is, after reading all of it.
+    pub(super) fn verify_file(&self, file: &StoredFile) -> Result<PathBuf, StateError> {
         let path = self.path(&file.name)?;
         let place = path.display().to_string();
         let sums = match durable::checksum(&path) {
@@ -90,6 +90,12 @@ impl Folder {
             sums => sums?,
         };
         verify_sums(&place, sums, file)?;
+        Ok(path)
+    }
+
+    /// Gets a file, by a hard link where that can be.
+    pub(super) fn get_file(&self, file: &StoredFile, to: &Path) -> Result<(), StateError> {
+        let path = self.verify_file(file)?;
         if fs::hard_link(&path, to).is_err() {
             fs::copy(&path, to).map_err(StateError::io("copy", &path))?;
             verify_sums(&to.display().to_string(), durable::checksum(to)?, file)?;

@@ -42,13 +42,19 @@ impl Remote {
         put.map(drop).map_err(self.error("write", &stored.name))
     }
 
-    pub(super) async fn get_file(&self, file: &StoredFile, to: &Path) -> Result<(), StateError> {
+    /// A file's content, if it is what was written.
+    pub(super) async fn verified(&self, file: &StoredFile) -> Result<Bytes, StateError> {
         let place = format!("{}/{}", self.url, file.name);
         let Some(content) = self.read(&file.name).await? else {
             return Err(StateError::Missing { place, named_by: "the checkpoint's manifest".into() });
         };
         let content = Bytes::from(content);
         verify(&place, &content, file)?;
+        Ok(content)
+    }
+
+    pub(super) async fn get_file(&self, file: &StoredFile, to: &Path) -> Result<(), StateError> {
+        let content = self.verified(file).await?;
         let to = to.to_owned();
         blocking(move || durable::replace(&to, &content)).await
     }
