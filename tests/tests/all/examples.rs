@@ -291,7 +291,7 @@ fn nexmark_windows_give_what_datafusion_gives() {
         (
             "q7",
             top(
-                "SELECT DISTINCT window_start, window_end, auction, bidder, price, date_time FROM tumbling",
+                "SELECT window_start, window_end, auction, bidder, price, date_time FROM tumbling",
                 "window_start",
                 "price DESC, date_time, auction, bidder",
                 1,
@@ -301,9 +301,9 @@ fn nexmark_windows_give_what_datafusion_gives() {
         (
             "q19",
             top(
-                "SELECT window_start, auction, price, count(*) AS bids FROM tumbling GROUP BY window_start, auction, price",
+                "SELECT window_start, auction, bidder, price, channel, date_time FROM tumbling",
                 "window_start, auction",
-                "price DESC",
+                "price DESC, date_time, bidder",
                 10,
             ),
         ),
