@@ -13,6 +13,7 @@ const ROWS: usize = 400_000;
 const CHUNK_BYTES: usize = 512 << 10;
 const RUNS: usize = 9;
 
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures the machine's time")]
 fn main() {
     let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let all = [

@@ -100,8 +100,8 @@ fn fraction(text: &[u8]) -> Option<(i64, &[u8])> {
         return None;
     }
     let mut micros = 0;
-    for index in 0..6 {
-        micros = micros * 10 + if index < count { i64::from(digits[index] - b'0') } else { 0 };
+    for digit in digits[..count].iter().chain([b'0'; 6].iter()).take(6) {
+        micros = micros * 10 + i64::from(digit - b'0');
     }
     Some((micros, &digits[count..]))
 }

@@ -95,7 +95,8 @@ struct Event {
 impl Column {
     fn event(&self, row: u64) -> Event {
         let number = match self.stream {
-            NexmarkStream::Person => (row / PERSONS).saturating_mul(EVENTS) + row % PERSONS,
+            // One in each round, its first.
+            NexmarkStream::Person => row.saturating_mul(EVENTS),
             NexmarkStream::Auction => (row / AUCTIONS).saturating_mul(EVENTS) + PERSONS + row % AUCTIONS,
             NexmarkStream::Bid => (row / BIDS).saturating_mul(EVENTS) + PERSONS + AUCTIONS + row % BIDS,
         };
@@ -176,7 +177,7 @@ impl Random {
         let length = 3.max(self.below(length));
         for _ in 0..length {
             let letter = self.below(13 * 26);
-            out.push(if letter % 13 == 0 { ' ' } else { char::from(b'a' + (letter % 26) as u8) });
+            out.push(if letter.is_multiple_of(13) { ' ' } else { char::from(b'a' + (letter % 26) as u8) });
         }
     }
 }
