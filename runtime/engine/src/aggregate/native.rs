@@ -1,0 +1,321 @@
+//! The aggregates that have a path of their own: count, sum, min, max and avg over 64-bit values.
+//!
+//! They agree with DataFusion's: sums of integers wrap around, and of two floats one of which is NaN the one that came
+//! later is the least and the greatest.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array},
+    buffer::{BooleanBuffer, NullBuffer},
+    datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type, UInt64Type},
+};
+use millrace_plan::NativeAggregate;
+
+use super::{doubles, fold::Fold, longs, rows_that_count};
+
+/// Which native aggregate, over what.
+#[derive(Clone, Debug)]
+pub(super) enum NativeKind {
+    CountRows,
+    Count,
+    Sum(Long),
+    Min(Long),
+    Max(Long),
+    Avg,
+}
+
+/// How the 64 bits of a value are read.
+#[derive(Clone, Debug)]
+pub(super) enum Long {
+    /// As a signed integer, in columns of this type.
+    Signed(DataType),
+    Unsigned,
+    Double,
+}
+
+impl Long {
+    fn of(of: &DataType) -> Option<Self> {
+        Some(match of {
+            DataType::Int64 | DataType::Timestamp(..) | DataType::Date64 => Self::Signed(of.clone()),
+            DataType::UInt64 => Self::Unsigned,
+            DataType::Float64 => Self::Double,
+            _ => return None,
+        })
+    }
+
+    fn data_type(&self) -> DataType {
+        match self {
+            Self::Signed(of) => of.clone(),
+            Self::Unsigned => DataType::UInt64,
+            Self::Double => DataType::Float64,
+        }
+    }
+}
+
+impl NativeKind {
+    /// The native path for an aggregate over a column of type `arg` whose result has type `result`; `None` where the types
+    /// are not those it is made for.
+    pub(super) fn of(native: NativeAggregate, arg: Option<&DataType>, result: &DataType) -> Option<Self> {
+        Some(match native {
+            NativeAggregate::CountRows if *result == DataType::Int64 => Self::CountRows,
+            NativeAggregate::Count if *result == DataType::Int64 && arg.is_some() => Self::Count,
+            NativeAggregate::Avg if arg == Some(&DataType::Float64) && *result == DataType::Float64 => Self::Avg,
+            NativeAggregate::Sum if arg == Some(result) && !matches!(result, DataType::Timestamp(..)) => {
+                Self::Sum(Long::of(result)?)
+            }
+            NativeAggregate::Min if arg == Some(result) => Self::Min(Long::of(result)?),
+            NativeAggregate::Max if arg == Some(result) => Self::Max(Long::of(result)?),
+            _ => return None,
+        })
+    }
+
+    pub(super) fn state_fields(&self) -> Vec<FieldRef> {
+        let field = |name: &str, of: DataType| Arc::new(Field::new(name, of, true));
+        match self {
+            Self::CountRows | Self::Count => vec![field("count", DataType::Int64)],
+            Self::Sum(long) | Self::Min(long) | Self::Max(long) => vec![field("value", long.data_type())],
+            Self::Avg => vec![field("count", DataType::Int64), field("sum", DataType::Float64)],
+        }
+    }
+}
+
+/// A native accumulator.
+pub(super) enum Native {
+    Count { of_rows: bool, counts: Vec<i64> },
+    Signed { fold: Fold<i64>, step: Step, of: DataType },
+    Unsigned { fold: Fold<u64>, step: Step },
+    Double { fold: Fold<f64>, step: Step },
+    Avg { counts: Vec<i64>, sums: Vec<f64> },
+}
+
+/// How two values become one.
+#[derive(Clone, Copy)]
+pub(super) enum Step {
+    Sum,
+    Min,
+    Max,
+}
+
+fn fold_signed(fold: &mut Fold<i64>, step: Step, v: &[i64], c: Option<&BooleanBuffer>, l: &[u32], groups: usize) {
+    match step {
+        Step::Sum => fold.fold(v, c, l, groups, i64::wrapping_add),
+        Step::Min => fold.fold(v, c, l, groups, i64::min),
+        Step::Max => fold.fold(v, c, l, groups, i64::max),
+    }
+}
+
+fn fold_unsigned(fold: &mut Fold<u64>, step: Step, v: &[u64], c: Option<&BooleanBuffer>, l: &[u32], groups: usize) {
+    match step {
+        Step::Sum => fold.fold(v, c, l, groups, u64::wrapping_add),
+        Step::Min => fold.fold(v, c, l, groups, u64::min),
+        Step::Max => fold.fold(v, c, l, groups, u64::max),
+    }
+}
+
+fn fold_double(fold: &mut Fold<f64>, step: Step, v: &[f64], c: Option<&BooleanBuffer>, l: &[u32], groups: usize) {
+    match step {
+        Step::Sum => fold.fold(v, c, l, groups, |held, value| held + value),
+        Step::Min => fold.fold(v, c, l, groups, |held, value| match value.partial_cmp(&held) {
+            Some(Ordering::Less) | None => value,
+            _ => held,
+        }),
+        Step::Max => fold.fold(v, c, l, groups, |held, value| match value.partial_cmp(&held) {
+            Some(Ordering::Greater) | None => value,
+            _ => held,
+        }),
+    }
+}
+
+fn count(counts: &mut Vec<i64>, which: Option<&BooleanBuffer>, locals: &[u32], groups: usize) {
+    counts.resize(groups.max(counts.len()), 0);
+    match which {
+        None => locals.iter().for_each(|local| counts[*local as usize] += 1),
+        Some(which) => which.set_indices().for_each(|row| counts[locals[row] as usize] += 1),
+    }
+}
+
+fn add_counts(counts: &mut Vec<i64>, more: &[i64], locals: &[u32], groups: usize) {
+    counts.resize(groups.max(counts.len()), 0);
+    for (more, local) in more.iter().zip(locals) {
+        counts[*local as usize] += more;
+    }
+}
+
+impl Native {
+    pub(super) fn new(kind: &NativeKind) -> Self {
+        let (long, step) = match kind {
+            NativeKind::CountRows => return Self::Count { of_rows: true, counts: Vec::new() },
+            NativeKind::Count => return Self::Count { of_rows: false, counts: Vec::new() },
+            NativeKind::Avg => return Self::Avg { counts: Vec::new(), sums: Vec::new() },
+            NativeKind::Sum(long) => (long, Step::Sum),
+            NativeKind::Min(long) => (long, Step::Min),
+            NativeKind::Max(long) => (long, Step::Max),
+        };
+        match long {
+            Long::Signed(of) => {
+                let unit = match step {
+                    Step::Sum => 0,
+                    Step::Min => i64::MAX,
+                    Step::Max => i64::MIN,
+                };
+                Self::Signed { fold: Fold::new(unit), step, of: of.clone() }
+            }
+            Long::Unsigned => {
+                let unit = if matches!(step, Step::Min) { u64::MAX } else { 0 };
+                Self::Unsigned { fold: Fold::new(unit), step }
+            }
+            Long::Double => {
+                let unit = match step {
+                    Step::Sum => 0.0,
+                    Step::Min => f64::INFINITY,
+                    Step::Max => f64::NEG_INFINITY,
+                };
+                Self::Double { fold: Fold::new(unit), step }
+            }
+        }
+    }
+
+    pub(super) fn update(
+        &mut self,
+        arg: Option<&ArrayRef>,
+        filter: Option<&BooleanArray>,
+        locals: &[u32],
+        groups: usize,
+    ) {
+        let nulls_of = if matches!(self, Self::Count { of_rows: true, .. }) { None } else { arg };
+        let which = rows_that_count(nulls_of, filter);
+        match (self, arg) {
+            (Self::Count { counts, .. }, _) => count(counts, which.as_ref(), locals, groups),
+            (Self::Signed { fold, step, .. }, Some(arg)) => {
+                fold_signed(fold, *step, longs(arg).unwrap_or_default(), which.as_ref(), locals, groups);
+            }
+            (Self::Unsigned { fold, step }, Some(arg)) => {
+                let values = arg.as_primitive::<UInt64Type>().values();
+                fold_unsigned(fold, *step, values, which.as_ref(), locals, groups);
+            }
+            (Self::Double { fold, step }, Some(arg)) => {
+                fold_double(fold, *step, doubles(arg), which.as_ref(), locals, groups);
+            }
+            (Self::Avg { counts, sums }, Some(arg)) => {
+                count(counts, which.as_ref(), locals, groups);
+                sums.resize(groups.max(sums.len()), 0.0);
+                let values = doubles(arg);
+                match &which {
+                    None => values.iter().zip(locals).for_each(|(value, local)| sums[*local as usize] += value),
+                    Some(which) => {
+                        which.set_indices().for_each(|row| sums[locals[row] as usize] += values[row]);
+                    }
+                }
+            }
+            (_, None) => {}
+        }
+    }
+
+    pub(super) fn merge(&mut self, state: &[ArrayRef], locals: &[u32], groups: usize) {
+        let which = rows_that_count(Some(&state[0]), None);
+        match self {
+            Self::Count { counts, .. } => {
+                add_counts(counts, state[0].as_primitive::<Int64Type>().values(), locals, groups);
+            }
+            Self::Signed { fold, step, .. } => {
+                fold_signed(fold, *step, longs(&state[0]).unwrap_or_default(), which.as_ref(), locals, groups);
+            }
+            Self::Unsigned { fold, step } => {
+                let values = state[0].as_primitive::<UInt64Type>().values();
+                fold_unsigned(fold, *step, values, which.as_ref(), locals, groups);
+            }
+            Self::Double { fold, step } => {
+                fold_double(fold, *step, doubles(&state[0]), which.as_ref(), locals, groups);
+            }
+            Self::Avg { counts, sums } => {
+                add_counts(counts, state[0].as_primitive::<Int64Type>().values(), locals, groups);
+                sums.resize(groups.max(sums.len()), 0.0);
+                for (more, local) in state[1].as_primitive::<Float64Type>().values().iter().zip(locals) {
+                    sums[*local as usize] += more;
+                }
+            }
+        }
+    }
+
+    pub(super) fn into_state(self) -> Vec<ArrayRef> {
+        match self {
+            Self::Count { counts, .. } => vec![Arc::new(Int64Array::from(counts))],
+            Self::Signed { fold, of, .. } => vec![fold.into_array::<Int64Type>(&of)],
+            Self::Unsigned { fold, .. } => vec![fold.into_array::<UInt64Type>(&DataType::UInt64)],
+            Self::Double { fold, .. } => vec![fold.into_array::<Float64Type>(&DataType::Float64)],
+            Self::Avg { counts, sums } => {
+                vec![Arc::new(Int64Array::from(counts)), Arc::new(Float64Array::from(sums))]
+            }
+        }
+    }
+
+    pub(super) fn evaluate(self) -> ArrayRef {
+        match self {
+            Self::Avg { counts, sums } => {
+                let means = sums.iter().zip(&counts).map(|(sum, count)| sum / *count as f64).collect();
+                let nulls = counts.contains(&0).then(|| counts.iter().map(|count| *count > 0).collect::<NullBuffer>());
+                Arc::new(Float64Array::new(means, nulls))
+            }
+            other => other.into_state().swap_remove(0),
+        }
+    }
+
+    /// Makes room for groups that have seen nothing.
+    pub(super) fn grow_unseen(&mut self, groups: usize) {
+        match self {
+            Self::Count { counts, .. } => counts.resize(groups.max(counts.len()), 0),
+            Self::Signed { fold, .. } => fold.grow_unseen(groups),
+            Self::Unsigned { fold, .. } => fold.grow_unseen(groups),
+            Self::Double { fold, .. } => fold.grow_unseen(groups),
+            Self::Avg { counts, sums } => {
+                counts.resize(groups.max(counts.len()), 0);
+                sums.resize(groups.max(sums.len()), 0.0);
+            }
+        }
+    }
+
+    /// The states of some groups, as an accumulator over them.
+    pub(super) fn rows(&self, locals: &[u32]) -> Self {
+        fn take<T: Copy>(values: &[T], locals: &[u32]) -> Vec<T> {
+            locals.iter().map(|local| values[*local as usize]).collect()
+        }
+        match self {
+            Self::Count { of_rows, counts } => Self::Count { of_rows: *of_rows, counts: take(counts, locals) },
+            Self::Signed { fold, step, of } => Self::Signed { fold: fold.rows(locals), step: *step, of: of.clone() },
+            Self::Unsigned { fold, step } => Self::Unsigned { fold: fold.rows(locals), step: *step },
+            Self::Double { fold, step } => Self::Double { fold: fold.rows(locals), step: *step },
+            Self::Avg { counts, sums } => Self::Avg { counts: take(counts, locals), sums: take(sums, locals) },
+        }
+    }
+
+    /// Puts back the states of some groups.
+    pub(super) fn set_rows(&mut self, locals: &[u32], rows: &Self) {
+        fn put<T: Copy>(values: &mut [T], locals: &[u32], rows: &[T]) {
+            for (local, row) in locals.iter().zip(rows) {
+                values[*local as usize] = *row;
+            }
+        }
+        match (self, rows) {
+            (Self::Count { counts, .. }, Self::Count { counts: rows, .. }) => put(counts, locals, rows),
+            (Self::Signed { fold, .. }, Self::Signed { fold: rows, .. }) => fold.set_rows(locals, rows),
+            (Self::Unsigned { fold, .. }, Self::Unsigned { fold: rows, .. }) => fold.set_rows(locals, rows),
+            (Self::Double { fold, .. }, Self::Double { fold: rows, .. }) => fold.set_rows(locals, rows),
+            (Self::Avg { counts, sums }, Self::Avg { counts: more_counts, sums: more_sums }) => {
+                put(counts, locals, more_counts);
+                put(sums, locals, more_sums);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Count { counts, .. } => counts.capacity() * 8,
+            Self::Signed { fold, .. } => fold.memory_bytes(),
+            Self::Unsigned { fold, .. } => fold.memory_bytes(),
+            Self::Double { fold, .. } => fold.memory_bytes(),
+            Self::Avg { counts, sums } => (counts.capacity() + sums.capacity()) * 8,
+        }
+    }
+}
