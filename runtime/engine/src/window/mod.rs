@@ -1,0 +1,48 @@
+//! Keyed operators: windowed GROUP BY and its relatives, behind [`KeyedOperator`].
+//!
+//! | module | what |
+//! |---|---|
+//! | [`aligned`] | tumbling and hopping windows |
+
+pub mod aligned;
+mod chunks;
+pub mod grid;
+mod slice;
+mod table;
+
+use millrace_plan::{KeyedOp, WindowKind};
+
+use self::{aligned::AlignedWindows, grid::Grid};
+use crate::operator::{KeyedOperator, OperatorContext, OperatorError};
+
+/// The states that an operator keeps in its task's store.
+pub fn states(op: &KeyedOp) -> &'static [&'static str] {
+    match op {
+        KeyedOp::Window(_) => &[aligned::STATE],
+        KeyedOp::Top(_) => &[],
+        KeyedOp::Running(_) => &[],
+        KeyedOp::Distinct(_) => &[],
+    }
+}
+
+/// The operator that does what the plan says, with the state that the context restores.
+///
+/// # Errors
+/// Fails if an aggregate cannot be made, or stored state cannot be read.
+pub fn make_operator(op: &KeyedOp, cx: OperatorContext) -> Result<Box<dyn KeyedOperator>, OperatorError> {
+    Ok(match op {
+        KeyedOp::Window(window) => match window.def.kind {
+            WindowKind::Tumbling { size_ms, offset_ms } => {
+                Box::new(AlignedWindows::new(window, Grid::new(size_ms, size_ms, offset_ms), cx)?)
+            }
+            WindowKind::Hopping { size_ms, slide_ms, offset_ms } => {
+                Box::new(AlignedWindows::new(window, Grid::new(size_ms, slide_ms, offset_ms), cx)?)
+            }
+            _ => return Err(OperatorError::Damaged { found: String::new(), expected: "" }),
+        },
+        _ => return Err(OperatorError::Damaged { found: String::new(), expected: "" }),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,164 @@
+//! Some tasks with the same operator, restarted and rescaled from their checkpoints.
+
+use std::{path::PathBuf, sync::Arc};
+
+use arrow::{array::RecordBatch, compute};
+use millrace_plan::KeyedOp;
+use millrace_state::{RestoreFrom, StoreResources, TaskStore};
+use millrace_stream::{Epoch, EventTime, KeyGroup, KeyGroupRange, ManualClock, Timestamp, key_hash};
+use tempfile::TempDir;
+
+use crate::{
+    operator::{Emitted, Frozen, KeyedOperator, OperatorContext},
+    window::{make_operator, states},
+};
+
+/// The tasks of a keyed stage.
+pub(crate) struct Fleet {
+    op: KeyedOp,
+    exchange: Vec<usize>,
+    budget_bytes: usize,
+    batch_rows: usize,
+    folder: TempDir,
+    resources: StoreResources,
+    pub(crate) clock: Arc<ManualClock>,
+    tasks: Vec<Task>,
+    stores: usize,
+    epoch: Epoch,
+}
+
+struct Task {
+    operator: Box<dyn KeyedOperator>,
+    store: Arc<TaskStore>,
+    range: KeyGroupRange,
+    frozen: Option<Frozen>,
+}
+
+/// What a restart goes on from.
+pub(crate) struct Checkpoint(Vec<(RestoreFrom, serde_json::Value)>);
+
+impl Fleet {
+    pub(crate) fn new(op: KeyedOp, exchange: Vec<usize>, tasks: u32, budget_bytes: usize, batch_rows: usize) -> Self {
+        let mut fleet = Self {
+            op,
+            exchange,
+            budget_bytes,
+            batch_rows,
+            folder: TempDir::new().unwrap(),
+            resources: StoreResources::new(1 << 20),
+            clock: Arc::new(ManualClock::at(Timestamp(1_000_000))),
+            tasks: Vec::new(),
+            stores: 0,
+            epoch: Epoch(0),
+        };
+        fleet.start(tasks, &Checkpoint(Vec::new()));
+        fleet
+    }
+
+    fn folder(&mut self) -> PathBuf {
+        self.stores += 1;
+        self.folder.path().join(self.stores.to_string())
+    }
+
+    fn start(&mut self, tasks: u32, from: &Checkpoint) {
+        self.tasks.clear();
+        for index in 0..tasks {
+            let range = KeyGroupRange::of_task(index, tasks);
+            let folder = self.folder();
+            let names = states(&self.op);
+            let sources: Vec<&(RestoreFrom, serde_json::Value)> =
+                from.0.iter().filter(|(source, _)| source.range.intersection(range).is_some()).collect();
+            let store = if sources.is_empty() {
+                TaskStore::create(&folder, names, &self.resources).unwrap()
+            } else {
+                let from: Vec<RestoreFrom> = sources.iter().map(|(source, _)| source.clone()).collect();
+                TaskStore::restore(&folder, names, range, &from, &self.resources).unwrap()
+            };
+            let store = Arc::new(store);
+            let cx = OperatorContext {
+                store: Arc::clone(&store),
+                key_groups: range,
+                restored: sources.iter().map(|(_, meta)| meta.clone()).collect(),
+                memory_budget_bytes: self.budget_bytes,
+                batch_rows: self.batch_rows,
+                clock: self.clock.clone(),
+            };
+            let operator = make_operator(&self.op, cx).unwrap();
+            self.tasks.push(Task { operator, store, range, frozen: None });
+        }
+    }
+
+    /// Sends each row to the task that owns its key.
+    pub(crate) fn process(&mut self, batch: &RecordBatch, out: &mut Emitted) {
+        let keys: Vec<_> = self.exchange.iter().map(|key| Arc::clone(batch.column(*key))).collect();
+        let mut hashes = vec![0; batch.num_rows()];
+        if !keys.is_empty() {
+            key_hash::hash_columns(&keys, &mut hashes);
+        }
+        for task in &mut self.tasks {
+            let own = hashes.iter().map(|hash| Some(task.range.contains(KeyGroup::of_hash(*hash)))).collect();
+            let rows = compute::filter_record_batch(batch, &own).unwrap();
+            if rows.num_rows() > 0 {
+                task.operator.process(rows, out).unwrap();
+            }
+        }
+    }
+
+    pub(crate) fn advance(&mut self, watermark: i64, out: &mut Emitted) {
+        self.tasks.iter_mut().for_each(|task| task.operator.advance(EventTime(watermark), out).unwrap());
+    }
+
+    pub(crate) fn tick(&mut self, out: &mut Emitted) {
+        use millrace_stream::Clock;
+        let now = self.clock.monotonic();
+        for task in &mut self.tasks {
+            if task.operator.next_tick().is_some_and(|at| at <= now) {
+                task.operator.tick(out).unwrap();
+            }
+        }
+    }
+
+    /// Freezes every task; what is written is written by [`Self::write`].
+    pub(crate) fn freeze(&mut self, out: &mut Emitted) {
+        self.epoch = self.epoch.next();
+        for task in &mut self.tasks {
+            assert!(task.frozen.is_none(), "one checkpoint at a time");
+            task.frozen = Some(task.operator.freeze(self.epoch, out).unwrap());
+        }
+    }
+
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.tasks.iter().any(|task| task.frozen.is_some())
+    }
+
+    /// Writes what was frozen and takes the local checkpoints.
+    pub(crate) fn write(&mut self) -> Checkpoint {
+        let mut taken = Vec::new();
+        for at in 0..self.tasks.len() {
+            let folder = self.folder();
+            let task = &mut self.tasks[at];
+            let Some(frozen) = task.frozen.take() else { continue };
+            if let Some(write) = frozen.write {
+                let store = Arc::clone(&task.store);
+                std::thread::spawn(move || write(&store)).join().unwrap().unwrap();
+            }
+            task.store.checkpoint(&folder).unwrap();
+            task.operator.thawed().unwrap();
+            taken.push((RestoreFrom { dir: folder, range: task.range }, frozen.meta));
+        }
+        Checkpoint(taken)
+    }
+
+    /// Ends the tasks and starts `tasks` of them from the checkpoint.
+    pub(crate) fn restart(&mut self, tasks: u32, from: &Checkpoint) {
+        self.start(tasks, from);
+    }
+
+    pub(crate) fn tasks(&self) -> u32 {
+        self.tasks.len() as u32
+    }
+
+    pub(crate) fn stats(&self) -> Vec<crate::operator::OperatorStats> {
+        self.tasks.iter().map(|task| task.operator.stats()).collect()
+    }
+}
