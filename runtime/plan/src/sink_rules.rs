@@ -95,7 +95,8 @@ pub fn problems(spec: &SinkSpec, schema: &Schema, changelog: bool) -> Vec<SinkPr
         problems.push(SinkProblem {
             field: None,
             offending: "changelog".to_owned(),
-            message: "the rows are a changelog (rows are corrected and taken back), which this sink cannot carry".to_owned(),
+            message: "the rows are a changelog (rows are corrected and taken back), which this sink cannot carry"
+                .to_owned(),
             expected: Some("stdout, or file with format: {json: {}}; or a window, whose results are final".to_owned()),
         });
     }
@@ -117,7 +118,11 @@ pub fn problems(spec: &SinkSpec, schema: &Schema, changelog: bool) -> Vec<SinkPr
             problems.push(SinkProblem {
                 field: None,
                 offending: field.name().clone(),
-                message: format!("column `{}` is of type {}, which {kind} cannot store", field.name(), field.data_type()),
+                message: format!(
+                    "column `{}` is of type {}, which {kind} cannot store",
+                    field.name(),
+                    field.data_type()
+                ),
                 expected: Some("a CAST to a type that it can".to_owned()),
             });
         }
