@@ -67,10 +67,12 @@ pub trait Sink: Send {
     fn write(&mut self, batch: RecordBatch) -> BoxFuture<'_, Result<(), SinkError>>;
 
     /// Makes all that was written since the last call durable, unseen by readers, and says what to commit.
-    /// An epoch without rows gives a handle too.
+    /// An epoch without rows gives a handle too. An earlier epoch may have been aborted since; the handle then names its
+    /// output again, and a commit passes over what it finds done.
     fn prepare(&mut self, epoch: Epoch) -> BoxFuture<'_, Result<CommitHandle, SinkError>>;
 
-    /// The epoch that ends now is the last: what [`Self::prepare`] would hold back for a fuller file goes out with it.
+    /// The task ends with the epoch that ends now, whatever the reason: what [`Self::prepare`] would hold back for a fuller
+    /// file goes out with it. Without this call what is held back is continued by the task of the same index.
     fn finish(&mut self) {}
 }
 

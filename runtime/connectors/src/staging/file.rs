@@ -1,0 +1,101 @@
+//! A staged file that is being written.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use futures::FutureExt;
+use tokio::task::JoinHandle;
+
+use super::cannot;
+use crate::sink::SinkError;
+
+/// How much may lie in the page cache before the kernel is asked, in the background, to write it out: what is left when a
+/// barrier comes is then little, whatever the epoch's size.
+const SYNC_EVERY_BYTES: u64 = 16 << 20;
+
+/// A file in a staging folder, open for appending.
+pub(crate) struct StagedFile {
+    file: fs::File,
+    path: PathBuf,
+    name: String,
+    bytes: u64,
+    unsynced_bytes: u64,
+    syncing: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl StagedFile {
+    pub(super) fn new(file: fs::File, path: PathBuf, name: String, bytes: u64) -> Self {
+        Self { file, path, name, bytes, unsynced_bytes: 0, syncing: None }
+    }
+
+    /// Its name in the staging folder.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How long it is.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Appends bytes.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), SinkError> {
+        self.write_all(bytes).map_err(|source| cannot("write", &self.path, source))
+    }
+
+    /// Makes all that was written durable.
+    pub(crate) async fn sync(&mut self) -> Result<(), SinkError> {
+        let result = async {
+            if let Some(syncing) = self.syncing.take() {
+                syncing.await.map_err(io::Error::other)??;
+            }
+            if self.unsynced_bytes > 0 {
+                self.unsynced_bytes = 0;
+                let file = self.file.try_clone()?;
+                super::spawn_io(move || file.sync_data()).await?;
+            }
+            Ok(())
+        };
+        let result: io::Result<()> = result.await;
+        result.map_err(|source| cannot("write", &self.path, source))
+    }
+
+    fn sync_in_background(&mut self) -> io::Result<()> {
+        if self.syncing.as_ref().is_some_and(|syncing| !syncing.is_finished()) {
+            return Ok(());
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return Ok(()) };
+        // The kernel tells of a failed write-out once: its answer must not be lost.
+        if let Some(Some(earlier)) = self.syncing.take().map(FutureExt::now_or_never) {
+            earlier.map_err(io::Error::other)??;
+        }
+        let file = self.file.try_clone()?;
+        self.unsynced_bytes = 0;
+        self.syncing = Some(runtime.spawn_blocking(move || file.sync_data()));
+        Ok(())
+    }
+}
+
+impl Write for StagedFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.bytes += written as u64;
+        self.unsynced_bytes += written as u64;
+        if self.unsynced_bytes >= SYNC_EVERY_BYTES {
+            self.sync_in_background()?;
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,320 @@
+//! Files that nobody sees until their epoch is decided: what the `file`, `parquet` and `delta` sinks have in common.
+//!
+//! ```text
+//! <folder>/
+//!   .millrace-staging/<pipeline>-<instance>-<node>/
+//!     00000007-t0-1.staged          being written, or prepared and undecided
+//!   <pipeline>-<instance>-<node>-e0000000042-t0.ndjson                                          committed
+//!   day=2013-01-31/<pipeline>-<instance>-<node>-e0000000042-t0-1.parquet                        committed
+//! ```
+//!
+//! A task writes under the staging folder, on the same file system as the destination. `prepare` fsyncs the files and the
+//! staging folder and puts into the handle, for each file, the staged name and the name that it is to have. `commit`
+//! renames, and fsyncs every folder that it touched. A rename is atomic and a file is renamed whole, so a reader sees all
+//! rows of a file or none; final names carry pipeline, instance, node, epoch and task, so a commit that is repeated finds
+//! its work done. Staged names end with `.staged`, so that not even a recursive glob for `*.parquet` finds them.
+//!
+//! A file may also be *held*: kept staged over several epochs until it is large or old enough. Its handle has the length
+//! up to which it belongs to decided epochs; a restored task cuts it there and goes on.
+//!
+//! An epoch may be aborted while the tasks go on. Its files are then still staged when the next epoch is prepared, and are
+//! named again by that epoch's handle. If they were committed in the meantime, the second commit finds them done.
+//!
+//! What is not done here: choosing formats, and anything that is not a folder on a local file system.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use millrace_stream::{Epoch, Timestamp};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::sink::{CommitHandle, SinkContext, SinkError};
+
+mod commit;
+mod file;
+
+pub(crate) use commit::{Publisher, spawn_io};
+pub(crate) use file::StagedFile;
+
+/// The folder in a destination that holds what is staged.
+pub(crate) const STAGING: &str = ".millrace-staging";
+
+/// The version of [`Handle`]'s form.
+const HANDLE_VERSION: u8 = 1;
+
+/// When what was gathered over several epochs is committed. All unset: at every epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Batching {
+    /// At so many rows.
+    pub max_rows: Option<u64>,
+    /// At so many bytes, as staged.
+    pub max_bytes: Option<u64>,
+    /// So long after the first row.
+    pub max_delay: Option<Duration>,
+}
+
+impl Batching {
+    /// Whether rows may be held over an epoch's end.
+    pub(crate) fn holds(&self) -> bool {
+        *self != Self::default()
+    }
+
+    /// Whether what was gathered is to be committed.
+    pub(crate) fn is_due(&self, rows: u64, bytes: u64, since: Timestamp, now: Timestamp) -> bool {
+        !self.holds()
+            || self.max_rows.is_some_and(|max| rows >= max)
+            || self.max_bytes.is_some_and(|max| bytes >= max)
+            || self.max_delay.is_some_and(|max| now.since(since) >= max)
+    }
+}
+
+/// What a task of a staging sink leaves at the end of an epoch. Its form has a version and a golden test.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Handle {
+    version: u8,
+    /// To be committed.
+    pub(crate) files: Vec<Prepared>,
+    /// To be kept, and continued by the task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) held: Option<Held>,
+    /// Staged files whose rows are in `files` now: to be removed with the commit, and not before, since an earlier epoch's
+    /// handle holds them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) spent: Vec<String>,
+}
+
+/// A whole file that waits for its commit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Prepared {
+    /// Its name in the staging folder.
+    pub(crate) staged: String,
+    /// The name that it is to have, relative to the destination, with `/` between folders.
+    pub(crate) name: String,
+    /// The epoch that first had it in its handle.
+    pub(crate) epoch: u64,
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+    /// The partition that its rows are in, as text; `None`: null.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) partition: Vec<(String, Option<String>)>,
+    /// Statistics as a Delta log has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stats: Option<String>,
+}
+
+/// A staged file that later epochs continue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Held {
+    /// Its name in the staging folder.
+    pub(crate) staged: String,
+    /// How much of it belongs to this epoch and those before it.
+    pub(crate) bytes: u64,
+    pub(crate) rows: u64,
+    /// When its first row came.
+    pub(crate) since_ms: u64,
+}
+
+/// What a task prepared and cannot yet know to be committed. An epoch may be aborted while the task goes on; then the
+/// next handle must name its files again. A file that has left the staging folder was committed.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    files: Vec<Prepared>,
+    spent: Vec<String>,
+}
+
+impl Pending {
+    /// The epoch's handle: `files` and `spent`, and those of earlier epochs that are still staged.
+    pub(crate) fn handle(
+        &mut self,
+        folder: &Folder,
+        files: Vec<Prepared>,
+        held: Option<Held>,
+        spent: Option<String>,
+    ) -> Handle {
+        let is_staged = |name: &str| folder.staging().join(name).exists();
+        self.files.retain(|file| is_staged(&file.staged));
+        self.spent.retain(|name| is_staged(name));
+        self.files.extend(files);
+        self.spent.extend(spent);
+        Handle { version: HANDLE_VERSION, files: self.files.clone(), held, spent: self.spent.clone() }
+    }
+}
+
+impl Handle {
+    /// The form that is stored in manifests.
+    pub(crate) fn store(&self) -> Result<CommitHandle, SinkError> {
+        serde_json::to_value(self)
+            .map(CommitHandle)
+            .map_err(|source| refused("a sink's handle cannot be stored".to_owned(), source))
+    }
+
+    /// Reads what [`Self::store`] wrote.
+    pub(crate) fn load(handle: &CommitHandle) -> Result<Self, SinkError> {
+        let handle: Self = serde_json::from_value(handle.0.clone())
+            .map_err(|source| refused("the checkpoint's handle of a sink cannot be read".to_owned(), source))?;
+        if handle.version != HANDLE_VERSION {
+            return Err(SinkError::Refused {
+                what: format!(
+                    "the checkpoint's handle of a sink has version {}, this build reads version {HANDLE_VERSION}",
+                    handle.version
+                ),
+                source: None,
+            });
+        }
+        Ok(handle)
+    }
+}
+
+/// A destination folder as one sink node sees it: where it stages, and how its files are called.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    root: PathBuf,
+    staging: PathBuf,
+    /// What every final name begins with.
+    prefix: String,
+    /// What this task's staged names begin with.
+    stage_prefix: String,
+    task: u32,
+    made: AtomicU32,
+}
+
+impl Folder {
+    /// The view of a task (or committer) of the destination `root`. Touches nothing.
+    pub(crate) fn new(root: PathBuf, cx: &SinkContext) -> Self {
+        let instance: String = slug(&cx.instance).chars().take(16).collect();
+        let prefix = format!("{}-{instance}-{}", slug(&cx.pipeline), slug(&cx.node));
+        Self {
+            staging: root.join(STAGING).join(&prefix),
+            root,
+            stage_prefix: format!("{:08}-t{}", cx.generation.0, cx.index),
+            prefix,
+            task: cx.index,
+            made: AtomicU32::new(0),
+        }
+    }
+
+    /// The destination.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The node's staging folder.
+    pub(crate) fn staging(&self) -> &Path {
+        &self.staging
+    }
+
+    /// Makes the destination and the staging folder, if they are not there.
+    pub(crate) fn create(&self) -> Result<(), SinkError> {
+        fs::create_dir_all(&self.staging).map_err(|source| cannot("make the folder", &self.staging, source))
+    }
+
+    /// The name, relative to the destination, of the `number`th file that this task commits in `epoch`.
+    pub(crate) fn final_name(&self, epoch: Epoch, number: usize, directory: &str, extension: &str) -> String {
+        let slash = if directory.is_empty() { "" } else { "/" };
+        let number = if number == 0 { String::new() } else { format!("-{number}") };
+        format!("{directory}{slash}{}-e{:010}-t{}{number}.{extension}", self.prefix, epoch.0, self.task)
+    }
+
+    /// A new staged file.
+    pub(crate) fn stage(&self) -> Result<StagedFile, SinkError> {
+        loop {
+            let number = self.made.fetch_add(1, Ordering::Relaxed);
+            let name = format!("{}-{number}.staged", self.stage_prefix);
+            let path = self.staging.join(&name);
+            let opened = fs::OpenOptions::new().append(true).create_new(true).open(&path);
+            match opened {
+                Ok(file) => return Ok(StagedFile::new(file, path, name, 0)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                // The folder is made when the first row comes, so that a sink without rows leaves no trace. It may also
+                // have been taken away since; its files are then missed at the commit.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && number == 0 => self.create()?,
+                Err(error) => return Err(cannot("write", &path, error)),
+            }
+        }
+    }
+
+    /// Opens a held file, cut to the length that the handle says.
+    pub(crate) fn resume(&self, held: &Held) -> Result<StagedFile, SinkError> {
+        let path = self.staging.join(&held.staged);
+        let open = || -> io::Result<fs::File> {
+            let file = fs::OpenOptions::new().append(true).read(true).open(&path)?;
+            let length = file.metadata()?.len();
+            if length < held.bytes {
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("it has {length} bytes, the checkpoint counts on {}", held.bytes),
+                ));
+            }
+            file.set_len(held.bytes)?;
+            Ok(file)
+        };
+        let file = open().map_err(|source| SinkError::Refused {
+            what: format!(
+                "{} held {} rows that were waiting for a fuller file, and it is not as the checkpoint left it",
+                path.display(),
+                held.rows
+            ),
+            source: Some(source.into()),
+        })?;
+        Ok(StagedFile::new(file, path, held.staged.clone(), held.bytes))
+    }
+}
+
+/// `name` with only letters, digits, `_`, `.` and `-`, so that it can stand in a file name. Names of nodes stay distinct:
+/// they are `<identifier>-><object name>`, and an identifier has no `-`.
+fn slug(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() || "_.".contains(c) { c } else { '-' }).collect()
+}
+
+/// The folder that a sink's `uri` or `path` means: a path, or a `file://` URL.
+pub(crate) fn local_folder(uri: &str) -> Result<PathBuf, SinkError> {
+    let refuse = |why: &str| SinkError::Refused { what: format!("`{uri}` {why}"), source: None };
+    let path = match uri.split_once("://") {
+        None => PathBuf::from(uri),
+        Some(("file", _)) => Url::parse(uri)
+            .ok()
+            .and_then(|url| url.to_file_path().ok())
+            .ok_or_else(|| refuse("is not a URL of a local folder; such a URL looks like file:///out/rows"))?,
+        Some((scheme, _)) => {
+            return Err(refuse(&format!(
+                "is in a {scheme} store; this build writes to local folders (file:///out/rows)"
+            )));
+        }
+    };
+    // Absolute, so that a later change of the working folder moves nothing.
+    std::path::absolute(&path).map_err(|source| cannot("find", &path, source))
+}
+
+/// What went wrong, for the user. Errors that another try will meet again are refusals.
+pub(crate) fn cannot(verb: &str, path: &Path, source: io::Error) -> SinkError {
+    use io::ErrorKind::{AlreadyExists, NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+    let hint = match source.kind() {
+        PermissionDenied => "the user that Millrace runs as may not write there",
+        ReadOnlyFilesystem => "the file system is mounted read-only",
+        NotADirectory | AlreadyExists => "a file stands where a folder is needed",
+        _ => return SinkError::Io { what: path.display().to_string(), source },
+    };
+    SinkError::Refused { what: format!("cannot {verb} {}: {hint}", path.display()), source: Some(source.into()) }
+}
+
+/// A place at which a test can kill the process or make the step fail.
+pub(crate) fn fault_point(name: &'static str) -> Result<(), SinkError> {
+    millrace_state::fault::point(name)
+        .map_err(|injected| SinkError::Io { what: "a sink's output".to_owned(), source: injected.into() })
+}
+
+/// An error that another try will meet again.
+pub(crate) fn refused(what: String, source: impl std::error::Error + Send + Sync + 'static) -> SinkError {
+    SinkError::Refused { what, source: Some(Box::new(source)) }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
