@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
+};
 use millrace_connectors::{
     SinkContext, SinkFactory,
     file_sink::{FileFormat, FileSinkFactory},
@@ -20,23 +22,29 @@ fn main() {
     const BATCHES: i64 = 200;
     let column = |array: ArrayRef| array;
     let batch = RecordBatch::try_from_iter([
-        ("ts", column(Arc::new(
-            TimestampMicrosecondArray::from_iter_values((0..ROWS).map(|n| 1_700_000_000_000_000 + n * 1_000))
-                .with_timezone("UTC"),
-        ))),
+        (
+            "ts",
+            column(Arc::new(
+                TimestampMicrosecondArray::from_iter_values((0..ROWS).map(|n| 1_700_000_000_000_000 + n * 1_000))
+                    .with_timezone("UTC"),
+            )),
+        ),
         ("id", column(Arc::new(Int64Array::from_iter_values((0..ROWS).map(|n| n * 7_919))))),
-        ("tenant", column(Arc::new(StringViewArray::from_iter_values((0..ROWS).map(|n| format!("tenant-{}", n % 1000)))))),
+        (
+            "tenant",
+            column(Arc::new(StringViewArray::from_iter_values((0..ROWS).map(|n| format!("tenant-{}", n % 1000))))),
+        ),
         ("status", column(Arc::new(Int32Array::from_iter_values((0..ROWS).map(|n| 200 + (n % 5) as i32 * 100))))),
-        ("latency_ms", column(Arc::new(Float64Array::from_iter_values((0..ROWS).map(|n| (n * 31 % 100_000) as f64 / 100.0))))),
+        (
+            "latency_ms",
+            column(Arc::new(Float64Array::from_iter_values((0..ROWS).map(|n| (n * 31 % 100_000) as f64 / 100.0)))),
+        ),
     ])
     .expect("the columns have the same length");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let factory = FileSinkFactory {
-        path: folder.path().to_path_buf(),
-        format: FileFormat::Json,
-        batching: Batching::default(),
-    };
+    let factory =
+        FileSinkFactory { path: folder.path().to_path_buf(), format: FileFormat::Json, batching: Batching::default() };
     let cx = SinkContext {
         pipeline: "bench".to_owned(),
         instance: "bench".to_owned(),
