@@ -1,0 +1,143 @@
+//! The `stdout` sink: rows for a person, or for the next program in a pipe.
+//!
+//! | | |
+//! |---|---|
+//! | promise | at least once: what was printed since the last checkpoint is printed again after a crash |
+//! | form | on a terminal a [table]; otherwise a JSON object a line |
+//! | changelogs | each row begins with its operation, `_op` |
+//!
+//! Rows are printed when they come: what has been printed cannot be taken back, so there is nothing to commit.
+
+use std::io::{self, IsTerminal, Write};
+
+use arrow::array::RecordBatch;
+use futures::future::BoxFuture;
+use millrace_stream::Epoch;
+use serde_json::json;
+
+use crate::{
+    file_sink::NdjsonEncoder,
+    sink::{CommitHandle, Committed, Committer, Sink, SinkContext, SinkError, SinkFactory},
+    staging::refused,
+};
+
+mod table;
+
+use table::Table;
+
+/// How many columns a terminal is taken to have if it does not say.
+const DEFAULT_WIDTH: usize = 120;
+
+/// Makes the parts of a `stdout` sink.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StdoutSinkFactory {
+    /// The form; `None`: by whether the standard output is a terminal.
+    pub form: Option<StdoutForm>,
+}
+
+/// How rows are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StdoutForm {
+    /// A table for people, so many characters wide.
+    Table {
+        /// The terminal's columns.
+        width: usize,
+    },
+    /// A JSON object a line.
+    Json,
+}
+
+impl StdoutForm {
+    fn detect() -> Self {
+        if !io::stdout().is_terminal() {
+            return Self::Json;
+        }
+        let width = terminal_width().unwrap_or(DEFAULT_WIDTH);
+        Self::Table { width }
+    }
+}
+
+fn terminal_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    (size.ws_col > 0).then_some(size.ws_col.into())
+}
+
+impl SinkFactory for StdoutSinkFactory {
+    fn open(
+        &self,
+        cx: SinkContext,
+        _restored: Option<CommitHandle>,
+    ) -> BoxFuture<'_, Result<Box<dyn Sink>, SinkError>> {
+        let changelog = cx.changelog.is_some();
+        let form = match self.form.unwrap_or_else(StdoutForm::detect) {
+            StdoutForm::Json => Form::Json(NdjsonEncoder::new(&cx.schema, changelog)),
+            StdoutForm::Table { width } => Form::Table(Table::new(&cx.schema, changelog, width)),
+        };
+        let sink = StdoutSink { form, buffer: Vec::new() };
+        Box::pin(async move { Ok(Box::new(sink) as Box<dyn Sink>) })
+    }
+
+    fn committer(&self, _cx: SinkContext) -> BoxFuture<'_, Result<Box<dyn Committer>, SinkError>> {
+        Box::pin(async { Ok(Box::new(NothingToCommit) as Box<dyn Committer>) })
+    }
+}
+
+enum Form {
+    Json(NdjsonEncoder),
+    Table(Table),
+}
+
+struct StdoutSink {
+    form: Form,
+    buffer: Vec<u8>,
+}
+
+impl StdoutSink {
+    fn print(&mut self, batch: &RecordBatch) -> Result<(), SinkError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.buffer.clear();
+        let encoded = match &mut self.form {
+            Form::Json(json) => json.encode(batch, &mut self.buffer),
+            Form::Table(table) => table.print(batch, &mut self.buffer),
+        };
+        encoded.map_err(|source| refused("a value cannot be written as text".to_owned(), source))?;
+        // Whole batches, so that the rows of tasks that print at the same time do not mix within a line.
+        let mut out = io::stdout().lock();
+        let printed = out.write_all(&self.buffer).and_then(|()| out.flush());
+        printed.map_err(|source| match source.kind() {
+            io::ErrorKind::BrokenPipe => refused("nobody reads the standard output any more".to_owned(), source),
+            _ => SinkError::Io { what: "the standard output".to_owned(), source },
+        })
+    }
+}
+
+impl Sink for StdoutSink {
+    fn write(&mut self, batch: RecordBatch) -> BoxFuture<'_, Result<(), SinkError>> {
+        Box::pin(std::future::ready(self.print(&batch)))
+    }
+
+    fn prepare(&mut self, _epoch: Epoch) -> BoxFuture<'_, Result<CommitHandle, SinkError>> {
+        Box::pin(async { Ok(CommitHandle(json!({"version": 1}))) })
+    }
+}
+
+struct NothingToCommit;
+
+impl Committer for NothingToCommit {
+    fn commit<'a>(
+        &'a mut self,
+        _epoch: Epoch,
+        _handles: &'a [CommitHandle],
+    ) -> BoxFuture<'a, Result<Committed, SinkError>> {
+        Box::pin(async { Ok(Committed::default()) })
+    }
+
+    fn recover<'a>(
+        &'a mut self,
+        _decided: Option<(Epoch, &'a [CommitHandle])>,
+    ) -> BoxFuture<'a, Result<Committed, SinkError>> {
+        Box::pin(async { Ok(Committed::default()) })
+    }
+}
