@@ -4,7 +4,10 @@
     read_table.py log FOLDER              its live files, their folder's files and its commits, as JSON
     read_table.py watch FOLDER COLUMN…    reads every new version until stdin ends; a line for each thing that is wrong
                                           (a row that is there twice, a file that is missing), then the versions' number
-    read_table.py duckdb QUERY NAME=FILE… DuckDB's answer, as NDJSON; the lines of a gzipped file are the table NAME(line)
+    read_table.py duckdb QUERY NAME=FILE… DuckDB's answer, as NDJSON; the lines of a gzipped file are the table NAME(line),
+                                          the rows of a Delta table's folder the table NAME
+    read_table.py compare FOUND EXPECTED NAME=…
+                                          the first rows of which one query has more than the other, as NDJSON
 """
 
 import gzip
@@ -100,6 +103,22 @@ def watch(folder: str, identity: list[str]) -> None:
     print(versions)
 
 
+def duckdb_with(tables: list[str]):
+    """A connection with the tables that `NAME=PATH` says."""
+    import duckdb
+    from deltalake import DeltaTable
+
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    for name, path in (table.split("=", 1) for table in tables):
+        if os.path.isdir(path):
+            connection.register(name, DeltaTable(path).to_pyarrow_table())
+        else:
+            with gzip.open(path, "rt", errors="replace") as file:
+                connection.register(name, pa.table({"line": [line.rstrip("\n") for line in file]}))
+    return connection
+
+
 def main() -> None:
     verb, *args = sys.argv[1:]
     if verb == "table":
@@ -111,15 +130,18 @@ def main() -> None:
     elif verb == "watch":
         watch(args[0], args[1:])
     elif verb == "duckdb":
-        import duckdb
-
-        connection = duckdb.connect()
-        connection.execute("SET TimeZone = 'UTC'")
-        for name, path in (arg.split("=", 1) for arg in args[1:]):
-            with gzip.open(path, "rt", errors="replace") as file:
-                connection.register(name, pa.table({"line": [line.rstrip("\n") for line in file]}))
-        answer = connection.sql(args[0])
-        json_lines(answer.to_arrow_table() if hasattr(answer, "to_arrow_table") else answer.arrow())
+        json_lines(duckdb_with(args[1:]).sql(args[0]).to_arrow_table())
+    elif verb == "compare":
+        found, expected, *tables = args
+        connection = duckdb_with(tables)
+        connection.execute(f"CREATE TABLE found AS {found}")
+        connection.execute(f"CREATE TABLE expected AS {expected}")
+        columns = ", ".join(name for name, *_ in connection.execute("DESCRIBE expected").fetchall())
+        for more, less in (("found", "expected"), ("expected", "found")):
+            answer = connection.sql(
+                f"SELECT '{more}' AS only_in, * FROM (SELECT {columns} FROM {more} EXCEPT ALL SELECT {columns} FROM {less}) LIMIT 5"
+            )
+            json_lines(answer.to_arrow_table())
     else:
         raise SystemExit(__doc__)
 

@@ -30,16 +30,31 @@ pub fn log(folder: &Path) -> serde_json::Value {
     serde_json::from_str(&run("log", &[folder])).expect("the script prints JSON")
 }
 
-/// The rows that DuckDB answers a query with. It runs in `folder`. The query may read the lines of gzipped files as tables
-/// with the one column `line`: `lines` has their names and paths.
+/// The rows that DuckDB answers a query with. It runs in `folder`. `tables` are names and paths: a gzipped file is a table of
+/// its lines with the one column `line`, a folder is a Delta table.
 ///
 /// # Panics
 ///
 /// If the query fails.
-pub fn duckdb(folder: &Path, query: &str, lines: &[(&str, &str)]) -> Table {
-    let lines = lines.iter().map(|(name, path)| format!("{name}={path}"));
-    let command = script().current_dir(folder).args(["duckdb", query]).args(lines).output();
+pub fn duckdb(folder: &Path, query: &str, tables: &[(&str, &str)]) -> Table {
+    let command = script().current_dir(folder).args(["duckdb", query]).args(assigned(tables)).output();
     Table::of_json_lines(&output("duckdb", command))
+}
+
+/// Checks that DuckDB answers both queries with the same rows, each as often. Faster than [`duckdb`] for many rows.
+///
+/// # Panics
+///
+/// With the first differences, or if a query fails.
+#[track_caller]
+pub fn expect_same(folder: &Path, found: &str, expected: &str, tables: &[(&str, &str)]) {
+    let command = script().current_dir(folder).args(["compare", found, expected]).args(assigned(tables)).output();
+    let differences = output("duckdb", command);
+    assert!(differences.is_empty(), "{found}\nis not what is expected:\n{differences}");
+}
+
+fn assigned(tables: &[(&str, &str)]) -> Vec<String> {
+    tables.iter().map(|(name, path)| format!("{name}={path}")).collect()
 }
 
 fn run(verb: &str, args: &[&Path]) -> String {

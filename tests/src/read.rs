@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use arrow::{array::RecordBatch, compute::concat_batches};
+use arrow::{array::RecordBatch, compute::concat_batches, util::display::array_value_to_string};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::{Cell, Row, Table};
@@ -79,6 +79,35 @@ pub fn parquet_batch(folder: &Path) -> RecordBatch {
     let batches: Vec<RecordBatch> = visible_files(folder).iter().flat_map(|(path, _)| parquet_batches(path)).collect();
     let schema = batches.first().unwrap_or_else(|| panic!("no rows in {}", folder.display())).schema();
     concat_batches(&schema, &batches).expect("all files have one schema")
+}
+
+/// Some columns of a file's rows, as text: of NDJSON whose objects are flat and have no commas in these columns, or of
+/// Parquet. Much faster than [`file`].
+///
+/// # Panics
+///
+/// If it cannot be read, or a row lacks a column.
+pub fn identities(path: &Path, columns: &[String]) -> Vec<String> {
+    if path.extension().is_some_and(|extension| extension == "parquet") {
+        let of_batch = |batch: &RecordBatch| -> Vec<String> {
+            let of =
+                |name: &String| batch.column_by_name(name).unwrap_or_else(|| panic!("no {name} in {}", path.display()));
+            let columns: Vec<_> = columns.iter().map(of).collect();
+            let shown = |row: usize| {
+                columns.iter().map(move |column| array_value_to_string(column, row).expect("a value can be shown"))
+            };
+            (0..batch.num_rows()).map(|row| shown(row).collect::<Vec<_>>().join(" ")).collect()
+        };
+        return parquet_batches(path).iter().flat_map(of_batch).collect();
+    }
+    let of_line = |line: &str| -> String {
+        let value = |name: &String| {
+            let rest = line.split_once(&format!("\"{name}\":")).unwrap_or_else(|| panic!("no {name} in {line}")).1;
+            rest.split([',', '}']).next().unwrap_or_default().trim().to_owned()
+        };
+        columns.iter().map(value).collect::<Vec<_>>().join(" ")
+    };
+    text(path).lines().map(of_line).collect()
 }
 
 fn text(path: &Path) -> String {

@@ -84,11 +84,10 @@ fn look(folder: &Path, identity: &[String], ended: &AtomicBool) -> Seen {
                 }
                 None => seen.files += 1,
             }
-            for row in read::file(&path, folder).rows {
+            for key in read::identities(&path, identity) {
                 seen.rows += 1;
-                let key = identity.iter().map(|name| format!("{} ", row[name])).collect::<String>();
                 if let Some(other) = places.insert(key.clone(), path.clone()) {
-                    seen.wrong.push(format!("{key}is in {} and in {}", other.display(), path.display()));
+                    seen.wrong.push(format!("{key} is in {} and in {}", other.display(), path.display()));
                 }
             }
         }
