@@ -5,11 +5,12 @@
 //! {"pipeline":"web-errors", …}
 //! ```
 //!
-//! The first line says what the second is; `bytes` and `xxh3` are the second line's, without its line feed. The first line
-//! has one spelling only, so that a change of any byte of the file is found.
+//! The first line says what the second is; `bytes` is the second line's length without its line feed, `xxh3` the checksum of
+//! the kind, a zero byte, the version (u32, little-endian) and the second line. The first line has one spelling only, so
+//! that a change of any byte of the file is found.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::StateError;
 
@@ -35,15 +36,20 @@ pub fn seal(kind: &str, version: u32, fact: &impl Serialize) -> Vec<u8> {
 }
 
 fn header_line(kind: &str, version: u32, body: &[u8]) -> Vec<u8> {
-    let header = Header {
-        millrace: kind.to_owned(),
-        version,
-        bytes: body.len() as u64,
-        xxh3: format!("{:016x}", xxh3_64(body)),
-    };
+    let header =
+        Header { millrace: kind.to_owned(), version, bytes: body.len() as u64, xxh3: checksum(kind, version, body) };
     let mut line = serde_json::to_vec(&header).expect("a header has string keys");
     line.push(b'\n');
     line
+}
+
+fn checksum(kind: &str, version: u32, body: &[u8]) -> String {
+    let mut hasher = Xxh3Default::new();
+    hasher.update(kind.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(&version.to_le_bytes());
+    hasher.update(body);
+    format!("{:016x}", hasher.digest())
 }
 
 /// Takes a fact out of its stored form. `place` is where the bytes were found, for errors.
@@ -74,9 +80,9 @@ pub fn open<T: DeserializeOwned>(kind: &str, known: u32, place: &str, sealed: &[
         return Err(damaged(format!("{} bytes", body.len()), format!("{expected} and a line feed after the header")));
     }
     let body = &body[..body.len() - 1];
-    let found = xxh3_64(body);
-    if header.xxh3 != format!("{found:016x}") {
-        return Err(damaged(format!("checksum {found:016x}"), header.xxh3));
+    let found = checksum(kind, header.version, body);
+    if header.xxh3 != found {
+        return Err(damaged(format!("checksum {found}"), header.xxh3));
     }
     if start[..=end] != header_line(kind, header.version, body) {
         return Err(damaged("a header in another spelling".into(), format!("the header of a {kind}")));

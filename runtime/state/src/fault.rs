@@ -40,6 +40,8 @@ pub const POINTS: &[&str] = &[
     // connectors, at the coordinator
     "before-commit",
     "mid-commit",
+    "delta-before-commit",
+    "delta-after-commit",
     "after-commit",
     // checkpoint store
     "before-retire",

@@ -84,6 +84,11 @@ fn manifest() -> impl Strategy<Value = Manifest> {
     ];
     let sinks =
         (".{0,9}", proptest::collection::vec(value(), 0..3)).prop_map(|(node, handles)| SinkManifest { node, handles });
+    let barrier = prop_oneof![
+        Just(BarrierKind::Checkpoint),
+        Just(BarrierKind::Drain),
+        "[0-9a-f]{64}".prop_map(|revision| BarrierKind::Reconfigure(Revision(revision)))
+    ];
     (
         (".{0,9}", ".{0,9}", any::<u64>(), any::<u64>(), kind),
         (barrier, value(), "[0-9a-f]{64}", any::<u64>(), any::<bool>()),
