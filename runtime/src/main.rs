@@ -1,1 +1,94 @@
-fn main() {}
+//! The `millrace` command.
+
+mod checkpoints;
+mod cli;
+mod clock;
+mod control;
+mod exposition;
+mod live;
+mod manifests;
+mod overview;
+mod plan;
+mod run;
+mod server;
+mod telemetry;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::cli::{Cli, Command, EXIT_FAILED};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = telemetry::start(&cli) {
+        eprintln!("error: --log {}: {error}", cli.log);
+        return ExitCode::from(cli::EXIT_USAGE);
+    }
+    let done = match cli.command {
+        Command::Run(args) => run::run(args),
+        Command::Check(args) => plan::check(&args),
+        Command::Plan(args) => plan::show(&args),
+        Command::Checkpoints(command) => checkpoints::run(command),
+        Command::Schema(args) => {
+            if args.json {
+                println!("{:#}", millrace_crds::json_schema());
+            } else {
+                print!("{}", millrace_crds::crd_yaml());
+            }
+            Ok(())
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "millrace", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+/// Why a command did not do what was asked, as the user is told.
+pub struct Failure {
+    code: u8,
+    text: String,
+    advice: Option<String>,
+}
+
+impl Failure {
+    /// The pipeline, or the command, failed.
+    pub fn failed(text: impl Into<String>) -> Self {
+        Self { code: EXIT_FAILED, text: text.into(), advice: None }
+    }
+
+    /// What was given cannot be used; nothing was started.
+    pub fn usage(text: impl Into<String>) -> Self {
+        Self { code: cli::EXIT_USAGE, text: text.into(), advice: None }
+    }
+
+    /// Nothing is left to say: the problems have been printed.
+    pub fn told() -> Self {
+        Self::usage("")
+    }
+
+    /// Says what the user can do.
+    pub fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+
+    fn report(self) -> ExitCode {
+        if !self.text.is_empty() {
+            eprintln!("{} {}", telemetry::paint("error:", telemetry::RED), self.text);
+        }
+        if let Some(advice) = self.advice {
+            eprintln!("{} {advice}", telemetry::paint("help:", telemetry::GREEN));
+        }
+        ExitCode::from(self.code)
+    }
+}

@@ -1,0 +1,280 @@
+//! From what is stored to what a generation starts from: the facts gathered, the decision carried out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use millrace_connectors::Committer;
+use millrace_plan::{Plan, ResolvedSpec, SinkNode};
+use millrace_state::{ErrorKind, Latest, Manifest, ManifestId, Newest, StateError};
+use millrace_stream::{
+    Epoch, Generation, NodeName,
+    checkpoint::{self, Advance, Claim, Decided, Facts, ManifestState, Pointer, Recovery, Taken},
+};
+
+use crate::{
+    JobContext, JobError, commits,
+    drive::{sink_handles, sink_nodes},
+    job::refused_edit,
+    launch::Connectors,
+};
+
+/// What a generation starts from.
+pub struct Recovered {
+    /// The generation, which has claimed the pointer.
+    pub generation: Generation,
+    /// The decided epochs that are kept.
+    pub decided: Vec<Decided>,
+    /// The first epoch to take.
+    pub first: Epoch,
+    /// What is restored; `None`: the pipeline starts from nothing.
+    pub manifest: Option<Manifest>,
+    /// The plan's committers, which have committed what was decided.
+    pub committers: BTreeMap<NodeName, Box<dyn Committer>>,
+    /// Whether nothing is left to do.
+    pub finished: bool,
+}
+
+impl Recovered {
+    /// The epoch that is restored.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.manifest.as_ref().map(|manifest| manifest.epoch)
+    }
+}
+
+/// Claims the pointer, decides what to start from, commits what was decided and cleans up.
+pub async fn recover(plan: &Plan, cx: &Arc<JobContext>, first_turn: bool) -> Result<Recovered, JobError> {
+    let before = cx.pointer.read().await?;
+    let generation = cx.folder.next_generation(before.as_ref().map(|latest| latest.generation))?;
+    let claimed = match cx.pointer.claim(generation).await? {
+        Claim::Take(pointer) => pointer,
+        Claim::Fenced { by } => return Err(JobError::SteppedDown { by }),
+    };
+    let wanted = match &cx.from_savepoint {
+        Some(name) if first_turn => up_to_savepoint(&claimed, name)?,
+        _ => claimed.decided.clone(),
+    };
+    let manifests = read_manifests(cx).await?;
+    let facts = Facts {
+        generation,
+        pointer: before.as_ref().map(|latest| Pointer { decided: wanted.clone(), ..latest.pointer() }),
+        manifests: manifests.iter().map(|(taken, found)| (*taken, found.state())).collect(),
+        allow_previous: cx.allow_previous_checkpoint,
+    };
+    let (from, decided, first, orphans, passed_over) = match checkpoint::recover(&facts) {
+        Recovery::Refuse(refusal) => return Err(JobError::Refused(refusal)),
+        Recovery::Fresh { first, orphans } => (None, Vec::new(), first, orphans, false),
+        Recovery::Restore { from, decided, first, orphans, passed_over, .. } => {
+            (Some(from), decided, first, orphans, !passed_over.is_empty())
+        }
+    };
+    let manifest = from.and_then(|from| match manifests.into_iter().find(|(taken, _)| *taken == from)?.1 {
+        Found::Sound(manifest) => Some(*manifest),
+        Found::Damaged => None,
+    });
+    let moved_back = decided != claimed.decided;
+    if moved_back {
+        move_back(cx, &claimed, generation, &decided, manifest.as_ref()).await?;
+    }
+    let committers = recover_sinks(plan, manifest.as_ref(), generation, cx).await?;
+    if !moved_back && !passed_over {
+        clean(cx, &orphans).await?;
+    }
+    let finished = manifest.as_ref().is_some_and(|manifest| manifest.finished && manifest.revision == plan.revision);
+    Ok(Recovered { generation, decided, first, manifest, committers, finished })
+}
+
+enum Found {
+    Sound(Box<Manifest>),
+    Damaged,
+}
+
+impl Found {
+    fn state(&self) -> ManifestState {
+        match self {
+            Self::Damaged => ManifestState::Damaged,
+            Self::Sound(manifest) => ManifestState::Sound { kind: manifest.barrier.clone() },
+        }
+    }
+}
+
+async fn read_manifests(cx: &JobContext) -> Result<BTreeMap<Taken, Found>, StateError> {
+    let mut manifests = BTreeMap::new();
+    for entry in cx.store.list().await? {
+        match cx.store.read_manifest(&entry.location).await {
+            Ok(manifest) => {
+                let taken = Taken { epoch: manifest.epoch, generation: manifest.generation };
+                // What is fetched is checked in full; only a choice between checkpoints needs that beforehand.
+                let whole = if cx.allow_previous_checkpoint {
+                    cx.store.verify(&manifest).await
+                } else {
+                    cx.store.verify_lengths(&manifest).await
+                };
+                if let Err(error) = &whole {
+                    tracing::error!(epoch = %taken.epoch, error = %crate::chain(error), "a checkpoint is damaged");
+                }
+                let found = if whole.is_ok() { Found::Sound(Box::new(manifest)) } else { Found::Damaged };
+                manifests.insert(taken, found);
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::error!(manifest = %entry.location, error = %crate::chain(&error), "a checkpoint is damaged");
+                if let ManifestId::Checkpoint { epoch, generation } = entry.id {
+                    manifests.insert(Taken { epoch, generation }, Found::Damaged);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(manifests)
+}
+
+/// The name of a savepoint.
+pub fn savepoint_name(epoch: Epoch) -> String {
+    format!("savepoint-{epoch}")
+}
+
+fn up_to_savepoint(pointer: &Pointer, name: &str) -> Result<Vec<Decided>, JobError> {
+    let named = |decided: &Decided| decided.savepoint && savepoint_name(decided.taken.epoch) == name;
+    match pointer.decided.iter().position(named) {
+        Some(place) => Ok(pointer.decided[..=place].to_vec()),
+        None => {
+            let savepoints = pointer.decided.iter().filter(|decided| decided.savepoint);
+            let known = savepoints.map(|decided| savepoint_name(decided.taken.epoch)).collect();
+            Err(JobError::NoSavepoint { name: name.to_owned(), known })
+        }
+    }
+}
+
+/// What the pointer says of the newest checkpoint.
+pub fn newest(manifest: &Manifest, cx: &JobContext, duration: std::time::Duration) -> Newest {
+    Newest {
+        manifest: manifest.id().location(),
+        size_bytes: manifest.state_bytes(),
+        duration,
+        completed_at: cx.clock.now(),
+    }
+}
+
+async fn move_back(
+    cx: &JobContext,
+    claimed: &Pointer,
+    generation: Generation,
+    decided: &[Decided],
+    manifest: Option<&Manifest>,
+) -> Result<(), JobError> {
+    let next = Latest {
+        generation,
+        decided: decided.to_vec(),
+        newest: manifest.map(|manifest| newest(manifest, cx, std::time::Duration::ZERO)),
+    };
+    match cx.pointer.advance(claimed.epoch(), next).await? {
+        Advance::Move(_) | Advance::AlreadyMoved => Ok(()),
+        Advance::Fenced { by } => Err(JobError::SteppedDown { by }),
+        Advance::Lost => Err(JobError::Failed(checkpoint::Failure::PointerLost)),
+    }
+}
+
+/// The stored plan's sinks commit what was decided; sinks that the plan has new, or elsewhere, begin with nothing.
+async fn recover_sinks(
+    plan: &Plan,
+    manifest: Option<&Manifest>,
+    generation: Generation,
+    cx: &Arc<JobContext>,
+) -> Result<BTreeMap<NodeName, Box<dyn Committer>>, JobError> {
+    let Some(manifest) = manifest else {
+        let nodes: Vec<_> = sink_nodes(plan).collect();
+        let mut committers = open_committers(plan, &nodes, generation, cx).await?;
+        commits::recover(&mut committers, None).await?;
+        return Ok(committers);
+    };
+    if manifest.pipeline != plan.spec.name {
+        let (found, expected) = (manifest.pipeline.clone(), plan.spec.name.clone());
+        return Err(JobError::OtherPipeline { found, expected });
+    }
+    let stored;
+    let old = if manifest.revision == plan.revision {
+        plan
+    } else {
+        stored = stored_plan(manifest)?;
+        if let Some(edit) = refused_edit(&stored, plan) {
+            return Err(JobError::EditRefused(Box::new(edit)));
+        }
+        &stored
+    };
+    let nodes: Vec<_> = sink_nodes(old).collect();
+    let mut committers = open_committers(old, &nodes, generation, cx).await?;
+    let handles = sink_handles(manifest);
+    let committed = commits::recover(&mut committers, Some((manifest.epoch, &handles))).await?;
+    cx.metrics.committed_rows.add(committed.rows);
+    let unchanged: BTreeSet<&NodeName> = sink_nodes(plan)
+        .filter(|(name, sink)| nodes.iter().any(|(old_name, old)| old_name == name && old.spec == sink.spec))
+        .map(|(name, _)| name)
+        .collect();
+    committers.retain(|name, _| unchanged.contains(name));
+    let changed: Vec<_> = sink_nodes(plan).filter(|(name, _)| !unchanged.contains(name)).collect();
+    let mut fresh = open_committers(plan, &changed, generation, cx).await?;
+    commits::recover(&mut fresh, None).await?;
+    committers.append(&mut fresh);
+    Ok(committers)
+}
+
+fn stored_plan(manifest: &Manifest) -> Result<Plan, JobError> {
+    let epoch = manifest.epoch;
+    let spec: ResolvedSpec = serde_json::from_value(manifest.plan.clone())
+        .map_err(|_| JobError::StoredPlan { epoch, errors: Vec::new() })?;
+    millrace_plan::compile(&spec).map_err(|errors| JobError::StoredPlan { epoch, errors })
+}
+
+async fn open_committers(
+    plan: &Plan,
+    nodes: &[(&NodeName, &SinkNode)],
+    generation: Generation,
+    cx: &Arc<JobContext>,
+) -> Result<BTreeMap<NodeName, Box<dyn Committer>>, JobError> {
+    let connectors = Connectors::of(plan)?;
+    let mut committers = BTreeMap::new();
+    for (name, sink) in nodes {
+        let sink_cx = cx.sink_context(plan, name, sink, generation, 0)?;
+        let opened = connectors.sinks[*name].committer(sink_cx).await;
+        let committer = opened.map_err(|source| JobError::Sink { node: (*name).clone(), source })?;
+        committers.insert((*name).clone(), committer);
+    }
+    Ok(committers)
+}
+
+/// Removes what no decided epoch names.
+async fn clean(cx: &JobContext, orphans: &[Taken]) -> Result<(), StateError> {
+    let ids = cx.store.list().await?.into_iter().map(|entry| entry.id);
+    let is_orphan = |id: &ManifestId| orphans.iter().any(|taken| is_manifest_of(id, taken));
+    let retired: Vec<ManifestId> = ids.filter(is_orphan).collect();
+    cx.store.retire(&retired, &[]).await?;
+    cx.store.delete_orphans().await?;
+    Ok(())
+}
+
+fn is_manifest_of(id: &ManifestId, taken: &Taken) -> bool {
+    match id {
+        ManifestId::Checkpoint { epoch, generation } => *epoch == taken.epoch && *generation == taken.generation,
+        ManifestId::Savepoint { name } => *name == savepoint_name(taken.epoch),
+    }
+}
+
+impl JobContext {
+    /// Deletes the checkpoints before `decided` that are not in `keep`, and their files.
+    pub(crate) async fn retire(&self, decided: Epoch, keep: &BTreeSet<Taken>) -> Result<(), StateError> {
+        let goes = |id: &ManifestId| match id {
+            ManifestId::Checkpoint { epoch, generation } => {
+                *epoch <= decided && !keep.contains(&Taken { epoch: *epoch, generation: *generation })
+            }
+            // A savepoint is its user's.
+            ManifestId::Savepoint { .. } => false,
+        };
+        let retired: Vec<ManifestId> =
+            self.store.list().await?.into_iter().map(|entry| entry.id).filter(goes).collect();
+        if retired.is_empty() {
+            return Ok(());
+        }
+        self.store.retire(&retired, &[]).await.map(|_| ())
+    }
+}

@@ -1,0 +1,137 @@
+//! What happens to a task's rows after its head: the stateless links, then the exchange.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, RecordBatch, UInt32Array},
+    compute::take_record_batch,
+    error::ArrowError,
+};
+use datafusion_common::DataFusionError;
+use millrace_plan::OutputName;
+use millrace_stream::{KeyGroup, Message, key_hash::hash_columns};
+
+use crate::{
+    channel::{Closed, Sender},
+    metrics::Counter,
+    stages::{Link, Route, Target},
+    steps,
+};
+
+/// Carries a task's rows, watermarks and barriers on.
+#[derive(Debug)]
+pub struct Router {
+    outputs: BTreeMap<OutputName, Vec<Target>>,
+    links: Vec<(Link, Arc<Counter>)>,
+    edges: Vec<OutEdge>,
+    hashes: Vec<u64>,
+}
+
+/// An edge with the channels of this task's receivers.
+#[derive(Debug)]
+pub struct OutEdge {
+    /// How rows are spread over `senders`.
+    pub route: Route,
+    /// One a receiving task, in order.
+    pub senders: Vec<Sender>,
+}
+
+/// Why rows could not be carried on.
+#[derive(Debug, thiserror::Error)]
+pub enum RouteError {
+    /// An expression failed on the data.
+    #[error("an expression failed in {node}")]
+    Expression {
+        /// The transform.
+        node: String,
+        /// Why.
+        #[source]
+        source: DataFusionError,
+    },
+    /// The rows could not be parted by key.
+    #[error("rows could not be parted by key")]
+    Exchange(#[from] ArrowError),
+    /// A receiver is gone.
+    #[error(transparent)]
+    Closed(#[from] Closed),
+}
+
+impl Router {
+    /// Routes by these links and edges; `counter` gives each transform its counter.
+    pub fn new(
+        outputs: BTreeMap<OutputName, Vec<Target>>,
+        links: Vec<Link>,
+        edges: Vec<OutEdge>,
+        counter: impl Fn(&str) -> Arc<Counter>,
+    ) -> Self {
+        let counted = |link: Link| {
+            let rows = counter(&link.node.0);
+            (link, rows)
+        };
+        let links = links.into_iter().map(counted).collect();
+        Self { outputs, links, edges, hashes: Vec::new() }
+    }
+
+    /// Carries rows of one of the head's outputs through the links and out.
+    pub async fn send(&mut self, output: OutputName, batch: RecordBatch) -> Result<(), RouteError> {
+        let Some(targets) = self.outputs.get(&output) else { return Ok(()) };
+        let mut pending: Vec<(Target, RecordBatch)> =
+            targets.iter().rev().map(|target| (*target, batch.clone())).collect();
+        drop(batch);
+        while let Some((target, batch)) = pending.pop() {
+            match target {
+                Target::Edge(edge) => self.send_over(edge, batch).await?,
+                Target::Link(index) => {
+                    let (link, counter) = &self.links[index];
+                    let applied = steps::apply(&link.steps, batch)
+                        .map_err(|source| RouteError::Expression { node: link.node.0.clone(), source })?;
+                    let Some(rows) = applied else { continue };
+                    if link.is_output {
+                        counter.add(rows.num_rows() as u64);
+                    }
+                    pending.extend(link.then.iter().rev().map(|next| (*next, rows.clone())));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what carries no rows to every receiver, once.
+    pub fn send_control(&self, message: &Message) -> Result<(), Closed> {
+        self.edges.iter().flat_map(|edge| &edge.senders).try_for_each(|sender| sender.send_control(message.clone()))
+    }
+
+    /// For how long this task has waited for room downstream, in nanoseconds.
+    pub fn waited_ns(&self) -> u64 {
+        self.edges.iter().flat_map(|edge| &edge.senders).map(Sender::waited_ns).sum()
+    }
+
+    async fn send_over(&mut self, edge: usize, batch: RecordBatch) -> Result<(), RouteError> {
+        let edge = &self.edges[edge];
+        match (&edge.route, edge.senders.as_slice()) {
+            (_, [only]) | (Route::Forward, [only, ..]) => only.send_batch(batch).await?,
+            (Route::Hash(columns), senders) => {
+                let keys: Vec<ArrayRef> = columns.iter().map(|column| batch.column(*column).clone()).collect();
+                for (task, rows) in part(&keys, &mut self.hashes, senders.len()).into_iter().enumerate() {
+                    if rows.is_empty() {
+                        continue;
+                    }
+                    let rows = take_record_batch(&batch, &UInt32Array::from(rows))?;
+                    senders[task].send_batch(rows).await?;
+                }
+            }
+            (Route::Forward, []) => {}
+        }
+        Ok(())
+    }
+}
+
+/// The row numbers that go to each of `tasks` tasks.
+fn part(keys: &[ArrayRef], hashes: &mut Vec<u64>, tasks: usize) -> Vec<Vec<u32>> {
+    hash_columns(keys, hashes);
+    let mut parts = vec![Vec::with_capacity(hashes.len() / tasks + 16); tasks];
+    for (row, hash) in hashes.iter().enumerate() {
+        parts[KeyGroup::of_hash(*hash).task(tasks as u32) as usize].push(row as u32);
+    }
+    parts
+}

@@ -1,0 +1,164 @@
+//! What a running pipeline says of itself: the state of the whole, and events as they happen.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use millrace_stream::{BarrierKind, Epoch, Generation, Revision, Timestamp};
+use serde::Serialize;
+
+/// What the pipeline is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum JobPhase {
+    /// Restoring, opening sources and sinks.
+    #[default]
+    Starting,
+    /// Rows flow.
+    Running,
+    /// A task failed; the graph starts again from the last completed checkpoint.
+    Restarting,
+    /// On the way to the last checkpoint.
+    Stopping,
+    /// Every row is read and committed.
+    Finished,
+    /// Stopped at a checkpoint.
+    Stopped,
+    /// Given up.
+    Failed,
+}
+
+/// A completed checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointReport {
+    /// Its number.
+    pub epoch: Epoch,
+    /// Why it was taken.
+    pub kind: BarrierKind,
+    /// When it was decided.
+    pub completed_at: Timestamp,
+    /// From the decision to take it to the moved pointer.
+    #[serde(rename = "durationSeconds", serialize_with = "seconds")]
+    pub duration: Duration,
+    /// What all of its files hold.
+    pub size_bytes: u64,
+    /// What had to be uploaded for it.
+    pub uploaded_bytes: u64,
+}
+
+/// The state of the whole.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobState {
+    /// What the pipeline is doing.
+    pub phase: JobPhase,
+    /// The revision of the plan that runs.
+    pub revision: Option<Revision>,
+    /// Which incarnation it is.
+    pub generation: Option<Generation>,
+    /// The checkpoint that this process resumed from.
+    pub restored_from: Option<Epoch>,
+    /// The last completed checkpoint.
+    pub checkpoint: Option<CheckpointReport>,
+    /// The last epoch that every sink has committed.
+    pub committed: Option<Epoch>,
+    /// The last failure of a task, a checkpoint or a commit.
+    pub last_error: Option<String>,
+}
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum JobEvent {
+    /// Rows flow.
+    Running {
+        /// What was resumed from.
+        restored: Option<Epoch>,
+        /// The plan.
+        revision: Revision,
+    },
+    /// A checkpoint is complete.
+    CheckpointCompleted(CheckpointReport),
+    /// A checkpoint was given up.
+    CheckpointFailed {
+        /// Its number.
+        epoch: Epoch,
+        /// Why.
+        reason: String,
+    },
+    /// Readers can see an epoch's rows.
+    Committed {
+        /// Its number.
+        epoch: Epoch,
+        /// How many rows.
+        rows: u64,
+    },
+    /// The graph starts again.
+    Restarting {
+        /// Why.
+        error: String,
+        /// Which attempt it is since the last completed checkpoint.
+        attempt: u32,
+        /// When.
+        wait: Duration,
+    },
+    /// An edit has been taken up.
+    Edited {
+        /// The plan before.
+        from: Revision,
+        /// The plan now.
+        to: Revision,
+    },
+}
+
+/// The state of the whole, shared with those who show it, and where events go.
+pub struct Status {
+    state: Mutex<JobState>,
+    on_event: Box<dyn Fn(&JobEvent) + Send + Sync>,
+}
+
+impl Status {
+    /// A status whose events go to `on_event`, which must not block.
+    pub fn new(on_event: impl Fn(&JobEvent) + Send + Sync + 'static) -> Self {
+        Self { state: Mutex::default(), on_event: Box::new(on_event) }
+    }
+
+    /// The state now.
+    pub fn get(&self) -> JobState {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut JobState)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(crate) fn event(&self, event: JobEvent) {
+        self.update(|state| match &event {
+            JobEvent::Running { revision, .. } => {
+                state.phase = JobPhase::Running;
+                state.revision = Some(revision.clone());
+            }
+            JobEvent::CheckpointCompleted(report) => state.checkpoint = Some(report.clone()),
+            JobEvent::CheckpointFailed { epoch, reason } => {
+                state.last_error = Some(format!("checkpoint {epoch} failed: {reason}"));
+            }
+            JobEvent::Committed { epoch, .. } => state.committed = Some(*epoch),
+            JobEvent::Restarting { error, .. } => {
+                state.phase = JobPhase::Restarting;
+                state.last_error = Some(error.clone());
+            }
+            JobEvent::Edited { to, .. } => state.revision = Some(to.clone()),
+        });
+        (self.on_event)(&event);
+    }
+}
+
+impl std::fmt::Debug for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Status").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}

@@ -1,0 +1,213 @@
+//! Event time at the source: where it comes from, and how far each split has come.
+//!
+//! A split's watermark is the greatest event time seen in it, less the bound on disorder; the source's is the least of its
+//! splits' that are neither ended nor idle. It never goes back. A row whose event time is null, or further ahead of the
+//! clock than `maxFutureSkew`, is a bad row: one year 9999 must not close every window.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMillisecondArray},
+    compute::filter_record_batch,
+    datatypes::{SchemaRef, TimestampMicrosecondType},
+    error::ArrowError,
+};
+use millrace_connectors::SplitId;
+use millrace_plan::SourceNode;
+use millrace_stream::{EventTime, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// How much further than the clock an event time may be if the spec does not say.
+const DEFAULT_FUTURE_SKEW: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Puts event time in column 0.
+#[derive(Debug)]
+pub struct EventTimes {
+    /// The reader's column that holds it, and whether it is also one of the node's.
+    column: Option<(usize, bool)>,
+    schema: SchemaRef,
+    max_future_skew: Duration,
+}
+
+/// Rows with their event time, and those that have none that can be used.
+#[derive(Debug)]
+pub struct Timed {
+    /// By the source node's schema.
+    pub rows: RecordBatch,
+    /// The greatest event time in `rows`.
+    pub latest: Option<EventTime>,
+    /// The reader's rows whose event time is null or too far ahead.
+    pub unusable: Option<RecordBatch>,
+}
+
+impl EventTimes {
+    /// For the rows of this source, as its reader's schema has them: what is read, then the event-time column if that is
+    /// not read anyway.
+    pub fn new(node: &SourceNode) -> Self {
+        let column = node.event_time.map(|declared| match node.read.binary_search(&declared) {
+            Ok(position) => (position, true),
+            Err(_) => (node.read.len(), false),
+        });
+        let skew = node.spec.event_time.as_ref().and_then(|spec| spec.max_future_skew);
+        Self { column, schema: node.schema.clone(), max_future_skew: skew.map_or(DEFAULT_FUTURE_SKEW, Into::into) }
+    }
+
+    /// Computes the event time of rows that were read at `now`.
+    pub fn apply(&self, rows: RecordBatch, now: Timestamp) -> Result<Timed, ArrowError> {
+        let now_ms = i64::try_from(now.0).unwrap_or(i64::MAX);
+        let Some((column, kept)) = self.column else {
+            let times = TimestampMillisecondArray::from_value(now_ms, rows.num_rows());
+            let latest = (rows.num_rows() > 0).then_some(EventTime(now_ms));
+            return Ok(Timed { rows: self.assemble(times, rows.columns())?, latest, unusable: None });
+        };
+        let latest_allowed_ms =
+            now_ms.saturating_add(i64::try_from(self.max_future_skew.as_millis()).unwrap_or(i64::MAX));
+        let micros = rows.column(column).as_primitive::<TimestampMicrosecondType>();
+        let latest_allowed_us = latest_allowed_ms.saturating_mul(1000);
+        let too_far = micros.values().iter().any(|us| *us > latest_allowed_us);
+        let (rows, unusable) = if micros.null_count() > 0 || too_far {
+            let usable: BooleanArray =
+                micros.iter().map(|us| Some(us.is_some_and(|us| us <= latest_allowed_us))).collect();
+            let unusable = filter_record_batch(&rows, &arrow::compute::not(&usable)?)?;
+            (filter_record_batch(&rows, &usable)?, (unusable.num_rows() > 0).then_some(unusable))
+        } else {
+            (rows, None)
+        };
+        let micros = rows.column(column).as_primitive::<TimestampMicrosecondType>();
+        let times: TimestampMillisecondArray =
+            micros.values().iter().map(|us| us.div_euclid(1000)).collect::<Vec<_>>().into();
+        let latest = times.values().iter().max().copied().map(EventTime);
+        let columns = if kept { rows.columns() } else { &rows.columns()[..column] };
+        Ok(Timed { rows: self.assemble(times, columns)?, latest, unusable })
+    }
+
+    fn assemble(&self, times: TimestampMillisecondArray, columns: &[ArrayRef]) -> Result<RecordBatch, ArrowError> {
+        let mut all: Vec<ArrayRef> = Vec::with_capacity(columns.len() + 1);
+        all.push(Arc::new(times.with_timezone("UTC")));
+        all.extend_from_slice(columns);
+        RecordBatch::try_new(self.schema.clone(), all)
+    }
+}
+
+/// How far each split of a source task has come.
+#[derive(Debug)]
+pub struct SplitWatermarks {
+    splits: BTreeMap<SplitId, SplitProgress>,
+    disorder_ms: i64,
+    idle_timeout: Option<Duration>,
+    current: EventTime,
+    idle: bool,
+    last_news: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct SplitProgress {
+    latest: EventTime,
+    last_rows: Duration,
+}
+
+/// The greatest event time of each split, as a checkpoint stores it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredProgress {
+    /// By split.
+    pub latest: BTreeMap<SplitId, EventTime>,
+    /// The source task's watermark: it does not go back over a restart.
+    pub watermark: EventTime,
+}
+
+/// What changed for those downstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing.
+    None,
+    /// The source's watermark rose to this.
+    Watermark(EventTime),
+    /// No split has had rows for the idle time-out.
+    Idle,
+}
+
+impl SplitWatermarks {
+    /// Starts from what checkpoints stored, at `now` by the monotonic clock.
+    pub fn new(node: &SourceNode, restored: &[StoredProgress], now: Duration) -> Self {
+        let spec = node.spec.event_time.as_ref();
+        let disorder = spec.map_or(Duration::ZERO, |spec| spec.max_out_of_orderness.into());
+        let mut splits = BTreeMap::new();
+        for (split, latest) in restored.iter().flat_map(|stored| &stored.latest) {
+            splits.insert(split.clone(), SplitProgress { latest: *latest, last_rows: now });
+        }
+        Self {
+            splits,
+            disorder_ms: i64::try_from(disorder.as_millis()).unwrap_or(i64::MAX),
+            idle_timeout: spec.and_then(|spec| spec.idle_timeout).map(Into::into),
+            // Several tasks' watermarks after a rescale: the least is safe for every split.
+            current: restored.iter().map(|stored| stored.watermark).min().unwrap_or(EventTime::MIN),
+            idle: false,
+            last_news: now,
+        }
+    }
+
+    /// Rows of `split` came at `now`; `latest` is their greatest event time. Answers the split's watermark.
+    pub fn rows(&mut self, split: &SplitId, latest: Option<EventTime>, now: Duration) -> EventTime {
+        self.last_news = now;
+        let disorder_ms = self.disorder_ms;
+        let latest = latest.unwrap_or(EventTime::MIN);
+        // No entry call: it would make a copy of the split's name for every batch.
+        let progress = match self.splits.get_mut(split) {
+            Some(progress) => progress,
+            None => {
+                self.splits.entry(split.clone()).or_insert(SplitProgress { latest: EventTime::MIN, last_rows: now })
+            }
+        };
+        progress.latest = progress.latest.max(latest);
+        progress.last_rows = now;
+        progress.latest.saturating_sub(disorder_ms)
+    }
+
+    /// The split has ended: it holds nothing back any more.
+    pub fn ended(&mut self, split: &SplitId) {
+        self.splits.remove(split);
+    }
+
+    /// The source's watermark at `now`, if it rose. `unread`: splits that have not said anything yet hold it back.
+    pub fn advance(&mut self, unread: usize, now: Duration) -> Progress {
+        let idle_after = self.idle_timeout.unwrap_or(Duration::MAX);
+        if unread > 0 && now.saturating_sub(self.last_news) < idle_after {
+            return Progress::None;
+        }
+        let active = self.splits.values().filter(|split| now.saturating_sub(split.last_rows) < idle_after);
+        let least = active.map(|split| split.latest.saturating_sub(self.disorder_ms)).min();
+        match least {
+            Some(watermark) if watermark > self.current || self.idle => {
+                let rose = watermark > self.current;
+                self.current = self.current.max(watermark);
+                self.idle = false;
+                // After idleness the watermark is said again, even the same: that ends the idleness downstream.
+                if rose || self.current > EventTime::MIN { Progress::Watermark(self.current) } else { Progress::None }
+            }
+            Some(_) => Progress::None,
+            None if self.idle_timeout.is_some() && !self.idle && now.saturating_sub(self.last_news) >= idle_after => {
+                self.idle = true;
+                Progress::Idle
+            }
+            None => Progress::None,
+        }
+    }
+
+    /// The source has ended.
+    pub fn finish(&mut self) {
+        self.splits.clear();
+        self.current = EventTime::MAX;
+    }
+
+    /// The source's watermark.
+    pub fn current(&self) -> EventTime {
+        self.current
+    }
+
+    /// What a checkpoint stores.
+    pub fn stored(&self) -> StoredProgress {
+        let latest = self.splits.iter().map(|(split, progress)| (split.clone(), progress.latest)).collect();
+        StoredProgress { latest, watermark: self.current }
+    }
+}

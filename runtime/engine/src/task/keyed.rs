@@ -1,0 +1,174 @@
+//! A keyed operator's task.
+
+use std::time::Duration;
+
+use millrace_plan::OutputName;
+use millrace_stream::{Barrier, Epoch, EventTime, Message};
+use tokio::task::JoinHandle;
+
+use super::{
+    Report, Snapshot, TaskContext, TaskError,
+    snapshot::{Snapshotter, StateUpload},
+};
+use crate::{
+    inputs::{InputEvent, Inputs},
+    operator::{Emitted, KeyedOperator},
+    router::Router,
+};
+
+/// A keyed operator's task.
+pub struct KeyedTask {
+    cx: TaskContext,
+    inputs: Inputs,
+    operator: Box<dyn KeyedOperator>,
+    router: Router,
+    /// `None` while a snapshot is being written.
+    snapshotter: Option<Snapshotter>,
+    writing: Option<Writing>,
+    watermark: EventTime,
+}
+
+/// A snapshot that is being written behind the task's back.
+struct Writing {
+    epoch: Epoch,
+    job: JoinHandle<(Snapshotter, Result<StateUpload, millrace_state::StateError>)>,
+}
+
+impl KeyedTask {
+    /// A task that drives `operator`.
+    pub fn new(
+        cx: TaskContext,
+        inputs: Inputs,
+        operator: Box<dyn KeyedOperator>,
+        router: Router,
+        snapshotter: Snapshotter,
+    ) -> Self {
+        Self { cx, inputs, operator, router, snapshotter: Some(snapshotter), writing: None, watermark: EventTime::MIN }
+    }
+
+    /// Runs until a barrier that ends tasks.
+    pub async fn run(mut self) -> Result<(), TaskError> {
+        loop {
+            let tick = self.operator.next_tick();
+            tokio::select! {
+                biased;
+                written = written(&mut self.writing) => self.written(written?).await?,
+                () = wait_until(&self.cx, tick), if tick.is_some() => {
+                    let mut emitted = Emitted::default();
+                    self.operator.tick(&mut emitted)?;
+                    self.emit(emitted).await?;
+                }
+                event = self.inputs.next() => match event {
+                    InputEvent::Batch(batch) => {
+                        self.cx.metrics.rows_in.add(batch.num_rows() as u64);
+                        let mut emitted = Emitted::default();
+                        self.operator.process(batch, &mut emitted)?;
+                        self.emit(emitted).await?;
+                    }
+                    InputEvent::Watermark(watermark) => self.advance(watermark).await?,
+                    InputEvent::Idle => {
+                        self.router.send_control(&Message::Idle)?;
+                        self.show(true);
+                    }
+                    InputEvent::Barrier(barrier) => {
+                        let last = barrier.kind.ends_tasks();
+                        self.barrier(barrier).await?;
+                        if last {
+                            let written = written(&mut self.writing).await?;
+                            return self.written(written).await;
+                        }
+                    }
+                    InputEvent::Closed => return Err(TaskError::Neighbour),
+                },
+            }
+        }
+    }
+
+    async fn advance(&mut self, watermark: EventTime) -> Result<(), TaskError> {
+        self.watermark = watermark;
+        let mut emitted = Emitted::default();
+        self.operator.advance(watermark, &mut emitted)?;
+        self.emit(emitted).await?;
+        self.router.send_control(&Message::Watermark(watermark))?;
+        self.show(false);
+        Ok(())
+    }
+
+    async fn emit(&mut self, emitted: Emitted) -> Result<(), TaskError> {
+        let waited = self.router.waited_ns();
+        for rows in emitted.rows {
+            self.cx.metrics.rows_out.add(rows.num_rows() as u64);
+            self.router.send(OutputName::Main, rows).await?;
+        }
+        for rows in emitted.late {
+            self.router.send(OutputName::Late, rows).await?;
+        }
+        self.cx.metrics.backpressure_ns.add(self.router.waited_ns() - waited);
+        Ok(())
+    }
+
+    fn show(&self, idle: bool) {
+        let (watermark, operator) = (self.watermark, self.operator.stats());
+        self.cx.metrics.update_task(self.cx.id.index, |task| {
+            task.watermark = watermark;
+            task.idle = idle;
+            task.operator = operator;
+        });
+    }
+
+    async fn barrier(&mut self, barrier: Barrier) -> Result<(), TaskError> {
+        // At most one snapshot is under way; this waits only after an epoch that was given up.
+        while self.writing.is_some() {
+            let written = written(&mut self.writing).await?;
+            self.written(written).await?;
+        }
+        let started = self.cx.clock.monotonic();
+        let mut emitted = Emitted::default();
+        let frozen = self.operator.freeze(barrier.epoch, &mut emitted)?;
+        let pause = self.cx.clock.monotonic().saturating_sub(started);
+        self.emit(emitted).await?;
+        let epoch = barrier.epoch;
+        self.router.send_control(&Message::Barrier(barrier))?;
+        self.cx.metrics.barrier_pause.observe(pause);
+        if let Some(snapshotter) = self.snapshotter.take() {
+            let watermark = self.watermark;
+            let job = tokio::spawn(async move { snapshotter.take(epoch, frozen, watermark).await });
+            self.writing = Some(Writing { epoch, job });
+        }
+        self.show(false);
+        Ok(())
+    }
+
+    async fn written(&mut self, written: Written) -> Result<(), TaskError> {
+        let Written { epoch, snapshotter, upload } = written;
+        self.snapshotter = Some(snapshotter);
+        self.operator.thawed()?;
+        let StateUpload { manifest, uploaded_bytes } = upload?;
+        let snapshot = Box::new(Snapshot { manifest, sink: None, uploaded_bytes });
+        let acked = Report::Acked { task: self.cx.id.clone(), epoch, snapshot };
+        self.cx.reports.send(acked).await.map_err(|_| TaskError::Neighbour)
+    }
+}
+
+/// A snapshot that is written, or could not be.
+struct Written {
+    epoch: Epoch,
+    snapshotter: Snapshotter,
+    upload: Result<StateUpload, millrace_state::StateError>,
+}
+
+/// What the running snapshot came to; never ready if there is none.
+async fn written(writing: &mut Option<Writing>) -> Result<Written, TaskError> {
+    let Some(running) = writing else { return std::future::pending().await };
+    let joined = (&mut running.job).await;
+    let epoch = running.epoch;
+    *writing = None;
+    let (snapshotter, upload) = joined.map_err(|error| TaskError::Panicked(error.to_string()))?;
+    Ok(Written { epoch, snapshotter, upload })
+}
+
+async fn wait_until(cx: &TaskContext, moment: Option<Duration>) {
+    if let Some(moment) = moment {
+        tokio::time::sleep(moment.saturating_sub(cx.clock.monotonic())).await;
+    }
+}

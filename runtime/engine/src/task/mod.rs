@@ -1,0 +1,133 @@
+//! The tasks: a source's, a keyed operator's, a sink's. Each is one `async` loop that owns what it works on and speaks to
+//! the coordinator in [`Report`]s.
+//!
+//! A task answers a barrier by freezing what it has, passing the barrier on, and only then writing and uploading what it
+//! froze, so that rows flow again at once. It acknowledges when all of that is in the checkpoint store.
+
+pub mod event_times;
+pub mod keyed;
+pub mod sink;
+pub mod snapshot;
+pub mod source;
+
+use std::sync::Arc;
+
+use millrace_connectors::{CommitHandle, SinkError, SourceError};
+use millrace_state::{StateError, TaskManifest};
+use millrace_stream::{Clock, Epoch, TaskId};
+use tokio::sync::mpsc;
+
+use crate::{channel::Closed, metrics::StageMetrics, operator::OperatorError, router::RouteError};
+
+/// What every task is given.
+#[derive(Clone)]
+pub struct TaskContext {
+    /// Which task it is.
+    pub id: TaskId,
+    /// What its stage counts.
+    pub metrics: Arc<StageMetrics>,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// To the coordinator.
+    pub reports: mpsc::Sender<Report>,
+}
+
+/// What a task tells the coordinator.
+#[derive(Debug)]
+pub enum Report {
+    /// Everything that the task wrote for the epoch is in the checkpoint store.
+    Acked {
+        /// The task.
+        task: TaskId,
+        /// The epoch.
+        epoch: Epoch,
+        /// What belongs into the manifest.
+        snapshot: Box<Snapshot>,
+    },
+    /// A source task has read all there is, and has said so downstream.
+    SourceEnded {
+        /// The task.
+        task: TaskId,
+    },
+    /// The task has failed and is gone.
+    Failed {
+        /// The task.
+        task: TaskId,
+        /// Why.
+        error: TaskError,
+    },
+}
+
+/// A task's part of a checkpoint.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// For the manifest.
+    pub manifest: TaskManifest,
+    /// For the committer, if the task is a sink's.
+    pub sink: Option<CommitHandle>,
+    /// How many bytes were uploaded.
+    pub uploaded_bytes: u64,
+}
+
+/// Why a task failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TaskError {
+    /// The source could not be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The sink could not be written.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// Rows could not be carried on.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// The operator failed.
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
+    /// State could not be stored.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A batch could not be taken apart.
+    #[error("a batch is not what the plan says")]
+    Batch(#[from] arrow::error::ArrowError),
+    /// A row's event time cannot be used and `onError` is `Fail`.
+    #[error("{rows} rows of {split} have an event time that is null or too far in the future, the first: {first}")]
+    EventTime {
+        /// How many.
+        rows: usize,
+        /// Where from.
+        split: String,
+        /// The first such row.
+        first: String,
+    },
+    /// Something next to this task failed first.
+    #[error("a neighbouring task has ended")]
+    Neighbour,
+    /// The task panicked.
+    #[error("the task panicked: {0}")]
+    Panicked(String),
+}
+
+impl From<Closed> for TaskError {
+    fn from(_: Closed) -> Self {
+        Self::Neighbour
+    }
+}
+
+impl TaskError {
+    /// Whether the failure merely follows from another task's.
+    pub fn is_consequence(&self) -> bool {
+        matches!(self, Self::Neighbour | Self::Route(RouteError::Closed(_)))
+    }
+
+    /// Whether another try may succeed where this one failed.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Source(error) => matches!(error, SourceError::Io { .. }),
+            Self::Sink(error) => matches!(error, SinkError::Io { .. } | SinkError::Conflict { .. }),
+            Self::Neighbour | Self::Panicked(_) => true,
+            Self::Route(error) => matches!(error, RouteError::Closed(_)),
+            Self::State(_) | Self::Operator(_) | Self::Batch(_) | Self::EventTime { .. } => false,
+        }
+    }
+}

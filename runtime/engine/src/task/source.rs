@@ -1,0 +1,266 @@
+//! A source's task: reads, times and routes rows; begins every barrier.
+
+use std::{sync::Arc, time::Duration};
+
+use arrow::{
+    array::{ArrayRef, BinaryBuilder, Int64Array, RecordBatch, StringViewArray, TimestampMillisecondArray},
+    util::display::{ArrayFormatter, FormatOptions},
+};
+use millrace_connectors::{Read, SourceReader, SplitId};
+use millrace_crds::OnError;
+use millrace_plan::{OutputName, SourceNode, errors_schema};
+use millrace_stream::{Barrier, Epoch, EventTime, Message};
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{
+    Report, Snapshot, TaskContext, TaskError,
+    event_times::{EventTimes, Progress, SplitWatermarks, StoredProgress},
+    snapshot::stateless,
+};
+use crate::{router::Router, steps};
+
+/// How often a source with nothing to read looks whether it has become idle.
+const IDLE_CHECK: Duration = Duration::from_millis(200);
+
+/// What the coordinator tells a source task.
+#[derive(Clone, Debug)]
+pub enum SourceControl {
+    /// Begin this barrier.
+    Inject(Barrier),
+    /// The epoch is decided: what came before it may be forgotten.
+    Decided(Epoch),
+}
+
+/// A source's task.
+pub struct SourceTask {
+    cx: TaskContext,
+    node: SourceNode,
+    reader: Box<dyn SourceReader>,
+    router: Router,
+    control: mpsc::Receiver<SourceControl>,
+    times: EventTimes,
+    progress: SplitWatermarks,
+    ended: bool,
+    /// What the reader had counted when it was last asked.
+    bad_rows: u64,
+}
+
+impl SourceTask {
+    /// A task that goes on from `restored`.
+    pub fn new(
+        cx: TaskContext,
+        node: SourceNode,
+        reader: Box<dyn SourceReader>,
+        router: Router,
+        control: mpsc::Receiver<SourceControl>,
+        restored: &[StoredProgress],
+    ) -> Self {
+        let times = EventTimes::new(&node);
+        let progress = SplitWatermarks::new(&node, restored, cx.clock.monotonic());
+        Self { cx, node, reader, router, control, times, progress, ended: false, bad_rows: 0 }
+    }
+
+    /// Runs until a barrier that ends tasks, or until the coordinator is gone.
+    pub async fn run(mut self) -> Result<(), TaskError> {
+        if self.progress.current() > EventTime::MIN {
+            self.router.send_control(&Message::Watermark(self.progress.current()))?;
+        }
+        let mut pause_until: Option<Instant> = None;
+        loop {
+            let ended = self.ended;
+            tokio::select! {
+                biased;
+                control = self.control.recv() => match control {
+                    None => return Ok(()),
+                    Some(SourceControl::Decided(epoch)) => self.reader.decided(epoch).await?,
+                    Some(SourceControl::Inject(barrier)) => {
+                        let last = barrier.kind.ends_tasks();
+                        self.barrier(barrier).await?;
+                        if last {
+                            return self.until_decided().await;
+                        }
+                    }
+                },
+                () = sleep_until(pause_until), if !ended && pause_until.is_some() => {
+                    pause_until = None;
+                    self.note_progress()?;
+                }
+                read = self.reader.next(), if !ended && pause_until.is_none() => match read? {
+                    Read::Rows { split, rows, errors, bytes } => self.rows(&split, rows, errors, bytes).await?,
+                    Read::SplitEnded(split) => {
+                        self.progress.ended(&split);
+                        self.note_progress()?;
+                    }
+                    Read::Pending(wait) => {
+                        pause_until = Some(Instant::now() + wait.min(IDLE_CHECK));
+                        self.note_progress()?;
+                    }
+                    Read::Ended => self.end().await?,
+                },
+            }
+        }
+    }
+
+    /// After the last barrier: the source may still be told to forget what is decided.
+    async fn until_decided(mut self) -> Result<(), TaskError> {
+        while let Some(control) = self.control.recv().await {
+            if let SourceControl::Decided(epoch) = control {
+                self.reader.decided(epoch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn rows(
+        &mut self,
+        split: &SplitId,
+        rows: RecordBatch,
+        errors: Option<RecordBatch>,
+        bytes: u64,
+    ) -> Result<(), TaskError> {
+        let metrics = self.cx.metrics.clone();
+        metrics.bytes_in.add(bytes);
+        // The reader's count holds the rows that were dropped, of which no batch tells.
+        let bad_rows = self.reader.bad_rows();
+        metrics.rows_in.add(bad_rows - self.bad_rows);
+        metrics.bad_rows.add(bad_rows - self.bad_rows);
+        self.bad_rows = bad_rows;
+        metrics.rows_in.add(rows.num_rows() as u64);
+        if let Some(errors) = errors {
+            self.send_errors(errors).await?;
+        }
+        let timed = self.times.apply(rows, self.cx.clock.now())?;
+        if let Some(unusable) = timed.unusable {
+            metrics.bad_rows.add(unusable.num_rows() as u64);
+            self.unusable(split, &unusable).await?;
+        }
+        let waited = self.router.waited_ns();
+        if timed.rows.num_rows() > 0 {
+            let kept = match &self.node.filter {
+                Some(predicate) => steps::keep(predicate, timed.rows).map_err(crate::operator::OperatorError::from)?,
+                None => Some(timed.rows),
+            };
+            if let Some(kept) = kept {
+                metrics.rows_out.add(kept.num_rows() as u64);
+                self.router.send(OutputName::Main, kept).await?;
+            }
+        }
+        metrics.backpressure_ns.add(self.router.waited_ns() - waited);
+        let watermark = self.progress.rows(split, timed.latest, self.cx.clock.monotonic());
+        self.reader.note_watermark(split, watermark);
+        self.note_progress()
+    }
+
+    /// Rows whose event time cannot be used are bad rows, as those that cannot be decoded are.
+    async fn unusable(&mut self, split: &SplitId, rows: &RecordBatch) -> Result<(), TaskError> {
+        match self.node.spec.on_error {
+            OnError::Drop => Ok(()),
+            OnError::Fail => {
+                Err(TaskError::EventTime { rows: rows.num_rows(), split: split.to_string(), first: as_text(rows, 0)? })
+            }
+            OnError::DeadLetter => {
+                let mut raw = BinaryBuilder::new();
+                for row in 0..rows.num_rows() {
+                    raw.append_value(as_text(rows, row)?);
+                }
+                let count = rows.num_rows();
+                let columns: Vec<ArrayRef> = vec![
+                    Arc::new(raw.finish()),
+                    Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(
+                        "event time is null or further ahead than maxFutureSkew allows",
+                        count,
+                    ))),
+                    Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(&*split.0, count))),
+                    Arc::new(Int64Array::new_null(count)),
+                ];
+                self.send_error_columns(count, columns).await
+            }
+        }
+    }
+
+    async fn send_errors(&mut self, errors: RecordBatch) -> Result<(), TaskError> {
+        self.send_error_columns(errors.num_rows(), errors.columns().to_vec()).await
+    }
+
+    async fn send_error_columns(&mut self, rows: usize, columns: Vec<ArrayRef>) -> Result<(), TaskError> {
+        let now = i64::try_from(self.cx.clock.now().0).unwrap_or(i64::MAX);
+        let read_at = TimestampMillisecondArray::from_value(now, rows).with_timezone("UTC");
+        let all = std::iter::once(Arc::new(read_at) as ArrayRef).chain(columns).collect();
+        let batch = RecordBatch::try_new(errors_schema(), all)?;
+        Ok(self.router.send(OutputName::Errors, batch).await?)
+    }
+
+    fn note_progress(&mut self) -> Result<(), TaskError> {
+        let unread = self.reader.unread_splits();
+        let idle = match self.progress.advance(unread, self.cx.clock.monotonic()) {
+            Progress::None => return Ok(()),
+            Progress::Watermark(watermark) => {
+                self.router.send_control(&Message::Watermark(watermark))?;
+                false
+            }
+            Progress::Idle => {
+                self.router.send_control(&Message::Idle)?;
+                true
+            }
+        };
+        self.show(idle);
+        Ok(())
+    }
+
+    fn show(&self, idle: bool) {
+        let (watermark, lag) = (self.progress.current(), self.reader.lag());
+        self.cx.metrics.update_task(self.cx.id.index, |task| {
+            task.watermark = watermark;
+            task.idle = idle;
+            task.lag = lag;
+        });
+    }
+
+    async fn end(&mut self) -> Result<(), TaskError> {
+        self.ended = true;
+        self.progress.finish();
+        self.router.send_control(&Message::Watermark(EventTime::MAX))?;
+        self.show(false);
+        // The coordinator is gone only when everything ends.
+        self.cx.reports.send(Report::SourceEnded { task: self.cx.id.clone() }).await.map_err(|_| TaskError::Neighbour)
+    }
+
+    async fn barrier(&mut self, barrier: Barrier) -> Result<(), TaskError> {
+        let started = self.cx.clock.monotonic();
+        let replay_points =
+            self.reader.replay_points().into_iter().map(|(split, point)| (split.0.to_string(), point.0)).collect();
+        let epoch = barrier.epoch;
+        self.router.send_control(&Message::Barrier(barrier))?;
+        self.cx.metrics.barrier_pause.observe(self.cx.clock.monotonic().saturating_sub(started));
+        self.show(false);
+        let stored = serde_json::to_value(self.progress.stored()).unwrap_or_default();
+        let manifest =
+            millrace_state::TaskManifest { replay_points, ..stateless(&self.cx.id, self.progress.current(), stored) };
+        let snapshot = Box::new(Snapshot { manifest, sink: None, uploaded_bytes: 0 });
+        let acked = Report::Acked { task: self.cx.id.clone(), epoch, snapshot };
+        self.cx.reports.send(acked).await.map_err(|_| TaskError::Neighbour)
+    }
+}
+
+async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A row as people read it: `{column: value, …}`.
+fn as_text(rows: &RecordBatch, row: usize) -> Result<String, TaskError> {
+    let options = FormatOptions::default().with_null("null");
+    let mut text = String::from("{");
+    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+        if text.len() > 1 {
+            text.push_str(", ");
+        }
+        text.push_str(field.name());
+        text.push_str(": ");
+        text.push_str(&ArrayFormatter::try_new(column, &options)?.value(row).to_string());
+    }
+    text.push('}');
+    Ok(text)
+}

@@ -1,0 +1,222 @@
+//! The command line: what can be asked, and how `--help` explains it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Exit code of a pipeline that failed.
+pub const EXIT_FAILED: u8 = 1;
+/// Exit code of manifests, options or an edit that cannot be used: nothing was started.
+pub const EXIT_USAGE: u8 = 2;
+
+/// Millrace, a stream processor: manifests in, exactly-once results out.
+#[derive(Debug, Parser)]
+#[command(name = "millrace", version, about, max_term_width = 100, propagate_version = true)]
+#[command(after_help = "\
+Examples:
+  millrace run -f pipeline/ --data-dir ./data      run until the input ends, or Ctrl-C
+  millrace check -f pipeline/                      find every mistake, start nothing
+  millrace plan -f new/ --against old/             what an edit would do
+  millrace checkpoints list --data-dir ./data      what can be resumed from
+
+Exit codes: 0 done or stopped at a checkpoint, 1 the pipeline failed, 2 wrong manifests or options.")]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// How much to log: error, warn, info, debug or trace, or a filter such as `millrace_engine=debug`.
+    #[arg(long, global = true, value_name = "FILTER", env = "MILLRACE_LOG", default_value = "info")]
+    pub log: String,
+
+    /// The form of log lines on standard error.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// An object a line.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a pipeline in this process.
+    ///
+    /// A bounded pipeline ends by itself when its input has, with every window closed and every row committed. SIGINT
+    /// (Ctrl-C) and SIGTERM stop it at a final checkpoint; the next run with the same data folder goes on from there.
+    #[command(after_help = "\
+Examples:
+  millrace run -f examples/flights --data-dir ./data
+  millrace run -f web.yaml --data-dir ./data --watch --listen 127.0.0.1:9600
+  cat pipeline.yaml | millrace run -f - --data-dir ./data")]
+    Run(RunArgs),
+
+    /// Check manifests and show every mistake in them.
+    #[command(after_help = "Example:\n  millrace check -f examples/flights")]
+    Check(ManifestArgs),
+
+    /// Show how a pipeline would run, or what an edit of it would do.
+    #[command(after_help = "\
+Examples:
+  millrace plan -f examples/flights
+  millrace plan -f examples/flights -o dot | dot -Tsvg > plan.svg
+  millrace plan -f new/ --against old/")]
+    Plan(PlanArgs),
+
+    /// Look at a data folder's checkpoints, and take or delete savepoints.
+    #[command(subcommand)]
+    Checkpoints(CheckpointsCommand),
+
+    /// Print the schema of the resources, for a cluster or for an editor.
+    #[command(after_help = "\
+Examples:
+  millrace schema > crds.yaml                      CustomResourceDefinitions, for kubectl apply
+  millrace schema --json > millrace.schema.json    JSON Schema, for editors")]
+    Schema(SchemaArgs),
+
+    /// Print the completions of a shell.
+    #[command(after_help = "Example:\n  millrace completions bash > /etc/bash_completion.d/millrace")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where manifests come from.
+#[derive(Args, Clone, Debug)]
+pub struct ManifestArgs {
+    /// A manifest, a folder of them (*.yaml, *.yml, *.json), or `-` for standard input. May be given several times.
+    #[arg(short = 'f', long = "file", required = true, value_name = "PATH")]
+    pub files: Vec<PathBuf>,
+
+    /// The Pipeline that is meant, where the manifests hold several.
+    #[arg(long, value_name = "NAME")]
+    pub pipeline: Option<String>,
+}
+
+/// `millrace run`.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// The manifests.
+    #[command(flatten)]
+    pub manifests: ManifestArgs,
+
+    /// The folder for state and checkpoints. It is made if it does not exist; one pipeline a folder.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Take up edits of the manifests while running, each at a checkpoint barrier.
+    #[arg(long)]
+    pub watch: bool,
+
+    /// Serve /metrics, /healthz, /readyz and /api/v1/pipeline on this address. Port 0 takes a free one and logs it.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
+
+    /// How many tasks a keyed stage has, in place of the manifest's `parallelism`.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=128))]
+    pub parallelism: Option<u32>,
+
+    /// Start from this savepoint (its name, as `checkpoints list` shows it) instead of the latest checkpoint.
+    #[arg(long, value_name = "NAME")]
+    pub from_savepoint: Option<String>,
+
+    /// If the newest checkpoint is damaged, start from the one before it. Rows that only the damaged one had committed
+    /// may then be committed again.
+    #[arg(long)]
+    pub allow_previous_checkpoint: bool,
+
+    /// Do not show the live view, even on a terminal.
+    #[arg(long)]
+    pub no_live: bool,
+}
+
+/// `millrace plan`.
+#[derive(Args, Debug)]
+pub struct PlanArgs {
+    /// The manifests.
+    #[command(flatten)]
+    pub manifests: ManifestArgs,
+
+    /// The manifests of the pipeline as it is now: shows the class of the edit, node by node.
+    #[arg(long, value_name = "PATH")]
+    pub against: Vec<PathBuf>,
+
+    /// The form.
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = PlanFormat::Text)]
+    pub output: PlanFormat,
+}
+
+/// The form in which a plan is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PlanFormat {
+    /// For people.
+    Text,
+    /// Graphviz.
+    Dot,
+}
+
+/// `millrace checkpoints`.
+#[derive(Debug, Subcommand)]
+pub enum CheckpointsCommand {
+    /// List checkpoints and savepoints, newest first.
+    #[command(after_help = "Example:\n  millrace checkpoints list --data-dir ./data")]
+    List(DataArgs),
+
+    /// Show one checkpoint: tasks, files, replay points, watermarks.
+    #[command(after_help = "Example:\n  millrace checkpoints inspect --data-dir ./data 42")]
+    Inspect {
+        /// The data folder.
+        #[command(flatten)]
+        data: DataArgs,
+        /// An epoch, or a savepoint's name.
+        checkpoint: String,
+    },
+
+    /// Ask the running pipeline of a data folder for a savepoint, and wait until it is complete.
+    #[command(after_help = "Example:\n  millrace checkpoints savepoint --data-dir ./data")]
+    Savepoint {
+        /// The data folder.
+        #[command(flatten)]
+        data: DataArgs,
+        /// Give up after this many seconds.
+        #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+        timeout_seconds: u64,
+    },
+
+    /// Delete a savepoint. Checkpoints are kept and deleted by Millrace itself.
+    #[command(after_help = "Example:\n  millrace checkpoints delete --data-dir ./data savepoint-42")]
+    Delete {
+        /// The data folder.
+        #[command(flatten)]
+        data: DataArgs,
+        /// The savepoint's name.
+        savepoint: String,
+    },
+}
+
+/// A data folder and where its checkpoints are.
+#[derive(Args, Debug)]
+pub struct DataArgs {
+    /// The folder that `millrace run` was given.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Where the checkpoints are, if the pipeline's `checkpoints.storage` says something else than the data folder.
+    #[arg(long, value_name = "URL")]
+    pub storage: Option<String>,
+}
+
+/// `millrace schema`.
+#[derive(Args, Debug)]
+pub struct SchemaArgs {
+    /// Print a JSON Schema of one manifest document instead of CustomResourceDefinitions.
+    #[arg(long)]
+    pub json: bool,
+}

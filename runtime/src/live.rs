@@ -1,0 +1,116 @@
+//! The live view: a few lines on the terminal, redrawn in place.
+
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
+
+use crossterm::{cursor, queue, terminal};
+use tokio::task::JoinHandle;
+
+use crate::{
+    checkpoints::{bytes, time},
+    overview::{Overview, Report},
+};
+
+const EVERY: Duration = Duration::from_millis(500);
+
+/// A running view.
+pub struct View(JoinHandle<()>);
+
+/// Shows the pipeline until it ends.
+pub fn show(overview: Arc<Overview>) -> View {
+    let task = tokio::spawn(async move {
+        let mut before: Option<Report> = None;
+        let mut lines = 0;
+        loop {
+            let report = overview.report();
+            lines = draw(&text(&report, before.as_ref()), lines);
+            before = Some(report);
+            tokio::time::sleep(EVERY).await;
+        }
+    });
+    View(task)
+}
+
+impl View {
+    /// Ends the view; its last picture stays.
+    pub fn end(self) {
+        self.0.abort();
+    }
+}
+
+/// Draws over the `lines` lines that were drawn before; answers how many are drawn now.
+fn draw(text: &str, lines: u16) -> u16 {
+    let mut out = io::stderr().lock();
+    let drawn = (|| -> io::Result<u16> {
+        let (width, height) = terminal::size().unwrap_or((100, 30));
+        if lines > 0 {
+            queue!(out, cursor::MoveToPreviousLine(lines))?;
+        }
+        queue!(out, terminal::Clear(terminal::ClearType::FromCursorDown))?;
+        let mut count = 0;
+        for line in text.lines().take(usize::from(height.saturating_sub(1))) {
+            let cut: String = line.chars().take(usize::from(width)).collect();
+            writeln!(out, "{cut}")?;
+            count += 1;
+        }
+        out.flush()?;
+        Ok(count)
+    })();
+    // A terminal that is gone is no reason to stop.
+    drawn.unwrap_or(0)
+}
+
+fn text(report: &Report, before: Option<&Report>) -> String {
+    let mut text = String::new();
+    let state = &report.state;
+    let revision = state.revision.as_ref().map_or("-", |revision| revision.short());
+    let _ = writeln!(text, "{}  {:?}  revision {revision}", report.name, state.phase);
+    let checkpoint = state.checkpoint.as_ref().map_or_else(
+        || "none yet".to_owned(),
+        |checkpoint| {
+            let age = report.now.saturating_sub(checkpoint.completed_at.0) / 1000;
+            let (ms, size) = (checkpoint.duration.as_millis(), bytes(checkpoint.size_bytes));
+            format!("{} ({age} s ago, took {ms} ms, {size})", checkpoint.epoch)
+        },
+    );
+    let _ =
+        writeln!(text, "checkpoint {checkpoint}, {} failed, {} restarts", report.checkpoints_failed, report.restarts);
+    let _ = writeln!(
+        text,
+        "{:<28} {:>10} {:>10} {:>10} {:>10}  {:<20}",
+        "NODE", "IN/S", "OUT/S", "LAG", "STATE", "WATERMARK"
+    );
+    for (index, node) in report.nodes.iter().enumerate() {
+        let old = before.and_then(|before| before.nodes.get(index)).filter(|old| old.name == node.name);
+        let seconds = before.map_or(1.0, |before| (report.now.saturating_sub(before.now)).max(1) as f64 / 1e3);
+        let rate = |now: u64, was: Option<u64>| was.map_or(0.0, |was| now.saturating_sub(was) as f64 / seconds);
+        let _ = writeln!(
+            text,
+            "{:<28} {:>10} {:>10} {:>10} {:>10}  {:<20}",
+            node.name,
+            short(rate(node.rows_in, old.map(|old| old.rows_in))),
+            short(rate(node.rows_out, old.map(|old| old.rows_out))),
+            node.lag.map_or_else(|| "-".to_owned(), |lag| short(lag as f64)),
+            node.state_bytes.map_or_else(|| "-".to_owned(), bytes),
+            node.watermark.and_then(|ms| u64::try_from(ms).ok()).map_or_else(|| "-".to_owned(), time),
+        );
+    }
+    if let Some(error) = &state.last_error {
+        let _ = writeln!(text, "last error: {error}");
+    }
+    text
+}
+
+/// A number with at most four digits and a unit.
+fn short(number: f64) -> String {
+    match number {
+        n if n >= 1e9 => format!("{:.1}G", n / 1e9),
+        n if n >= 1e6 => format!("{:.1}M", n / 1e6),
+        n if n >= 1e4 => format!("{:.1}k", n / 1e3),
+        n => format!("{n:.0}"),
+    }
+}

@@ -1,0 +1,172 @@
+//! Manifests from files, folders and standard input, to the plan of one pipeline, with everything that is wrong with them
+//! on standard error.
+
+use std::{
+    fs, io,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use millrace_crds::{
+    Pipeline,
+    manifest::{Complaint, Located, Manifests, Problem, read},
+};
+use millrace_plan::{Plan, PlanError, resolve_and_compile};
+
+use crate::{Failure, cli::ManifestArgs, telemetry};
+
+/// What was read: for taking notice of edits.
+pub type Texts = Vec<(String, Vec<u8>)>;
+
+/// The files that the arguments name, with their content, in the order of the arguments and of names in a folder.
+///
+/// # Errors
+/// Names the path that cannot be read.
+pub fn read_files(paths: &[PathBuf]) -> Result<Texts, Failure> {
+    let mut texts = Texts::new();
+    for path in paths {
+        if path.as_os_str() == "-" {
+            let mut text = Vec::new();
+            let read = io::stdin().lock().read_to_end(&mut text);
+            read.map_err(|error| Failure::usage(format!("cannot read standard input: {error}")))?;
+            texts.push(("<stdin>".to_owned(), text));
+            continue;
+        }
+        for file in files_in(path).map_err(|error| unreadable(path, &error))? {
+            let text = fs::read(&file).map_err(|error| unreadable(&file, &error))?;
+            texts.push((file.display().to_string(), text));
+        }
+    }
+    Ok(texts)
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Failure {
+    Failure::usage(format!("cannot read {}: {error}", path.display()))
+}
+
+fn files_in(path: &Path) -> io::Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let is_manifest = |path: &PathBuf| {
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        path.is_file() && matches!(extension, Some("yaml" | "yml" | "json"))
+    };
+    let entries = fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>()?;
+    let mut files: Vec<PathBuf> = entries.into_iter().filter(is_manifest).collect();
+    files.sort();
+    if files.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "no *.yaml, *.yml or *.json in this folder"));
+    }
+    Ok(files)
+}
+
+/// What came of compiling manifests.
+pub struct Compiled {
+    /// The plan, if nothing is wrong.
+    pub plan: Option<Plan>,
+    /// Everything that is wrong or odd, and what was passed over, ready to be shown.
+    pub messages: Vec<String>,
+}
+
+/// Compiles the pipeline that is meant.
+pub fn compile(texts: &Texts, wanted: Option<&str>) -> Compiled {
+    let (manifests, mut problems) = read(texts);
+    let mut messages: Vec<String> = manifests.skipped.iter().map(|notice| format!("note: {notice}")).collect();
+    let pipeline = match choose(&manifests, wanted) {
+        Ok(pipeline) => pipeline,
+        Err(message) => {
+            messages.extend(problems.iter().map(render));
+            // A pipeline that could not be read is no missing pipeline.
+            if !problems.iter().any(Problem::is_error) {
+                messages.push(format!("{} {message}", telemetry::paint("error:", telemetry::RED)));
+            }
+            return Compiled { plan: None, messages };
+        }
+    };
+    let mut plan = None;
+    if pipeline.is_whole() {
+        match compile_one(&manifests, pipeline) {
+            Ok(compiled) => {
+                let warn = |warning: &millrace_plan::Warning| {
+                    pipeline.problem(&warning.path, Complaint::new(warning.message.as_str()).warning())
+                };
+                problems.extend(compiled.warnings.iter().map(warn));
+                plan = Some(compiled);
+            }
+            Err(errors) => {
+                // What the manifest reader has said already is not said again by the plan.
+                let said: Vec<(usize, usize)> = problems.iter().map(|problem| (problem.line, problem.column)).collect();
+                let found = errors.iter().map(|error| place(pipeline, error));
+                problems.extend(found.filter(|problem| !said.contains(&(problem.line, problem.column))));
+            }
+        }
+    }
+    problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    let wrong = problems.iter().any(Problem::is_error);
+    messages.extend(problems.iter().map(render));
+    Compiled { plan: plan.filter(|_| !wrong), messages }
+}
+
+fn compile_one(manifests: &Manifests, pipeline: &Located<Pipeline>) -> Result<Plan, Vec<PlanError>> {
+    let namespace = pipeline.namespace();
+    let windows = manifests.windows_in(namespace);
+    let sinks = manifests.sinks_in(namespace);
+    resolve_and_compile(pipeline.name(), pipeline.value.spec.clone(), &windows, &sinks)
+}
+
+fn choose<'a>(manifests: &'a Manifests, wanted: Option<&str>) -> Result<&'a Located<Pipeline>, String> {
+    let names: Vec<&str> = manifests.pipelines.iter().map(Located::name).collect();
+    match (wanted, manifests.pipelines.as_slice()) {
+        (None, [only]) => Ok(only),
+        (_, []) => Err("the manifests hold no Pipeline".to_owned()),
+        (None, _) => {
+            Err(format!("the manifests hold several Pipelines ({}): name one with --pipeline", names.join(", ")))
+        }
+        (Some(wanted), several) => several
+            .iter()
+            .find(|pipeline| pipeline.name() == wanted)
+            .ok_or_else(|| format!("there is no Pipeline {wanted}; there are: {}", names.join(", "))),
+    }
+}
+
+fn place(pipeline: &Located<Pipeline>, error: &PlanError) -> Problem {
+    let mut complaint = Complaint::new(error.message.as_str());
+    if let Some(expected) = &error.expected {
+        complaint = complaint.expected(expected.as_str());
+    }
+    if let Some(nearest) = &error.nearest {
+        complaint = complaint.nearest(Some(nearest.clone()));
+    }
+    if let Some(offending) = &error.offending {
+        complaint = complaint.offending(offending.as_str());
+    }
+    match error.span {
+        Some((line, column)) => pipeline.problem_in(&error.path, line, column, complaint),
+        None => pipeline.problem(&error.path, complaint),
+    }
+}
+
+fn render(problem: &Problem) -> String {
+    if !telemetry::colours() {
+        return problem.to_string();
+    }
+    use millrace_crds::manifest::Part;
+    problem.render(&|part, text| match part {
+        Part::Message | Part::Caret => telemetry::paint(text, telemetry::RED),
+        Part::Note => telemetry::paint(text, telemetry::GREEN),
+        _ => text.to_owned(),
+    })
+}
+
+/// The plan of the arguments' manifests. What is wrong goes to standard error.
+///
+/// # Errors
+/// Something is wrong, and has been said.
+pub fn load(args: &ManifestArgs) -> Result<Plan, Failure> {
+    let compiled = compile(&read_files(&args.files)?, args.pipeline.as_deref());
+    for message in &compiled.messages {
+        eprintln!("{message}");
+    }
+    compiled.plan.ok_or_else(Failure::told)
+}

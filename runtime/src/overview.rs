@@ -1,0 +1,188 @@
+//! A running pipeline as others see it: the JSON of `/api/v1/pipeline`, and what the live view shows.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use millrace_engine::{
+    JobContext,
+    status::{JobPhase, JobState},
+};
+use millrace_plan::{Input, NodeKind, OutputName, Plan};
+use millrace_stream::EventTime;
+use serde::Serialize;
+
+/// The plan and what its stages count.
+pub struct Overview {
+    graph: Mutex<Graph>,
+    cx: Arc<JobContext>,
+}
+
+#[derive(Clone, Default)]
+struct Graph {
+    pipeline: String,
+    nodes: Vec<GraphNode>,
+}
+
+#[derive(Clone)]
+struct GraphNode {
+    name: String,
+    kind: &'static str,
+    inputs: Vec<String>,
+    stages: Vec<String>,
+}
+
+/// The answer of `/api/v1/pipeline`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The pipeline's name.
+    pub name: String,
+    /// What the whole does.
+    #[serde(flatten)]
+    pub state: JobState,
+    /// Milliseconds since 1970.
+    pub now: u64,
+    /// Completed and failed checkpoints, of this process.
+    pub checkpoints_completed: u64,
+    /// Checkpoints that were given up.
+    pub checkpoints_failed: u64,
+    /// Rows made visible by this process.
+    pub committed_rows: u64,
+    /// Times that the tasks were started again.
+    pub restarts: u64,
+    /// Every source, transform and sink.
+    pub nodes: Vec<NodeReport>,
+}
+
+/// One node.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeReport {
+    /// Its name.
+    pub name: String,
+    /// `source`, `transform` or `sink`.
+    pub kind: &'static str,
+    /// What it reads: a node's name, with `.late` or `.errors` for a side output.
+    pub inputs: Vec<String>,
+    /// Rows taken in.
+    pub rows_in: u64,
+    /// Rows given out.
+    pub rows_out: u64,
+    /// Bytes read, for a source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes_in: Option<u64>,
+    /// Rows that could not be decoded, for a source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bad_rows: Option<u64>,
+    /// What a source knows to be unread.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag: Option<u64>,
+    /// The least watermark of its tasks, in milliseconds since 1970; absent before the first and after the last row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<i64>,
+    /// Seconds that its tasks waited for room downstream.
+    pub backpressure_seconds: f64,
+    /// Keys or rows held in memory, for a keyed transform.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_entries: Option<u64>,
+    /// Bytes of state in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_bytes: Option<u64>,
+    /// Rows that came after their window was closed for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub late_rows: Option<u64>,
+}
+
+impl Overview {
+    /// An overview of this plan.
+    pub fn new(plan: &Plan, cx: Arc<JobContext>) -> Self {
+        let overview = Self { graph: Mutex::default(), cx };
+        overview.set_plan(plan);
+        overview
+    }
+
+    /// Another plan runs now.
+    pub fn set_plan(&self, plan: &Plan) {
+        let nodes = plan.nodes.iter().map(|node| {
+            let name = node.name.0.clone();
+            let (kind, inputs, stages) = match &node.kind {
+                NodeKind::Source(_) => ("source", Vec::new(), vec![name.clone()]),
+                NodeKind::Transform(transform) => {
+                    let inputs = transform.branches.iter().map(|branch| input_name(&branch.input)).collect();
+                    ("transform", inputs, transform.keyed.iter().map(|keyed| keyed.id.0.clone()).collect())
+                }
+                NodeKind::Sink(sink) => ("sink", vec![input_name(&sink.input)], vec![name.clone()]),
+            };
+            GraphNode { name, kind, inputs, stages }
+        });
+        let graph = Graph { pipeline: plan.spec.name.clone(), nodes: nodes.collect() };
+        let stages: Vec<String> = graph.nodes.iter().flat_map(|node| node.stages.clone()).collect();
+        self.cx.metrics.retain_stages(|id| stages.iter().any(|stage| stage == id));
+        *self.graph.lock().unwrap_or_else(PoisonError::into_inner) = graph;
+    }
+
+    /// `/metrics`.
+    pub fn metrics_page(&self) -> String {
+        crate::exposition::render(self.cx.metrics.clone(), self.cx.status.clone())
+    }
+
+    /// Whether rows flow.
+    pub fn is_ready(&self) -> bool {
+        matches!(self.cx.status.get().phase, JobPhase::Running | JobPhase::Stopping)
+    }
+
+    /// Everything, as it is now.
+    pub fn report(&self) -> Report {
+        let graph = self.graph.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let links = self.cx.metrics.links();
+        let metrics = &self.cx.metrics;
+        Report {
+            name: graph.pipeline,
+            state: self.cx.status.get(),
+            now: self.cx.clock.now().0,
+            checkpoints_completed: metrics.checkpoints_completed.get(),
+            checkpoints_failed: metrics.checkpoints_failed.get(),
+            committed_rows: metrics.committed_rows.get(),
+            restarts: metrics.restarts.get(),
+            nodes: graph.nodes.iter().map(|node| self.node(node, &links)).collect(),
+        }
+    }
+
+    fn node(&self, node: &GraphNode, links: &BTreeMap<String, u64>) -> NodeReport {
+        let stages: Vec<_> = node.stages.iter().map(|id| self.cx.metrics.stage(id)).collect();
+        let tasks: Vec<_> = stages.iter().flat_map(|stage| stage.tasks().into_values()).collect();
+        let is_source = node.kind == "source";
+        let is_keyed = node.kind == "transform" && !stages.is_empty();
+        let first = stages.first();
+        let rows_out = match (node.kind, stages.last()) {
+            ("transform", _) => links.get(&node.name).copied().unwrap_or(0),
+            (_, last) => last.map_or(0, |stage| stage.rows_out.get()),
+        };
+        let watermark = stages.iter().filter_map(|stage| stage.watermark()).min();
+        NodeReport {
+            name: node.name.clone(),
+            kind: node.kind,
+            inputs: node.inputs.clone(),
+            rows_in: first.map_or(rows_out, |stage| stage.rows_in.get()),
+            rows_out,
+            bytes_in: first.filter(|_| is_source).map(|stage| stage.bytes_in.get()),
+            bad_rows: first.filter(|_| is_source).map(|stage| stage.bad_rows.get()),
+            lag: tasks.iter().filter_map(|task| task.lag).reduce(|a, b| a + b),
+            watermark: watermark.filter(|time| *time > EventTime::MIN && *time < EventTime::MAX).map(|time| time.0),
+            backpressure_seconds: stages.iter().map(|stage| stage.backpressure_ns.get() as f64 / 1e9).sum(),
+            state_entries: is_keyed.then(|| tasks.iter().map(|task| task.operator.entries).sum()),
+            state_bytes: is_keyed.then(|| tasks.iter().map(|task| task.operator.memory_bytes).sum()),
+            late_rows: is_keyed.then(|| tasks.iter().map(|task| task.operator.late_rows).sum()),
+        }
+    }
+}
+
+fn input_name(input: &Input) -> String {
+    match input.output {
+        OutputName::Main => input.node.0.clone(),
+        OutputName::Late => format!("{}.late", input.node),
+        OutputName::Errors => format!("{}.errors", input.node),
+    }
+}

@@ -1,0 +1,230 @@
+//! `millrace run`: the wiring of one pipeline in this process.
+
+use std::{io::IsTerminal, path::Path, sync::Arc};
+
+use millrace_engine::{
+    Command, JobContext, JobError, Outcome, chain,
+    metrics::Metrics,
+    status::{JobEvent, Status},
+};
+use millrace_plan::{NodeKind, Plan};
+use millrace_state::{CheckpointStore, DataFolder, ErrorKind, FilePointer, Opener, StateError, StoreResources};
+use millrace_stream::Clock;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::{
+    Failure,
+    cli::RunArgs,
+    clock::SystemClock,
+    control, live,
+    manifests::{self, Texts},
+    overview::Overview,
+    server, watch,
+};
+
+/// About how many rows a batch has: enough to make per-batch work vanish, few enough to stay in the processor's cache.
+const BATCH_ROWS: usize = 8192;
+/// Blocks of task stores that are kept in memory, for all of them together.
+const BLOCK_CACHE_BYTES: usize = 32 << 20;
+
+/// Runs a pipeline to its end, or until it is told to stop.
+pub fn run(args: RunArgs) -> Result<(), Failure> {
+    let texts = manifests::read_files(&args.manifests.files)?;
+    let compiled = manifests::compile(&texts, args.manifests.pipeline.as_deref());
+    for message in &compiled.messages {
+        eprintln!("{message}");
+    }
+    let mut plan = compiled.plan.ok_or_else(Failure::told)?;
+    if let Some(parallelism) = args.parallelism {
+        plan = with_parallelism(&plan, parallelism)?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers(&plan))
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
+    let done = runtime.block_on(run_plan(plan, texts, args));
+    // What still runs in the background is scratch work of tasks that have ended.
+    runtime.shutdown_background();
+    done
+}
+
+fn with_parallelism(plan: &Plan, parallelism: u32) -> Result<Plan, Failure> {
+    let mut spec = plan.spec.clone();
+    spec.pipeline.parallelism = parallelism;
+    millrace_plan::compile(&spec)
+        .map_err(|errors| Failure::usage(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
+}
+
+/// A thread for each task that computes, and one for everything else.
+fn workers(plan: &Plan) -> usize {
+    let machine = std::thread::available_parallelism().map_or(1, usize::from);
+    machine.max(plan.parallelism as usize) + 1
+}
+
+async fn run_plan(plan: Plan, texts: Texts, args: RunArgs) -> Result<(), Failure> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let metrics = Arc::new(Metrics::default());
+    let is_live =
+        !args.no_live && std::io::stderr().is_terminal() && std::io::stdout().is_terminal() && !writes_to_stdout(&plan);
+    let status = Arc::new(Status::new(move |event| log(event, is_live)));
+    let cx = Arc::new(context(&plan, &args, clock, metrics, status)?);
+    let overview = Arc::new(Overview::new(&plan, cx.clone()));
+    let (commands, inbox) = mpsc::channel(16);
+    let _control = control::serve(cx.folder.path(), overview.clone(), commands.clone()).await.map_err(|error| {
+        Failure::failed(format!("cannot open the control socket in {}: {error}", cx.folder.path().display()))
+    })?;
+    if let Some(address) = args.listen {
+        let bound = server::listen(address, overview.clone(), commands.clone()).await;
+        let bound = bound.map_err(|error| Failure::usage(format!("cannot listen on {address}: {error}")))?;
+        tracing::info!(address = %bound, "serving /metrics, /healthz, /readyz and /api/v1/pipeline");
+    }
+    stop_on_signals(commands.clone())?;
+    if args.watch {
+        tokio::spawn(watch::watch(args.manifests.clone(), args.parallelism, texts, commands.clone(), overview.clone()));
+    }
+    let view = is_live.then(|| live::show(overview.clone()));
+    let ended = millrace_engine::run(plan, cx.clone(), inbox).await;
+    if let Some(view) = view {
+        view.end();
+    }
+    match ended {
+        Ok(Outcome::Finished { already: true }) => {
+            tracing::info!("this pipeline is finished; nothing is left to do");
+            Ok(())
+        }
+        Ok(Outcome::Finished { already: false }) => {
+            tracing::info!(rows = cx.metrics.committed_rows.get(), "finished: every row is read and committed");
+            Ok(())
+        }
+        Ok(Outcome::Stopped { epoch }) => {
+            tracing::info!(checkpoint = epoch.map_or(0, |epoch| epoch.0), "stopped; the next run goes on from here");
+            Ok(())
+        }
+        Err(error) => Err(failure(&error)),
+    }
+}
+
+fn context(
+    plan: &Plan,
+    args: &RunArgs,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    status: Arc<Status>,
+) -> Result<JobContext, Failure> {
+    let opener = Opener::this_process(clock.now(), fresh_id()?);
+    let opened = |error: StateError| failure(&JobError::State(error));
+    let folder = DataFolder::open(&args.data_dir, &opener).map_err(opened)?;
+    let spec = &plan.spec.pipeline.checkpoints;
+    let store = open_store(folder.path(), spec.storage.as_deref(), &plan.spec.name).map_err(opened)?;
+    let pointer_folder = store.folder().map_or_else(|| folder.checkpoints(), Path::to_owned);
+    let pointer = FilePointer::open(&pointer_folder).map_err(opened)?;
+    Ok(JobContext {
+        folder,
+        store,
+        pointer: Arc::new(pointer),
+        resources: StoreResources::new(BLOCK_CACHE_BYTES),
+        clock,
+        metrics,
+        status,
+        memory_budget_bytes: usize::try_from(spec.memory_budget.bytes()).unwrap_or(usize::MAX),
+        batch_rows: BATCH_ROWS,
+        allow_previous_checkpoint: args.allow_previous_checkpoint,
+        from_savepoint: args.from_savepoint.clone(),
+    })
+}
+
+/// The checkpoint store: a URL, a plain path, or the data folder's own.
+pub fn open_store(data_dir: &Path, storage: Option<&str>, pipeline: &str) -> Result<CheckpointStore, StateError> {
+    match storage {
+        None => CheckpointStore::in_folder(&DataFolder::checkpoints_of(data_dir), pipeline),
+        Some(url) if url.contains("://") => CheckpointStore::open(url, pipeline),
+        Some(path) => CheckpointStore::in_folder(Path::new(path), pipeline),
+    }
+}
+
+/// 16 random bytes from the operating system, as hexadecimal digits.
+fn fresh_id() -> Result<String, Failure> {
+    use std::io::Read;
+    let mut bytes = [0u8; 16];
+    let read = std::fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes));
+    read.map_err(|error| Failure::failed(format!("cannot read /dev/urandom: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn writes_to_stdout(plan: &Plan) -> bool {
+    plan.nodes.iter().any(|node| matches!(&node.kind, NodeKind::Sink(sink) if sink.spec.stdout.is_some()))
+}
+
+fn stop_on_signals(commands: mpsc::Sender<Command>) -> Result<(), Failure> {
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        let mut signals = signal(kind).map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))?;
+        let commands = commands.clone();
+        tokio::spawn(async move {
+            while signals.recv().await.is_some() {
+                tracing::info!("stopping at a final checkpoint");
+                if commands.send(Command::Stop).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+fn failure(error: &JobError) -> Failure {
+    let text = chain(error);
+    match error {
+        JobError::EditRefused(_) => Failure::usage(text).advise(
+            "change the manifests back, name the nodes in `allowStateLoss`, or give the new pipeline a data folder of its own",
+        ),
+        JobError::OtherPipeline { .. } | JobError::NoSavepoint { .. } => Failure::usage(text),
+        JobError::Refused(_) => Failure::failed(text)
+            .advise("look with `millrace checkpoints list`; `--allow-previous-checkpoint` starts from the one before it"),
+        JobError::State(error) => match error.kind() {
+            ErrorKind::Corrupt => Failure::failed(text)
+                .advise("`--allow-previous-checkpoint` starts from the checkpoint before the damaged one"),
+            ErrorKind::FixSpec => Failure::usage(text),
+            _ => Failure::failed(text),
+        },
+        JobError::Source { .. } | JobError::Sink { .. } => {
+            Failure::failed(text).advise("nothing that was committed is affected; mend this and run again")
+        }
+        JobError::Task { .. } => Failure::failed(text)
+            .advise("the last completed checkpoint stands; mend the cause and run again, and it goes on from there"),
+        _ => Failure::failed(text),
+    }
+}
+
+/// One line a thing that happens. On a terminal the live view shows checkpoints, so they are not logged as well.
+fn log(event: &JobEvent, is_live: bool) {
+    match event {
+        JobEvent::Running { restored, revision } => {
+            tracing::info!(revision = %revision, restored = restored.map(|epoch| epoch.0), "running");
+        }
+        JobEvent::CheckpointCompleted(report) if is_live => {
+            tracing::debug!(epoch = report.epoch.0, "checkpoint completed");
+        }
+        JobEvent::CheckpointCompleted(report) => {
+            tracing::info!(
+                epoch = report.epoch.0,
+                kind = ?report.kind,
+                duration_ms = report.duration.as_millis() as u64,
+                size_bytes = report.size_bytes,
+                uploaded_bytes = report.uploaded_bytes,
+                "checkpoint completed"
+            );
+        }
+        JobEvent::CheckpointFailed { epoch, reason } => {
+            tracing::warn!(epoch = epoch.0, %reason, "checkpoint failed; the one before it stands");
+        }
+        JobEvent::Committed { epoch, rows } => tracing::debug!(epoch = epoch.0, rows, "committed"),
+        JobEvent::Restarting { error, attempt, wait } => {
+            tracing::warn!(%error, attempt, wait_ms = wait.as_millis() as u64, "a task failed; starting again from the last checkpoint");
+        }
+        JobEvent::Edited { from, to } => tracing::info!(%from, %to, "edit taken up"),
+    }
+}

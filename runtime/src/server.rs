@@ -1,0 +1,85 @@
+//! The HTTP server: metrics, health, the overview, and savepoints.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::{get, post},
+};
+use millrace_engine::Command;
+use serde_json::json;
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+};
+
+use crate::overview::Overview;
+
+#[derive(Clone)]
+struct App {
+    overview: Arc<Overview>,
+    commands: mpsc::Sender<Command>,
+}
+
+/// Serves on an address, and answers which one it is.
+pub async fn listen(
+    address: SocketAddr,
+    overview: Arc<Overview>,
+    commands: mpsc::Sender<Command>,
+) -> std::io::Result<SocketAddr> {
+    let listener = TcpListener::bind(address).await?;
+    let bound = listener.local_addr()?;
+    // Savepoints are asked for over the control socket, which only the folder's owner can reach.
+    let app = readers().with_state(App { overview, commands });
+    tokio::spawn(async move {
+        if let Err(error) = axum::serve(listener, app).await {
+            tracing::warn!(%error, "the HTTP server has ended");
+        }
+    });
+    Ok(bound)
+}
+
+/// Everything that can be asked over the control socket.
+pub fn control(overview: Arc<Overview>, commands: mpsc::Sender<Command>) -> Router {
+    readers().route("/api/v1/savepoints", post(savepoint)).with_state(App { overview, commands })
+}
+
+fn readers() -> Router<App> {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/api/v1/pipeline", get(pipeline))
+}
+
+async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], app.overview.metrics_page())
+}
+
+async fn ready(State(app): State<App>) -> (StatusCode, &'static str) {
+    if app.overview.is_ready() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not running\n") }
+}
+
+async fn pipeline(State(app): State<App>) -> impl IntoResponse {
+    Json(app.overview.report())
+}
+
+async fn savepoint(State(app): State<App>) -> (StatusCode, Json<serde_json::Value>) {
+    let (reply, answer) = oneshot::channel();
+    let gone = || (StatusCode::SERVICE_UNAVAILABLE, Json(json!({"error": "the pipeline is ending"})));
+    if app.commands.send(Command::Savepoint(reply)).await.is_err() {
+        return gone();
+    }
+    match answer.await {
+        Ok(Ok(epoch)) => {
+            let name = millrace_engine::recover::savepoint_name(epoch);
+            (StatusCode::CREATED, Json(json!({"savepoint": name, "epoch": epoch})))
+        }
+        Ok(Err(why)) => (StatusCode::CONFLICT, Json(json!({"error": why}))),
+        Err(_) => gone(),
+    }
+}

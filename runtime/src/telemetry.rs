@@ -1,0 +1,47 @@
+//! Logs and colours on standard error.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, prelude::*};
+
+use crate::cli::{Cli, LogFormat};
+
+/// Errors.
+pub const RED: &str = "\x1b[1;31m";
+/// Advice.
+pub const GREEN: &str = "\x1b[1;32m";
+const RESET: &str = "\x1b[0m";
+
+/// Whether standard error takes colours: it is a terminal, and the user has not said `NO_COLOR`.
+pub fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// The text in a colour, where standard error takes colours.
+pub fn paint(text: &str, colour: &str) -> String {
+    if colours() { format!("{colour}{text}{RESET}") } else { text.to_owned() }
+}
+
+/// Sends logs to standard error.
+pub fn start(cli: &Cli) -> Result<(), ParseError> {
+    // A level alone is for our own crates; others' only speak up when something is wrong.
+    let filter = match cli.log.parse::<tracing::Level>() {
+        Ok(level) => EnvFilter::try_new(format!("warn,millrace={level},{}", crates(level)))?,
+        Err(_) => EnvFilter::try_new(&cli.log)?,
+    };
+    let registry = tracing_subscriber::registry().with(filter);
+    match cli.log_format {
+        LogFormat::Json => {
+            registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).init();
+        }
+        LogFormat::Text => {
+            registry.with(fmt::layer().with_target(false).with_ansi(colours()).with_writer(std::io::stderr)).init();
+        }
+    }
+    Ok(())
+}
+
+fn crates(level: tracing::Level) -> String {
+    let ours = ["connectors", "engine", "plan", "state", "stream"];
+    ours.map(|name| format!("millrace_{name}={level}")).join(",")
+}

@@ -1,0 +1,69 @@
+//! `--watch`: notices edits of the manifests and hands the new plan to the running job.
+//!
+//! Files are read again and compared, not watched: that notices every way of replacing a file, a changed symbolic link
+//! (as a mounted ConfigMap's) too, and asks nothing of the file system.
+
+use std::{sync::Arc, time::Duration};
+
+use millrace_engine::Command;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    cli::ManifestArgs,
+    manifests::{self, Texts},
+    overview::Overview,
+};
+
+const EVERY: Duration = Duration::from_millis(250);
+
+/// Watches until the job is gone.
+pub async fn watch(
+    args: ManifestArgs,
+    parallelism: Option<u32>,
+    mut seen: Texts,
+    commands: mpsc::Sender<Command>,
+    overview: Arc<Overview>,
+) {
+    let mut unsettled: Option<Texts> = None;
+    loop {
+        tokio::time::sleep(EVERY).await;
+        // A file that is being replaced may be missing for a moment.
+        let Ok(texts) = manifests::read_files(&args.files) else { continue };
+        if texts == seen {
+            unsettled = None;
+            continue;
+        }
+        // An editor writes in several steps: what counts is what was there twice.
+        if unsettled.as_ref() != Some(&texts) {
+            unsettled = Some(texts);
+            continue;
+        }
+        seen = texts;
+        let compiled = manifests::compile(&seen, args.pipeline.as_deref());
+        for message in &compiled.messages {
+            eprintln!("{message}");
+        }
+        let plan = compiled.plan.and_then(|plan| match parallelism {
+            None => Some(plan),
+            Some(parallelism) => {
+                let mut spec = plan.spec;
+                spec.pipeline.parallelism = parallelism;
+                millrace_plan::compile(&spec).ok()
+            }
+        });
+        let Some(plan) = plan else {
+            tracing::warn!("edit refused: the manifests have errors; the running plan stays");
+            continue;
+        };
+        let (reply, answer) = oneshot::channel();
+        let edited = plan.clone();
+        if commands.send(Command::Edit { plan: Box::new(plan), reply }).await.is_err() {
+            return;
+        }
+        match answer.await {
+            Ok(Ok(())) => overview.set_plan(&edited),
+            Ok(Err(why)) => tracing::warn!("edit refused, the running plan stays:\n{why}"),
+            Err(_) => return,
+        }
+    }
+}
