@@ -20,7 +20,7 @@
 //! nothing is being uploaded.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -40,8 +40,11 @@ use crate::{
     task_store::LocalFile,
 };
 
+mod garbage;
 mod local;
 mod remote;
+
+pub use garbage::Retired;
 
 use local::Folder;
 use remote::Remote;
@@ -84,17 +87,6 @@ pub struct ManifestEntry {
     /// Where it is.
     pub location: String,
     /// Its length.
-    pub bytes: u64,
-}
-
-/// What was deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Retired {
-    /// Manifests.
-    pub manifests: u64,
-    /// Files that no remaining manifest names.
-    pub files: u64,
-    /// The bytes of those files.
     pub bytes: u64,
 }
 
@@ -389,103 +381,6 @@ impl CheckpointStore {
         }
         entries.sort_unstable_by(|left, right| left.id.cmp(&right.id));
         Ok(entries)
-    }
-
-    /// Deletes manifests, and then the files that they alone named: not one that a remaining manifest names, or `in_use`
-    /// (what has been uploaded for an epoch that has no manifest yet). A manifest of the list that is gone already, or
-    /// damaged, is no error: its files become orphans.
-    ///
-    /// # Errors
-    ///
-    /// [`StateError::Damaged`] if a *remaining* manifest cannot be read: nothing is deleted then. [`StateError::Io`],
-    /// [`StateError::Store`].
-    pub async fn retire(&self, retired: &[ManifestId], in_use: &[StoredFile]) -> Result<Retired, StateError> {
-        fault::point("before-retire")?;
-        let mut kept: BTreeSet<String> = in_use.iter().map(|file| file.name.clone()).collect();
-        let mut candidates = BTreeMap::new();
-        let mut manifests = Vec::new();
-        for entry in self.list().await? {
-            if retired.contains(&entry.id) {
-                if let Ok(manifest) = self.read_manifest(&entry.location).await {
-                    candidates.extend(manifest.files().map(|file| (file.name.clone(), file.bytes)));
-                }
-                manifests.push(entry.location);
-            } else {
-                kept.extend(self.read_manifest(&entry.location).await?.files().map(|file| file.name.clone()));
-            }
-        }
-        candidates.retain(|name, _| !kept.contains(name));
-        for location in &manifests {
-            self.delete(location).await?;
-        }
-        fault::point("mid-retire")?;
-        for name in candidates.keys() {
-            self.delete(name).await?;
-        }
-        fault::point("after-retire")?;
-        Ok(Retired {
-            manifests: manifests.len() as u64,
-            files: candidates.len() as u64,
-            bytes: candidates.values().sum(),
-        })
-    }
-
-    /// What no manifest names: files of uploads that came to nothing, and temporary files. Only meaningful while nothing
-    /// is being uploaded, as at a start.
-    ///
-    /// # Errors
-    ///
-    /// [`StateError::Damaged`] if a manifest cannot be read, since what it names is not known then. [`StateError::Io`],
-    /// [`StateError::Store`].
-    pub async fn orphans(&self) -> Result<Vec<String>, StateError> {
-        let mut named = BTreeSet::new();
-        for entry in self.list().await? {
-            named.extend(self.read_manifest(&entry.location).await?.files().map(|file| file.name.clone()));
-        }
-        let temporary = |location: &str| location.rsplit('/').next().is_some_and(durable::is_temporary);
-        let mut orphans: Vec<_> = self.objects_in(FILES).await?.into_iter().map(|(location, _)| location).collect();
-        orphans.retain(|location| !named.contains(location));
-        for folder in [ManifestId::CHECKPOINTS, ManifestId::SAVEPOINTS] {
-            let objects = self.objects_in(folder).await?.into_iter().map(|(location, _)| location);
-            orphans.extend(objects.filter(|location| temporary(location)));
-        }
-        Ok(orphans)
-    }
-
-    /// Deletes what [`CheckpointStore::orphans`] finds; says how much that was.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub async fn delete_orphans(&self) -> Result<u64, StateError> {
-        let orphans = self.orphans().await?;
-        for location in &orphans {
-            self.delete(location).await?;
-        }
-        Ok(orphans.len() as u64)
-    }
-
-    /// Deletes everything that the pipeline has here, savepoints and pointer included (`onDelete: Delete`).
-    ///
-    /// # Errors
-    ///
-    /// [`StateError::Io`], [`StateError::Store`].
-    pub async fn delete_all(&self) -> Result<(), StateError> {
-        match &self.objects {
-            Objects::Folder(folder) => {
-                let root = folder.root().to_owned();
-                blocking(move || remove_folder(&root)).await
-            }
-            Objects::Remote(_) => {
-                // Manifests first, so that none names what is gone.
-                for folder in [ManifestId::CHECKPOINTS, ManifestId::SAVEPOINTS, FILES] {
-                    for (location, _) in self.objects_in(folder).await? {
-                        self.delete(&location).await?;
-                    }
-                }
-                Ok(())
-            }
-        }
     }
 
     /// Deletes one object; it may be gone already.

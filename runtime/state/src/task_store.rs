@@ -349,6 +349,9 @@ impl std::fmt::Debug for StoreResources {
     }
 }
 
+/// A key and its value, lent.
+pub type Entry<'a> = (&'a [u8], &'a [u8]);
+
 /// The entries of a [`TaskStore::scan`]. As an iterator it copies each; [`Scan::next_entry`] lends them.
 pub struct Scan<'a> {
     entries: DBRawIterator<'a>,
@@ -359,7 +362,7 @@ pub struct Scan<'a> {
 
 impl Scan<'_> {
     /// The next entry, until the next call.
-    pub fn next_entry(&mut self) -> Option<Result<(&[u8], &[u8]), StateError>> {
+    pub fn next_entry(&mut self) -> Option<Result<Entry<'_>, StateError>> {
         if self.ended {
             return None;
         }

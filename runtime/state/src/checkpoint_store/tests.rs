@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
 use millrace_stream::{Epoch, KeyGroupRange};
 use object_store::memory::InMemory;
@@ -75,9 +75,7 @@ impl World {
         let from = [RestoreFrom { dir: fetched, range: KeyGroupRange::ALL }];
         let dir = self.folder.path().join("restored");
         let store = TaskStore::restore(&dir, &["counts"], KeyGroupRange::ALL, &from, &self.resources)?;
-        let entry =
-            |entry: Result<(Box<[u8]>, Box<[u8]>), StateError>| entry.map(|(key, value)| (key[2], value.into()));
-        store.scan_all("counts")?.map(entry).collect()
+        store.scan_all("counts")?.map(|entry| entry.map(|(key, value)| (key[2], value.into()))).collect()
     }
 }
 
