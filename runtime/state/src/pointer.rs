@@ -49,7 +49,7 @@ pub struct Newest {
 }
 
 /// A place that holds one [`Latest`] and changes it atomically. What may be written is decided by
-/// [`millrace_stream::checkpoint::claim`] and [`advance`]; a pointer reads, asks, and writes only over what it has read.
+/// [`millrace_stream::checkpoint::claim`] and [`advance`](millrace_stream::checkpoint::advance); a pointer reads, asks, and writes only over what it has read.
 ///
 /// An implementer guarantees: a read sees the last write of any process; reading, deciding and writing are one step, so
 /// that of two that race the older generation loses; what was answered as written survives power loss.
