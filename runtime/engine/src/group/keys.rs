@@ -70,7 +70,7 @@ pub(super) enum KeyBatch<'a> {
 }
 
 impl GroupKeys {
-    pub(super) fn new(types: &[DataType]) -> Result<Self, OperatorError> {
+    pub(crate) fn new(types: &[DataType]) -> Result<Self, OperatorError> {
         let store = match types {
             [] => Store::None,
             [one] if is_int(one) => Store::Ints(Ints::default()),

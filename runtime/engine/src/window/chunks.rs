@@ -18,7 +18,7 @@ use arrow::{
     datatypes::{DataType, Field, Schema, SchemaRef},
 };
 use millrace_state::{StateError, TaskStore, chunk};
-use millrace_stream::{KEY_GROUPS, KeyGroupRange};
+use millrace_stream::{KEY_GROUPS, KeyGroup, KeyGroupRange, key_hash};
 
 use super::table::Part;
 use crate::{group::GroupKeys, operator::OperatorError};
@@ -135,7 +135,15 @@ pub(crate) struct PartWrite {
     pub(crate) kind: Kind,
     pub(crate) slice: i64,
     pub(crate) stored: Stored,
-    pub(crate) part: Arc<Part>,
+    pub(crate) content: Content,
+}
+
+/// What a written part holds.
+pub(crate) enum Content {
+    /// States of groups, whose keys the interner has.
+    States(Arc<Part>),
+    /// Rows, whose key columns are named.
+    Rows(RecordBatch, Vec<usize>),
 }
 
 /// Writes parts, and removes others, as one sorted run. Returns how many bytes of chunks went in.
@@ -189,7 +197,7 @@ pub(crate) fn write(
 struct Partitioned {
     order: Vec<u32>,
     starts: Vec<u32>,
-    state: Vec<ArrayRef>,
+    columns: Vec<ArrayRef>,
 }
 
 /// The rows of one key group in a part.
@@ -201,16 +209,19 @@ struct Rows<'a> {
 
 /// Sorts the rows of a part by key group: the rows in order, and where each key group's begin.
 pub(crate) fn by_key_group(groups: &[u32], keys: &GroupKeys) -> (Vec<u32>, Vec<u32>) {
+    sort_by_key_group(&groups.iter().map(|group| keys.key_group(*group)).collect::<Vec<_>>())
+}
+
+fn sort_by_key_group(of: &[KeyGroup]) -> (Vec<u32>, Vec<u32>) {
     let mut starts = vec![0_u32; usize::from(KEY_GROUPS) + 1];
-    let of: Vec<u8> = groups.iter().map(|group| keys.key_group(*group).0 as u8).collect();
-    of.iter().for_each(|key_group| starts[usize::from(*key_group) + 1] += 1);
+    of.iter().for_each(|key_group| starts[usize::from(key_group.0) + 1] += 1);
     for key_group in 0..usize::from(KEY_GROUPS) {
         starts[key_group + 1] += starts[key_group];
     }
     let mut next = starts.clone();
-    let mut order = vec![0_u32; groups.len()];
+    let mut order = vec![0_u32; of.len()];
     for (row, key_group) in of.iter().enumerate() {
-        let at = &mut next[usize::from(*key_group)];
+        let at = &mut next[usize::from(key_group.0)];
         order[*at as usize] = row as u32;
         *at += 1;
     }
@@ -219,34 +230,53 @@ pub(crate) fn by_key_group(groups: &[u32], keys: &GroupKeys) -> (Vec<u32>, Vec<u
 
 impl Partitioned {
     fn new(put: &PartWrite, keys: &GroupKeys) -> Result<Self, StateError> {
-        let (order, starts) = by_key_group(&put.part.groups, keys);
+        let (of, columns) = match &put.content {
+            Content::States(part) => {
+                (part.groups.iter().map(|group| keys.key_group(*group)).collect(), &part.state[..])
+            }
+            Content::Rows(rows, keys) => (key_groups_of(rows, keys), rows.columns()),
+        };
+        let (order, starts) = sort_by_key_group(&of);
         let mask = (0..KEY_GROUPS)
             .filter(|key_group| starts[usize::from(*key_group)] < starts[usize::from(*key_group) + 1])
             .fold(0_u128, |mask, key_group| mask | (1 << key_group));
         let _ = put.stored.key_groups.set(mask);
         let indices = UInt32Array::from(order);
-        let state = compute::take_arrays(&put.part.state, &indices, None).map_err(|error| unstorable(error.into()))?;
+        let columns = compute::take_arrays(columns, &indices, None).map_err(|error| unstorable(error.into()))?;
         let (_, order, _) = indices.into_parts();
-        Ok(Self { order: order.to_vec(), starts, state })
+        Ok(Self { order: order.to_vec(), starts, columns })
     }
 
     fn of(&self, key_group: u16) -> Option<Rows<'_>> {
-        let (from, to) =
-            (self.starts[usize::from(key_group)] as usize, self.starts[usize::from(key_group) + 1] as usize);
+        let at = usize::from(key_group);
+        let (from, to) = (self.starts[at] as usize, self.starts[at + 1] as usize);
         (from < to).then_some(Rows { of: self, from, to })
     }
 }
 
 impl Rows<'_> {
     fn chunk(&self, put: &PartWrite, keys: &GroupKeys, layout: &Layout) -> Result<RecordBatch, OperatorError> {
-        let groups: Vec<u32> =
-            self.of.order[self.from..self.to].iter().map(|row| put.part.groups[*row as usize]).collect();
-        let mut columns = keys.gather(&groups)?;
-        for column in &self.of.state {
-            columns.push(column.slice(self.from, self.to - self.from));
-        }
-        Ok(batch(layout.schema(put.kind), columns, groups.len())?)
+        let rows = &self.of.order[self.from..self.to];
+        let mut columns = match &put.content {
+            Content::States(part) => {
+                keys.gather(&rows.iter().map(|row| part.groups[*row as usize]).collect::<Vec<_>>())?
+            }
+            Content::Rows(..) => Vec::new(),
+        };
+        columns.extend(self.of.columns.iter().map(|column| column.slice(self.from, rows.len())));
+        batch(layout.schema(put.kind), columns, rows.len())
     }
+}
+
+/// The key group of each row; without key columns that of the one key there is.
+pub(crate) fn key_groups_of(rows: &RecordBatch, keys: &[usize]) -> Vec<KeyGroup> {
+    if keys.is_empty() {
+        return vec![KeyGroup::of_hash(0); rows.num_rows()];
+    }
+    let columns: Vec<ArrayRef> = keys.iter().map(|key| Arc::clone(rows.column(*key))).collect();
+    let mut hashes = Vec::new();
+    key_hash::hash_columns(&columns, &mut hashes);
+    hashes.into_iter().map(KeyGroup::of_hash).collect()
 }
 
 /// A batch, also of no columns.

@@ -6,22 +6,29 @@
 
 pub mod aligned;
 mod chunks;
+pub(crate) mod facts;
 pub mod grid;
+pub(crate) mod row_log;
 mod slice;
 mod table;
+pub(crate) mod waiting;
 
 use millrace_plan::{KeyedOp, WindowKind};
 
 use self::{aligned::AlignedWindows, grid::Grid};
-use crate::operator::{KeyedOperator, OperatorContext, OperatorError};
+use crate::{
+    distinct::{self, DistinctWithin},
+    operator::{KeyedOperator, OperatorContext, OperatorError},
+    topn::{self, Top},
+};
 
 /// The states that an operator keeps in its task's store.
 pub fn states(op: &KeyedOp) -> &'static [&'static str] {
     match op {
         KeyedOp::Window(_) => &[aligned::STATE],
-        KeyedOp::Top(_) => &[],
+        KeyedOp::Top(_) => &[topn::STATE],
         KeyedOp::Running(_) => &[],
-        KeyedOp::Distinct(_) => &[],
+        KeyedOp::Distinct(_) => &distinct::STATES,
     }
 }
 
@@ -40,9 +47,11 @@ pub fn make_operator(op: &KeyedOp, cx: OperatorContext) -> Result<Box<dyn KeyedO
             }
             _ => return Err(OperatorError::Damaged { found: String::new(), expected: "" }),
         },
-        _ => return Err(OperatorError::Damaged { found: String::new(), expected: "" }),
+        KeyedOp::Top(top) => Box::new(Top::new(top, cx)?),
+        KeyedOp::Distinct(distinct) => Box::new(DistinctWithin::new(distinct, cx)?),
+        KeyedOp::Running(_) => return Err(OperatorError::Damaged { found: String::new(), expected: "" }),
     })
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

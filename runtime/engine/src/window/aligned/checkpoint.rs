@@ -26,7 +26,7 @@ use crate::{
     aggregate::Aggregates,
     operator::{Emitted, Frozen, OperatorContext, OperatorError},
     window::{
-        chunks::{self, Kind, PartWrite, Stored, unstorable},
+        chunks::{self, Content, Kind, PartWrite, Stored, unstorable},
         grid::Grid,
         slice::SlicePart,
         table::{Part, Table},
@@ -114,7 +114,12 @@ impl AlignedWindows {
                 if part.stored.is_empty() {
                     let stored = part.store_as(&mut self.next_part);
                     let data = part.data.clone();
-                    puts.extend(data.map(|data| PartWrite { kind: Kind::Part, slice: *start, stored, part: data }));
+                    puts.extend(data.map(|data| PartWrite {
+                        kind: Kind::Part,
+                        slice: *start,
+                        stored,
+                        content: Content::States(data),
+                    }));
                 }
             }
         }
@@ -139,7 +144,12 @@ impl AlignedWindows {
         let write = move |store: &TaskStore| -> Result<(), StateError> {
             for job in jobs {
                 let part = job.merge(&aggregates, keys.len()).map_err(unstorable)?;
-                puts.push(PartWrite { kind: Kind::Part, slice: job.slice, stored: job.into, part });
+                puts.push(PartWrite {
+                    kind: Kind::Part,
+                    slice: job.slice,
+                    stored: job.into,
+                    content: Content::States(part),
+                });
             }
             chunks::write(store, &layout, &keys, puts, &deletes)?;
             Ok(())

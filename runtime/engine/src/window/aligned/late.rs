@@ -29,7 +29,7 @@ use crate::{
     group::{GroupKeys, Groups, NO_GROUP},
     operator::{Emitted, OperatorError},
     window::{
-        chunks::{Kind, PartWrite, Stored},
+        chunks::{Content, Kind, PartWrite, Stored},
         table::{Part, Table},
     },
 };
@@ -89,7 +89,7 @@ impl Corrections {
                 let part = Arc::new(Part::new(groups, vec![Arc::new(Int32Array::from(numbers)) as ArrayRef]));
                 let stored = Stored::new(next_part);
                 panes.stored.push(stored.clone());
-                PartWrite { kind: Kind::Panes, slice: *end, stored, part }
+                PartWrite { kind: Kind::Panes, slice: *end, stored, content: Content::States(part) }
             })
             .collect()
     }

@@ -10,7 +10,7 @@
 use super::{AlignedWindows, Sliding};
 use crate::{
     operator::OperatorError,
-    window::chunks::{self, Kind, PartWrite},
+    window::chunks::{self, Content, Kind, PartWrite},
 };
 
 impl AlignedWindows {
@@ -35,7 +35,7 @@ impl AlignedWindows {
             for part in slice.parts.iter_mut().filter(|part| part.stored.is_empty()) {
                 let stored = part.store_as(&mut self.next_part);
                 if let Some(data) = part.data.take() {
-                    puts.push(PartWrite { kind: Kind::Part, slice: *start, stored, part: data });
+                    puts.push(PartWrite { kind: Kind::Part, slice: *start, stored, content: Content::States(data) });
                 }
             }
         }

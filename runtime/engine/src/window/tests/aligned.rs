@@ -16,17 +16,17 @@ use super::{Random, fleet::Fleet, for_seeds, lines, or_dash, plans, rounded};
 use crate::operator::Emitted;
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Row {
-    pub(super) time: i64,
-    pub(super) name: Option<String>,
-    pub(super) number: Option<i32>,
-    pub(super) value: Option<i64>,
-    pub(super) double: Option<f64>,
-    pub(super) counts: Option<bool>,
+pub(crate) struct Row {
+    pub(crate) time: i64,
+    pub(crate) name: Option<String>,
+    pub(crate) number: Option<i32>,
+    pub(crate) value: Option<i64>,
+    pub(crate) double: Option<f64>,
+    pub(crate) counts: Option<bool>,
 }
 
 /// `[event time, name, number, value, double, counts]`.
-pub(super) fn input() -> SchemaRef {
+pub(crate) fn input() -> SchemaRef {
     plans::schema(&[
         ("name", DataType::Utf8View),
         ("number", DataType::Int32),
@@ -36,7 +36,7 @@ pub(super) fn input() -> SchemaRef {
     ])
 }
 
-pub(super) fn batch_of(rows: &[Row]) -> RecordBatch {
+pub(crate) fn batch_of(rows: &[Row]) -> RecordBatch {
     let columns: Vec<ArrayRef> = vec![
         Arc::new(rows.iter().map(|row| Some(row.time)).collect::<TimestampMillisecondArray>().with_timezone("UTC")),
         Arc::new(rows.iter().map(|row| row.name.as_deref()).collect::<StringViewArray>()),
@@ -48,7 +48,7 @@ pub(super) fn batch_of(rows: &[Row]) -> RecordBatch {
     RecordBatch::try_new(input(), columns).unwrap()
 }
 
-pub(super) fn random_row(random: &mut Random, time: i64, keys: u64) -> Row {
+pub(crate) fn random_row(random: &mut Random, time: i64, keys: u64) -> Row {
     let key = random.below(keys);
     let name = match key % 11 {
         0 => None,
@@ -67,7 +67,7 @@ pub(super) fn random_row(random: &mut Random, time: i64, keys: u64) -> Row {
 }
 
 /// Aggregates with a path of the engine's own.
-pub(super) fn native(input: &SchemaRef) -> Vec<Aggregate> {
+pub(crate) fn native(input: &SchemaRef) -> Vec<Aggregate> {
     let of = |function, arg, filter, native| plans::aggregate(function, input, arg, filter, Some(native));
     vec![
         of(count::count_udaf(), None, None, NativeAggregate::CountRows),
@@ -82,7 +82,7 @@ pub(super) fn native(input: &SchemaRef) -> Vec<Aggregate> {
 }
 
 /// Aggregates of DataFusion's: grouped ones, and ones that have to be adapted.
-pub(super) fn generic(input: &SchemaRef) -> Vec<Aggregate> {
+pub(crate) fn generic(input: &SchemaRef) -> Vec<Aggregate> {
     let of = |function, arg, filter| plans::aggregate(function, input, arg, filter, None);
     vec![
         of(stddev::stddev_pop_udaf(), Some(4), None),
@@ -93,7 +93,7 @@ pub(super) fn generic(input: &SchemaRef) -> Vec<Aggregate> {
 }
 
 /// The results that [`native`] should give.
-pub(super) fn native_results(rows: &[&Row]) -> Vec<String> {
+pub(crate) fn native_results(rows: &[&Row]) -> Vec<String> {
     let values: Vec<i64> = rows.iter().filter_map(|row| row.value).collect();
     let doubles: Vec<f64> = rows.iter().filter_map(|row| row.double).collect();
     let counted: Vec<&&Row> = rows.iter().filter(|row| row.counts == Some(true)).collect();
@@ -112,7 +112,7 @@ pub(super) fn native_results(rows: &[&Row]) -> Vec<String> {
 }
 
 /// The results that [`generic`] should give.
-pub(super) fn generic_results(rows: &[&Row]) -> Vec<String> {
+pub(crate) fn generic_results(rows: &[&Row]) -> Vec<String> {
     let mut values: Vec<i64> = rows.iter().filter_map(|row| row.value).collect();
     let doubles: Vec<f64> = rows.iter().filter_map(|row| row.double).collect();
     let mean = doubles.iter().sum::<f64>() / doubles.len() as f64;
@@ -132,10 +132,10 @@ pub(super) fn generic_results(rows: &[&Row]) -> Vec<String> {
     ]
 }
 
-pub(super) type Results = fn(&[&Row]) -> Vec<String>;
+pub(crate) type Results = fn(&[&Row]) -> Vec<String>;
 
 /// A time as the test's rows print it.
-pub(super) fn instant(ms: i64) -> String {
+pub(crate) fn instant(ms: i64) -> String {
     use arrow::{
         array::Array,
         util::display::{ArrayFormatter, FormatOptions},

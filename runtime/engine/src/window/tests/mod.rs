@@ -4,9 +4,9 @@
 //! many are run.
 #![allow(clippy::unwrap_used)]
 
-mod aligned;
-mod fleet;
-mod plans;
+pub(crate) mod aligned;
+pub(crate) mod fleet;
+pub(crate) mod plans;
 
 use std::fmt;
 
@@ -16,14 +16,14 @@ use arrow::{
 };
 
 /// A small generator of random numbers (SplitMix64).
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x1234_5678)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -32,23 +32,23 @@ impl Random {
     }
 
     /// A number in `0..below`.
-    pub(super) fn below(&mut self, below: u64) -> u64 {
+    pub(crate) fn below(&mut self, below: u64) -> u64 {
         self.next() % below
     }
 
     /// A number in `from..to`.
-    pub(super) fn between(&mut self, from: i64, to: i64) -> i64 {
+    pub(crate) fn between(&mut self, from: i64, to: i64) -> i64 {
         from + self.below((to - from) as u64) as i64
     }
 
     /// True in one of `times` cases.
-    pub(super) fn one_in(&mut self, times: u64) -> bool {
+    pub(crate) fn one_in(&mut self, times: u64) -> bool {
         self.below(times) == 0
     }
 }
 
 /// Runs `case` for many seeds, and names the one that fails.
-pub(super) fn for_seeds(cases: u64, case: impl Fn(u64) + std::panic::RefUnwindSafe) {
+pub(crate) fn for_seeds(cases: u64, case: impl Fn(u64) + std::panic::RefUnwindSafe) {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
     let seeds = match number("MILLRACE_SEED") {
         Some(seed) => seed..seed + 1,
@@ -63,7 +63,7 @@ pub(super) fn for_seeds(cases: u64, case: impl Fn(u64) + std::panic::RefUnwindSa
 }
 
 /// A value of a column, as text; doubles are rounded, since partial sums may be added in any order.
-pub(super) fn text_of(batch: &RecordBatch, column: usize, row: usize) -> String {
+pub(crate) fn text_of(batch: &RecordBatch, column: usize, row: usize) -> String {
     use arrow::{array::AsArray, datatypes::Float64Type};
     let array = batch.column(column);
     if array.is_null(row) {
@@ -76,12 +76,12 @@ pub(super) fn text_of(batch: &RecordBatch, column: usize, row: usize) -> String 
 }
 
 /// A double, to six digits.
-pub(super) fn rounded(value: f64) -> String {
+pub(crate) fn rounded(value: f64) -> String {
     format!("{:.6}", if value == 0.0 { 0.0 } else { value })
 }
 
 /// Rows as sorted lines of text.
-pub(super) fn lines(batches: &[RecordBatch]) -> Vec<String> {
+pub(crate) fn lines(batches: &[RecordBatch]) -> Vec<String> {
     let mut lines = Vec::new();
     for batch in batches {
         for row in 0..batch.num_rows() {
@@ -94,6 +94,6 @@ pub(super) fn lines(batches: &[RecordBatch]) -> Vec<String> {
 }
 
 /// Something or `-`.
-pub(super) fn or_dash(value: Option<impl fmt::Display>) -> String {
+pub(crate) fn or_dash(value: Option<impl fmt::Display>) -> String {
     value.map_or_else(|| "-".into(), |value| value.to_string())
 }

@@ -1,0 +1,296 @@
+//! Rows that are remembered for a span of event time, in buckets that are forgotten as a whole.
+//!
+//! What an operator keeps of its input (rows that wait for the watermark, rows of a trailing range, marks of keys) is
+//! appended to the bucket of its time. At a barrier the rows that came since the last one are written as one part a
+//! bucket and key group; when a bucket is over, its parts are deleted. A bucket that comes and goes between two barriers
+//! never touches the store. Over the memory budget, buckets leave memory, latest first, and are read back when their time
+//! has come.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
+use arrow::{
+    array::RecordBatch,
+    compute::concat_batches,
+    datatypes::{Schema, SchemaRef},
+};
+use millrace_state::{StateError, TaskStore};
+use millrace_stream::KeyGroupRange;
+
+use super::chunks::{self, Content, Kind, Layout, PartWrite, Stored};
+use crate::{group::GroupKeys, operator::OperatorError};
+
+/// Remembered rows, by bucket of event time.
+pub(crate) struct RowLog {
+    layout: Layout,
+    schema: SchemaRef,
+    keys: Vec<usize>,
+    store: Arc<TaskStore>,
+    key_groups: KeyGroupRange,
+    buckets: BTreeMap<i64, Vec<RowPart>>,
+    deletes: Vec<(Kind, i64, Stored)>,
+    next_part: u64,
+    writing: bool,
+    memory_bytes: usize,
+    spilled_bytes: u64,
+    rows: u64,
+}
+
+/// Rows of a bucket.
+struct RowPart {
+    /// `None`: only in the store.
+    rows: Option<RecordBatch>,
+    count: usize,
+    bytes: usize,
+    stored: Vec<Stored>,
+}
+
+/// What a barrier writes.
+pub(crate) struct RowWrites {
+    layout: Layout,
+    puts: Vec<PartWrite>,
+    deletes: Vec<(Kind, i64, Stored)>,
+}
+
+impl RowWrites {
+    pub(crate) fn write(self, store: &TaskStore) -> Result<(), StateError> {
+        let keys = GroupKeys::new(&[]).map_err(chunks::unstorable)?;
+        chunks::write(store, &self.layout, &keys, self.puts, &self.deletes)?;
+        Ok(())
+    }
+}
+
+impl RowLog {
+    /// An empty log of rows of this schema, whose key columns are `keys`.
+    pub(crate) fn new(
+        state: &'static str,
+        schema: &SchemaRef,
+        keys: &[usize],
+        store: &Arc<TaskStore>,
+        key_groups: KeyGroupRange,
+    ) -> Self {
+        let fields = schema.fields().iter().map(|field| field.as_ref().clone()).collect();
+        Self {
+            layout: Layout::new(state, &[], fields),
+            schema: Arc::new(Schema::new(schema.fields().clone())),
+            keys: keys.to_vec(),
+            store: Arc::clone(store),
+            key_groups,
+            buckets: BTreeMap::new(),
+            deletes: Vec::new(),
+            next_part: 1,
+            writing: false,
+            memory_bytes: 0,
+            spilled_bytes: 0,
+            rows: 0,
+        }
+    }
+
+    /// Adds rows to a bucket.
+    pub(crate) fn append(&mut self, bucket: i64, rows: RecordBatch) {
+        if rows.num_rows() == 0 {
+            return;
+        }
+        let part = RowPart {
+            count: rows.num_rows(),
+            bytes: rows.get_array_memory_size(),
+            rows: Some(rows),
+            stored: Vec::new(),
+        };
+        self.memory_bytes += part.bytes;
+        self.rows += part.count as u64;
+        self.buckets.entry(bucket).or_default().push(part);
+    }
+
+    /// The buckets, in order.
+    pub(crate) fn buckets(&self) -> impl DoubleEndedIterator<Item = i64> {
+        self.buckets.keys().copied()
+    }
+
+    /// The first bucket.
+    pub(crate) fn first_bucket(&self) -> Option<i64> {
+        self.buckets.keys().next().copied()
+    }
+
+    /// How many rows a bucket has, and in how many parts.
+    pub(crate) fn size_of(&self, bucket: i64) -> (usize, usize) {
+        let parts = self.buckets.get(&bucket).map_or(&[][..], |parts| &parts[..]);
+        (parts.iter().map(|part| part.count).sum(), parts.len())
+    }
+
+    /// The rows of a bucket, in the order in which they came.
+    pub(crate) fn read(&self, bucket: i64) -> Result<RecordBatch, OperatorError> {
+        let parts = self.buckets.get(&bucket).map_or(&[][..], |parts| &parts[..]);
+        let mut batches = Vec::with_capacity(parts.len());
+        for part in parts {
+            match &part.rows {
+                Some(rows) => batches.push(rows.clone()),
+                None => self.read_stored(bucket, part, &mut batches)?,
+            }
+        }
+        Ok(concat_batches(&self.schema, &batches)?)
+    }
+
+    fn read_stored(&self, bucket: i64, part: &RowPart, batches: &mut Vec<RecordBatch>) -> Result<(), OperatorError> {
+        let all = part.stored.iter().fold(0_u128, |all, stored| all | stored.key_groups.get().copied().unwrap_or(0));
+        for key_group in chunks::key_groups(self.key_groups).filter(|key_group| all & (1 << key_group) != 0) {
+            let wanted = |_, number| part.stored.iter().any(|stored| stored.part == number);
+            let slices = (bucket, bucket.checked_add(1));
+            self.layout.scan(&self.store, key_group, Kind::Part, slices, wanted, |_, _, rows| {
+                batches.push(rows);
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Forgets a bucket.
+    pub(crate) fn remove(&mut self, bucket: i64) {
+        for part in self.buckets.remove(&bucket).into_iter().flatten() {
+            self.rows -= part.count as u64;
+            self.memory_bytes -= if part.rows.is_some() { part.bytes } else { 0 };
+            self.deletes.extend(part.stored.into_iter().map(|stored| (Kind::Part, bucket, stored)));
+        }
+    }
+
+    /// Puts other rows in the place of a bucket's.
+    pub(crate) fn replace(&mut self, bucket: i64, rows: RecordBatch) {
+        self.remove(bucket);
+        self.append(bucket, rows);
+    }
+
+    /// Hands over what changed since the last barrier; `None`: nothing.
+    ///
+    /// # Errors
+    /// Fails if rows cannot be put together.
+    pub(crate) fn freeze(&mut self) -> Result<Option<RowWrites>, OperatorError> {
+        let puts = self.unwritten()?;
+        let deletes = std::mem::take(&mut self.deletes);
+        if puts.is_empty() && deletes.is_empty() {
+            return Ok(None);
+        }
+        self.writing = true;
+        Ok(Some(RowWrites { layout: self.layout.clone(), puts, deletes }))
+    }
+
+    /// What was handed over has been written.
+    pub(crate) fn thaw(&mut self) {
+        self.writing = false;
+    }
+
+    fn unwritten(&mut self) -> Result<Vec<PartWrite>, OperatorError> {
+        let mut puts = Vec::new();
+        for (bucket, parts) in &mut self.buckets {
+            let mut fresh: Vec<RecordBatch> = Vec::new();
+            let from = parts.iter().position(|part| part.stored.is_empty()).unwrap_or(parts.len());
+            for part in parts.drain(from..) {
+                fresh.extend(part.rows);
+            }
+            // Written parts are not followed by others that are not, save by those that came after them.
+            let Some(rows) = join(&self.schema, fresh)? else { continue };
+            let stored = Stored::new(&mut self.next_part);
+            let content = Content::Rows(rows.clone(), self.keys.clone());
+            puts.push(PartWrite { kind: Kind::Part, slice: *bucket, stored: stored.clone(), content });
+            let bytes = rows.get_array_memory_size();
+            parts.push(RowPart { count: rows.num_rows(), bytes, rows: Some(rows), stored: vec![stored] });
+        }
+        self.count_memory();
+        Ok(puts)
+    }
+
+    fn count_memory(&mut self) {
+        let in_memory = self.buckets.values().flatten().filter(|part| part.rows.is_some());
+        self.memory_bytes = in_memory.map(|part| part.bytes).sum();
+    }
+
+    /// Lets buckets leave memory, latest first, until what is left takes at most `budget_bytes`.
+    ///
+    /// # Errors
+    /// Fails if they cannot be written.
+    pub(crate) fn spill_to(&mut self, budget_bytes: usize) -> Result<(), OperatorError> {
+        if self.writing || self.memory_bytes <= budget_bytes {
+            return Ok(());
+        }
+        let puts = self.unwritten()?;
+        if !puts.is_empty() {
+            let keys = GroupKeys::new(&[])?;
+            self.spilled_bytes += chunks::write(&self.store, &self.layout, &keys, puts, &[])?;
+        }
+        for part in self.buckets.values_mut().rev().flatten() {
+            if self.memory_bytes <= budget_bytes / 2 {
+                break;
+            }
+            if part.rows.take().is_some() {
+                self.memory_bytes -= part.bytes;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets everything that is in the store leave memory. Not to be called while changes are being written.
+    pub(crate) fn drop_written(&mut self) {
+        for part in self.buckets.values_mut().flatten().filter(|part| !part.stored.is_empty()) {
+            part.rows = None;
+        }
+        self.count_memory();
+    }
+
+    /// Reads what was stored, as far as `budget_bytes` allow; `next_part` is above every part number that was used.
+    ///
+    /// # Errors
+    /// Fails if it cannot be read.
+    pub(crate) fn load(&mut self, next_part: u64, budget_bytes: usize) -> Result<(), OperatorError> {
+        self.next_part = self.next_part.max(next_part);
+        let mut found: Vec<(i64, u64, RowPart)> = Vec::new();
+        for key_group in chunks::key_groups(self.key_groups) {
+            self.layout.scan(
+                &self.store,
+                key_group,
+                Kind::Part,
+                (i64::MIN, None),
+                |_, _| true,
+                |bucket, part, rows| {
+                    let bytes = rows.get_array_memory_size();
+                    let in_memory = self.memory_bytes + bytes <= budget_bytes / 2;
+                    self.memory_bytes += if in_memory { bytes } else { 0 };
+                    self.rows += rows.num_rows() as u64;
+                    let stored = vec![Stored { part, key_groups: Arc::new(OnceLock::from(1 << key_group)) }];
+                    let count = rows.num_rows();
+                    found.push((bucket, part, RowPart { count, bytes, rows: in_memory.then_some(rows), stored }));
+                    Ok(())
+                },
+            )?;
+        }
+        found.sort_by_key(|(bucket, part, _)| (*bucket, *part));
+        for (bucket, _, part) in found {
+            self.buckets.entry(bucket).or_default().push(part);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn next_part(&self) -> u64 {
+        self.next_part
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
+    pub(crate) fn spilled_bytes(&self) -> u64 {
+        self.spilled_bytes
+    }
+
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+}
+
+/// One batch of several; `None` if there are none.
+fn join(schema: &SchemaRef, mut batches: Vec<RecordBatch>) -> Result<Option<RecordBatch>, OperatorError> {
+    Ok(match batches.len() {
+        0 | 1 => batches.pop(),
+        _ => Some(concat_batches(schema, &batches)?),
+    })
+}
