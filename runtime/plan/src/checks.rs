@@ -11,9 +11,9 @@ use millrace_stream::EVENT_TIME_COLUMN;
 
 use crate::{
     columns::type_name,
-    error::Fault,
+    error::{Fault, nearest},
     logical::{Tables, unknown_column},
-    pseudo,
+    pseudo, sink_rules,
     sql::{Sql, normal, span_of},
 };
 
@@ -107,104 +107,48 @@ impl Finder<'_> {
 }
 
 /// What is wrong with sending rows of this schema to a sink: the output's field, and why.
-pub(crate) fn sink(
-    spec: &SinkSpec,
-    schema: &Schema,
-    changelog: Option<&[usize]>,
-    name: &str,
-) -> Vec<(&'static str, Fault)> {
-    let mut faults = Vec::new();
+pub(crate) fn sink(spec: &SinkSpec, schema: &Schema, changelog: bool, name: &str) -> Vec<(&'static str, Fault)> {
     let Some(destination) = spec.destination() else {
         return vec![("sink", Fault::new(format!("the Sink `{name}` has no destination, or several")).offending(name))];
     };
-    let (what, partition_by): (&str, &[String]) = match destination {
-        SinkDestination::Stdout(_) => ("stdout", &[]),
-        SinkDestination::File(file) => match file.format.kind() {
-            Some(SinkFormatKind::Csv(_)) => ("CSV", &[]),
-            _ => ("JSON", &[]),
-        },
-        SinkDestination::Parquet(parquet) => ("Parquet", &parquet.partition_by),
-        SinkDestination::Delta(delta) => ("Delta", &delta.partition_by),
-    };
-    if changelog.is_some() && !matches!(destination, SinkDestination::Stdout(_)) {
-        faults.push((
-            "from",
-            Fault::new(format!(
-                "GROUP BY without a `window` changes rows that it has put out, and {what} only takes new ones"
-            ))
-            .expected("a `window` at the transform, or a Sink that takes changes: stdout"),
-        ));
-    }
+    let columns = || schema.fields().iter().map(|field| field.name().as_str());
+    let mut faults: Vec<(&'static str, Fault)> = sink_rules::problems(spec, schema, changelog)
+        .into_iter()
+        .map(|problem| {
+            let (field, message) = match &problem.field {
+                None => ("from", problem.message),
+                Some(place) => ("sink", format!("{place} of the Sink `{name}`: {}", problem.message)),
+            };
+            let about_column = problem.field.is_some_and(|place| place.contains("partitionBy"));
+            let mut fault = Fault::new(message).offending(&problem.offending);
+            fault.expected = problem.expected;
+            if about_column && columns().all(|column| column != problem.offending) {
+                fault.nearest = nearest(&problem.offending, columns());
+            }
+            (field, fault)
+        })
+        .collect();
+    let is_csv = matches!(destination, SinkDestination::File(file)
+        if matches!(file.format.kind(), Some(SinkFormatKind::Csv(_))));
     for field in schema.fields() {
-        if !carries(what, field.data_type()) {
-            let of = type_name(field.data_type());
-            let fault = Fault::new(format!("{what} cannot carry the column `{}` of type {of}", field.name()))
+        let of = field.data_type();
+        let carried = match of {
+            DataType::Map(..) | DataType::Union(..) | DataType::RunEndEncoded(..) => false,
+            nested => !(is_csv && nested.is_nested()),
+        };
+        // Parquet and Delta have said so already.
+        let said = matches!(destination, SinkDestination::Parquet(_) | SinkDestination::Delta(_));
+        if !carried && !said {
+            let what = if is_csv { "CSV" } else { "no sink" };
+            let verb = if is_csv { "cannot carry" } else { "can carry" };
+            let fault = Fault::new(format!("{what} {verb} the column `{}` of type {}", field.name(), type_name(of)))
                 .offending(field.name())
-                .expected(match what {
-                    "CSV" => "plain columns, such as array_to_string(…) gives, or JSON",
-                    _ => "a cast to a type that it can carry",
+                .expected(match is_csv {
+                    true => "a plain column, such as array_to_string(…) makes of a list, or `format: {json: {}}`",
+                    false => "text, such as `->>` gives for a part of a JSON value",
                 });
             faults.push(("from", fault));
         }
     }
-    let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    for (number, column) in partition_by.iter().enumerate() {
-        match schema.field_with_name(column) {
-            Err(_) => faults.push((
-                "sink",
-                Fault::new(format!("the Sink `{name}` is partitioned by `{column}`, and there is no such column"))
-                    .offending(column)
-                    .among("one of the columns", column, columns.iter().copied()),
-            )),
-            Ok(field) if field.data_type().is_nested() || field.data_type() == &DataType::Binary => faults.push((
-                "sink",
-                Fault::new(format!(
-                    "the Sink `{name}` is partitioned by `{column}`, which is {}",
-                    type_name(field.data_type())
-                ))
-                .offending(column)
-                .expected("a plain column"),
-            )),
-            Ok(_) => {}
-        }
-        if partition_by[..number].contains(column) {
-            faults.push(("sink", Fault::new(format!("`{column}` stands in partitionBy twice")).offending(column)));
-        }
-    }
-    if !partition_by.is_empty() && partition_by.len() >= columns.len() && faults.is_empty() {
-        faults.push((
-            "sink",
-            Fault::new(format!("the Sink `{name}` is partitioned by every column, so that its files would be empty"))
-                .expected("at least one column beside those of partitionBy"),
-        ));
-    }
     faults
-}
-
-/// Whether a form of output can carry a type.
-fn carries(what: &str, of: &DataType) -> bool {
-    match of {
-        DataType::Boolean
-        | DataType::Int8
-        | DataType::Int16
-        | DataType::Int32
-        | DataType::Int64
-        | DataType::Float32
-        | DataType::Float64
-        | DataType::Utf8View
-        | DataType::Utf8
-        | DataType::LargeUtf8
-        | DataType::Binary
-        | DataType::Date32
-        | DataType::Timestamp(..)
-        | DataType::Decimal128(..) => true,
-        // Delta has no unsigned types; the sink writes the signed one, and a greater value fails.
-        DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => true,
-        DataType::Time32(_) | DataType::Time64(_) | DataType::Interval(_) | DataType::Duration(_) => {
-            matches!(what, "stdout")
-        }
-        DataType::List(item) => what != "CSV" && carries(what, item.data_type()),
-        DataType::Struct(fields) => what != "CSV" && fields.iter().all(|field| carries(what, field.data_type())),
-        _ => false,
-    }
 }

@@ -55,7 +55,7 @@ pub(crate) fn type_name(of: &DataType) -> String {
     }
 }
 
-/// The type that a column has where a transform ends: the same, but for texts and timestamps in another form.
+/// The type that a column has where a transform ends: that of users' types which holds it.
 pub(crate) fn settled_type(of: &DataType) -> DataType {
     let settled_item = |item: &FieldRef| Arc::new(Field::new_list_field(settled_type(item.data_type()), true));
     match of {
@@ -63,6 +63,9 @@ pub(crate) fn settled_type(of: &DataType) -> DataType {
         DataType::LargeBinary | DataType::BinaryView => DataType::Binary,
         DataType::Timestamp(..) => timestamp_type(),
         DataType::Date64 => DataType::Date32,
+        DataType::Int8 | DataType::Int16 | DataType::UInt8 | DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 | DataType::UInt64 => DataType::Int64,
+        DataType::Float16 => DataType::Float32,
         DataType::Dictionary(_, value) => settled_type(value),
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
             DataType::List(settled_item(item))

@@ -348,7 +348,7 @@ impl<'a> Compiler<'a> {
             let (Some((schema, changelog, which)), Some(spec)) = (taken, self.spec.sinks.get(&output.sink)) else {
                 continue;
             };
-            for (field, fault) in checks::sink(spec, &schema, changelog.as_deref(), &output.sink) {
+            for (field, fault) in checks::sink(spec, &schema, changelog.is_some(), &output.sink) {
                 self.refuse(format!("{path}.{field}"), fault);
             }
             let input = Input { node: NodeName::from(name), output: which };
@@ -500,8 +500,12 @@ impl<'a> Compiler<'a> {
             };
             transforms.push(Node { name: NodeName::from(work.spec.name.as_str()), kind: NodeKind::Transform(node) });
         }
+        drop_unread(&mut transforms, &sinks);
         let mut nodes: Vec<Node> = Vec::new();
         for spec in &self.spec.pipeline.sources {
+            if !is_read(&spec.name, &transforms, &sinks) {
+                continue;
+            }
             let (Some(declared), Some(table)) = (self.columns.get(&spec.name), self.tables.get(&spec.name)) else {
                 continue;
             };
@@ -525,6 +529,26 @@ impl<'a> Compiler<'a> {
             nodes,
             parallelism: self.spec.pipeline.parallelism,
             warnings: self.warnings,
+        }
+    }
+}
+
+/// Whether something reads an output of a node.
+fn is_read(name: &str, transforms: &[Node], sinks: &[Node]) -> bool {
+    transforms.iter().chain(sinks).any(|node| match &node.kind {
+        NodeKind::Transform(transform) => transform.branches.iter().any(|branch| branch.input.node.0 == name),
+        NodeKind::Sink(sink) => sink.input.node.0 == name,
+        NodeKind::Source(_) => false,
+    })
+}
+
+/// Leaves out the transforms that nothing reads and that remember nothing: they would only take time.
+fn drop_unread(transforms: &mut Vec<Node>, sinks: &[Node]) {
+    // Readers stand behind what they read.
+    for at in (0..transforms.len()).rev() {
+        let stateless = matches!(&transforms[at].kind, NodeKind::Transform(t) if t.keyed.is_empty());
+        if stateless && !is_read(&transforms[at].name.0, transforms, sinks) {
+            transforms.remove(at);
         }
     }
 }

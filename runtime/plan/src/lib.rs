@@ -36,3 +36,6 @@ pub use error::{PlanError, Span};
 pub use functions::{Functions, functions};
 pub use graph::*;
 pub use resolve::{resolve, revision};
+
+#[cfg(test)]
+mod tests;

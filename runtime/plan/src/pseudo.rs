@@ -220,10 +220,14 @@ impl ScalarUDFImpl for TumblingBound {
     }
 }
 
-/// A text in which the functions here have the names that users write.
+/// A text in which the functions here have the names that users write, and counting rows is `count(*)`.
 pub(crate) fn as_users_write(text: &str) -> String {
     let marks = WINDOW_COLUMNS.iter().enumerate().flat_map(|(number, name)| {
         [false, true].map(|aggregated| (format!("{}()", window_function(number, aggregated)), *name))
     });
-    marks.fold(text.replace("__event_time()", "_event_time"), |text, (mark, name)| text.replace(&mark, name))
+    let text = text
+        .replace("__event_time()", "_event_time")
+        .replace("count(1)", "count(*)")
+        .replace("count(Int64(1))", "count(*)");
+    marks.fold(text, |text, (mark, name)| text.replace(&mark, name))
 }

@@ -86,6 +86,9 @@ impl Flow {
         let layout = self.layout(logical)?;
         let expr = create_physical_expr(expr, &layout, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
         let replaced = expr.transform(|node| {
+            if let Some(number) = as_column(&node) {
+                return Ok(Transformed::yes_skip(column(&self.schema, number)));
+            }
             let Some(function) = node.downcast_ref::<ScalarFunctionExpr>() else {
                 return Ok(Transformed::no(node));
             };

@@ -14,8 +14,13 @@ mod signature;
 use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::datatypes::SchemaRef;
-use datafusion_common::{DataFusionError, ScalarValue};
-use datafusion_expr::{Distinct as LogicalDistinct, Expr, Limit, LogicalPlan, TableScan, Union, Unnest};
+use datafusion_common::{
+    DataFusionError, ScalarValue,
+    tree_node::{Transformed, TreeNode, TreeNodeRecursion},
+};
+use datafusion_expr::{
+    Distinct as LogicalDistinct, Expr, Filter, Limit, LogicalPlan, Projection, TableScan, Union, Unnest, Window,
+};
 use millrace_stream::{NodeName, StageId};
 
 pub(crate) use flow::{Flow, Physical, Stamp, as_column, column};
@@ -111,8 +116,12 @@ impl Lowering<'_> {
                         .expected("an alias for one of them, such as `… AS another_name`"),
                 );
             }
-            if name.contains("__") && crate::pseudo::as_users_write(name) != *name {
+            if name.contains("__") {
                 let text = crate::pseudo::as_users_write(name);
+                if text == *name {
+                    faults.extend(reserved(name).map(|fault| fault.at(place)));
+                    continue;
+                }
                 faults.push(
                     Fault::new(format!("`{text}` needs a name")).offending(text).expected("an alias: `… AS name`"),
                 );
@@ -128,13 +137,7 @@ impl Lowering<'_> {
         match plan {
             LogicalPlan::Projection(projection) => {
                 let mut flow = self.node(&projection.input, limit)?;
-                let logical = projection.input.schema();
-                let mut exprs = Vec::with_capacity(projection.expr.len());
-                for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
-                    let physical = flow.physical(expr, logical).map_err(|error| self.fault(error))?;
-                    exprs.push((physical, field.name().clone()));
-                }
-                flow.project(exprs).map_err(|fault| self.placed(fault, "SELECT"))?;
+                self.project(&mut flow, projection)?;
                 Ok(flow)
             }
             LogicalPlan::SubqueryAlias(alias) => self.node(&alias.input, limit),
@@ -160,10 +163,14 @@ impl Lowering<'_> {
                 "LIMIT",
             )),
             LogicalPlan::Filter(filter) => {
-                if let LogicalPlan::Window(window) = strip(&filter.input)
+                if let Some((window, predicate, between)) = bounded(filter).map_err(|error| self.fault(error))?
                     && !self.is_rolling()
                 {
-                    return self.rank(window, Some(&filter.predicate));
+                    let mut flow = self.rank(window, Some(&predicate))?;
+                    for projection in between.into_iter().rev() {
+                        self.project(&mut flow, projection)?;
+                    }
+                    return Ok(flow);
                 }
                 let mut flow = self.node(&filter.input, None)?;
                 let predicate =
@@ -183,6 +190,21 @@ impl Lowering<'_> {
                 Err(Fault::new("this form of SELECT is not supported").offending(what))
             }
         }
+    }
+
+    fn project(&self, flow: &mut Flow, projection: &Projection) -> Result<(), Fault> {
+        let logical = projection.input.schema();
+        let mut exprs = Vec::with_capacity(projection.expr.len());
+        for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
+            let physical = flow.physical(expr, logical).map_err(|error| self.fault(error))?;
+            // What is only passed on keeps the name that it has, which reads better than the planner's.
+            let name = match (expr, as_column(&physical)) {
+                (Expr::Column(_), Some(place)) => flow.schema.field(place).name().clone(),
+                _ => field.name().clone(),
+            };
+            exprs.push((physical, name));
+        }
+        flow.project(exprs).map_err(|fault| self.placed(fault, "SELECT"))
     }
 
     fn placed(&self, fault: Fault, word: &str) -> Fault {
@@ -403,10 +425,38 @@ impl Lowering<'_> {
     }
 }
 
-/// A plan without the aliases around it.
-fn strip(plan: &LogicalPlan) -> &LogicalPlan {
-    match plan {
-        LogicalPlan::SubqueryAlias(alias) => strip(&alias.input),
-        other => other,
+/// The window function that a filter bounds, if one is below it with nothing but projections between: the filter's condition
+/// over the window's columns, and those projections from the top down.
+#[allow(clippy::type_complexity)]
+fn bounded(filter: &Filter) -> Result<Option<(&Window, Expr, Vec<&Projection>)>, DataFusionError> {
+    let mut predicate = filter.predicate.clone();
+    let mut between = Vec::new();
+    let mut schema = filter.input.schema();
+    let mut plan = filter.input.as_ref();
+    loop {
+        let inner: Vec<Expr> = match plan {
+            LogicalPlan::SubqueryAlias(alias) => alias.input.schema().columns().into_iter().map(Expr::Column).collect(),
+            LogicalPlan::Projection(projection) => projection.expr.iter().map(|expr| expr.clone().unalias()).collect(),
+            LogicalPlan::Window(window) => return Ok(Some((window, predicate, between))),
+            _ => return Ok(None),
+        };
+        predicate = predicate
+            .transform(|node| match &node {
+                Expr::Column(column) => {
+                    let at = schema.index_of_column(column)?;
+                    Ok(Transformed::new(inner[at].clone(), true, TreeNodeRecursion::Jump))
+                }
+                _ => Ok(Transformed::no(node)),
+            })?
+            .data;
+        plan = match plan {
+            LogicalPlan::SubqueryAlias(alias) => &alias.input,
+            LogicalPlan::Projection(projection) => {
+                between.push(projection);
+                &projection.input
+            }
+            other => other,
+        };
+        schema = plan.schema();
     }
 }

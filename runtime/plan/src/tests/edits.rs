@@ -1,0 +1,234 @@
+//! The class of an edit, and why.
+
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::diff;
+
+/// The transforms that the edits begin with.
+const BEFORE: [&str; 3] = [
+    "errors: SELECT tenant, status, latency_ms FROM requests WHERE status >= 500",
+    "t window=minute: SELECT tenant, count(*) AS n FROM errors GROUP BY tenant",
+    "plain: SELECT auction, price FROM bid WHERE price > 10",
+];
+
+fn before() -> String {
+    pipeline(&BEFORE, &["t > out", "plain > lake"])
+}
+
+fn check_edit(old: &str, new: &str, golden: Expect) {
+    let edit = diff(&compiled(old).unwrap(), &compiled(new).unwrap());
+    let mut text = format!("{:?}\n", edit.class);
+    for change in &edit.nodes {
+        text.push_str(&format!("{:?} {}: {}\n", change.class, change.node, change.why));
+    }
+    golden.assert_eq(&text);
+}
+
+/// The pipeline with the transforms' SQL changed.
+fn edited(from: &str, to: &str) -> String {
+    let yaml = before();
+    assert!(yaml.contains(from), "{from} is not in the manifests");
+    yaml.replace(from, to)
+}
+
+#[test]
+fn nothing_changed_asks_for_nothing() {
+    check_edit(&before(), &before(), expect![[r#"
+        None
+    "#]]);
+}
+
+#[test]
+fn a_filter_changes_in_the_running_pipeline() {
+    check_edit(&before(), &edited("status >= 500", "status >= 400"), expect![[r#"
+        Hot
+        Hot requests: the filter that its reader pushed down changes
+    "#]]);
+}
+
+#[test]
+fn a_column_more_is_decoded_from_then_on() {
+    check_edit(
+        &before(),
+        &edited("SELECT auction, price FROM bid", "SELECT auction, price, bidder FROM bid"),
+        expect![[r#"
+            Refused
+            Hot bid: reads bidder is new
+            Hot plain: its columns: bidder BIGINT is new
+            Refused plain->lake: the Delta table has no column `bidder`; `schemaEvolution: AddColumns` would add it
+        "#]],
+    );
+}
+
+#[test]
+fn a_new_branch_begins() {
+    check_edit(
+        &before(),
+        &pipeline(
+            &[BEFORE[0], BEFORE[1], BEFORE[2], "more: SELECT tenant FROM errors"],
+            &["t > out", "plain > lake", "more > rows"],
+        ),
+        expect![[r#"
+            Hot
+            Hot more: a new transform
+            Hot more->rows: a new sink
+        "#]],
+    );
+}
+
+#[test]
+fn a_stateless_branch_may_go() {
+    check_edit(&before(), &pipeline(&BEFORE[..2], &["t > out"]), expect![[r#"
+        Hot
+        Hot bid: the source is gone
+        Hot plain: the transform is gone
+        Hot plain->lake: the sink is gone
+    "#]]);
+}
+
+#[test]
+fn a_window_changes_at_its_next_boundary() {
+    check_edit(&before(), &edited("tumbling: {size: 1m}}", "tumbling: {size: 2m}}"), expect![[r#"
+        Hot
+        Hot t: the window changes from `tumbling, 1m long; late rows are dropped` to `tumbling, 2m long; late rows are dropped` at the next boundary; open ones end as they were
+    "#]]);
+}
+
+#[test]
+fn another_kind_of_window_would_drop_state() {
+    check_edit(&before(), &edited("window: minute", "window: visit"), expect![[r#"
+        Refused
+        Refused t: what is remembered changes from `sliced window by tenant VARCHAR: count(*) as BIGINT` to `session window by tenant VARCHAR: count(*) as BIGINT`, which would drop the state of `t`; to drop it, name `t` in `allowStateLoss`
+    "#]]);
+}
+
+#[test]
+fn an_aggregate_more_would_drop_state() {
+    check_edit(&before(), &edited("count(*) AS n", "count(*) AS n, max(latency_ms) AS m"), expect![[r#"
+        Refused
+        Hot requests: reads latency_ms is new
+        Hot errors: its columns: latency_ms DOUBLE is new
+        Refused t: what is remembered changes from `sliced window by tenant VARCHAR: count(*) as BIGINT` to `sliced window by tenant VARCHAR: count(*) as BIGINT; max(latency_ms) as DOUBLE`, which would drop the state of `t`; to drop it, name `t` in `allowStateLoss`
+        Hot t: its columns: m DOUBLE is new
+        Hot t->out: its columns: m DOUBLE is new
+    "#]]);
+}
+
+#[test]
+fn another_name_for_a_result_keeps_state() {
+    check_edit(&before(), &edited("count(*) AS n", "count(*) AS m"), expect![[r#"
+        Hot
+        Hot t: its columns: m BIGINT is new, n BIGINT is gone
+        Hot t->out: its columns: m BIGINT is new, n BIGINT is gone
+    "#]]);
+}
+
+#[test]
+fn another_key_would_drop_state() {
+    check_edit(
+        &before(),
+        &edited(
+            "SELECT tenant, count(*) AS n FROM errors GROUP BY tenant",
+            "SELECT status, count(*) AS n FROM errors GROUP BY status",
+        ),
+        expect![[r#"
+            Refused
+            Hot requests: reads tenant is gone
+            Hot errors: its columns: status INT is new, tenant VARCHAR is gone
+            Refused t: what is remembered changes from `sliced window by tenant VARCHAR: count(*) as BIGINT` to `sliced window by status INT: count(*) as BIGINT`, which would drop the state of `t`; to drop it, name `t` in `allowStateLoss`
+            Hot t: its columns: status INT is new, tenant VARCHAR is gone
+            Hot t->out: its columns: status INT is new, tenant VARCHAR is gone
+        "#]],
+    );
+}
+
+#[test]
+fn a_renamed_keyed_transform_would_drop_state() {
+    check_edit(&before(), &edited("name: t\n", "name: tt\n").replace("from: t,", "from: tt,"), expect![[r#"
+        Refused
+        Hot tt: a new transform
+        Hot tt->out: a new sink
+        Refused t: the transform is gone, or has another name, which would drop the state of `t`; to drop it, name `t` in `allowStateLoss`
+        Hot t->out: the sink is gone
+    "#]]);
+}
+
+#[test]
+fn state_may_be_dropped_where_the_spec_says_so() {
+    check_edit(
+        &before(),
+        &edited("count(*) AS n", "count(*) AS n, max(latency_ms) AS m")
+            .replace("  outputs:\n", "  allowStateLoss: [t]\n  outputs:\n"),
+        expect![[r#"
+            Hot
+            Hot requests: reads latency_ms is new
+            Hot errors: its columns: latency_ms DOUBLE is new
+            Hot t: what is remembered changes from `sliced window by tenant VARCHAR: count(*) as BIGINT` to `sliced window by tenant VARCHAR: count(*) as BIGINT; max(latency_ms) as DOUBLE`; its state is dropped, as `allowStateLoss` says
+            Hot t: its columns: m DOUBLE is new
+            Hot t->out: its columns: m DOUBLE is new
+        "#]],
+    );
+}
+
+#[test]
+fn parallelism_rescales() {
+    check_edit(&before(), &edited("  outputs:\n", "  parallelism: 4\n  outputs:\n"), expect![[r#"
+        Rescale
+        Rescale example: parallelism from 1 to 4
+    "#]]);
+}
+
+#[test]
+fn a_new_image_restarts() {
+    check_edit(
+        &before(),
+        &edited("  outputs:\n", "  deployment: {image: \"millrace:2\"}\n  outputs:\n"),
+        expect![[r#"
+            Restart
+            Restart example: pods are made anew: `image` of `deployment` changes
+        "#]],
+    );
+}
+
+#[test]
+fn a_renamed_source_would_forget_where_it_was() {
+    check_edit(&before(), &edited("name: bid\n", "name: bids\n").replace("FROM bid ", "FROM bids "), expect![[r#"
+        Refused
+        Refused bids: the source was called `bid`, and where it was read to follows its name; to begin anew, name `bid` in `allowStateLoss`
+        Hot plain: its inputs: bids is new, bid is gone
+        Hot bid: the source is gone
+    "#]]);
+}
+
+#[test]
+fn another_connector_cannot_go_on_where_the_first_was() {
+    check_edit(&before(), &edited("file: {paths: [\"/logs/*.ndjson\"]}", "stdin: {}"), expect![[r#"
+        Refused
+        Refused requests: the connector changes from file to stdin, and where the one was read to means nothing to the other; to begin anew, name `requests` in `allowStateLoss`
+    "#]]);
+}
+
+#[test]
+fn a_strict_delta_table_refuses_a_new_column() {
+    check_edit(
+        &before(),
+        &edited("delta: {uri: \"file:///out/lake\"}", "delta: {uri: \"file:///out/lake\", partitionBy: [auction]}")
+            .replace("SELECT auction, price FROM bid", "SELECT auction, price, bidder FROM bid"),
+        expect![[r#"
+            Refused
+            Hot bid: reads bidder is new
+            Hot plain: its columns: bidder BIGINT is new
+            Refused plain->lake: a Delta table's partitioning cannot change; write to another `uri`
+            Refused plain->lake: the Delta table has no column `bidder`; `schemaEvolution: AddColumns` would add it
+        "#]],
+    );
+}
+
+#[test]
+fn a_sink_moves_to_another_place_with_the_next_epoch() {
+    check_edit(&before(), &edited("file:///out/lake", "file:///out/other"), expect![[r#"
+        Hot
+        Hot plain->lake: from delta file:///out/lake to delta file:///out/other with the next epoch
+    "#]]);
+}

@@ -1,0 +1,343 @@
+//! Nexmark's queries that need no join.
+
+use expect_test::expect;
+
+use super::*;
+
+#[test]
+fn q0_passes_through() {
+    check(&transform("q0: SELECT auction, bidder, price, date_time, extra FROM bid"), expect![[r#"
+        source bid (generator)
+          reads auction, bidder, price, date_time, extra
+          skips channel, url
+          event time from date_time, 4s out of order
+
+        transform q0
+          from bid
+          gives auction BIGINT, bidder BIGINT, price BIGINT, date_time TIMESTAMP, extra VARCHAR
+
+        sink q0->out (stdout)
+          takes auction BIGINT, bidder BIGINT, price BIGINT, date_time TIMESTAMP, extra VARCHAR
+
+        warning: spec.sources[1]: nothing reads `requests`
+    "#]]);
+}
+
+#[test]
+fn q1_converts_currency() {
+    check(&transform("q1: SELECT auction, bidder, 0.908 * price AS price, date_time, extra FROM bid"), expect![[r#"
+        source bid (generator)
+          reads auction, bidder, price, date_time, extra
+          skips channel, url
+          event time from date_time, 4s out of order
+
+        transform q1
+          from bid
+            compute auction, bidder, 0.908 * CAST(price AS Float64) as price, date_time, extra
+          gives auction BIGINT, bidder BIGINT, price DOUBLE, date_time TIMESTAMP, extra VARCHAR
+
+        sink q1->out (stdout)
+          takes auction BIGINT, bidder BIGINT, price DOUBLE, date_time TIMESTAMP, extra VARCHAR
+
+        warning: spec.sources[1]: nothing reads `requests`
+    "#]]);
+}
+
+#[test]
+fn q2_selects_auctions() {
+    check(&transform("q2: SELECT auction, price FROM bid WHERE auction % 123 = 0"), expect![[r#"
+        source bid (generator)
+          reads auction, price
+          skips bidder, channel, url, date_time, extra
+          event time from date_time, 4s out of order
+          keeps auction % 123 = 0
+
+        transform q2
+          from bid
+          gives auction BIGINT, price BIGINT
+
+        sink q2->out (stdout)
+          takes auction BIGINT, price BIGINT
+
+        warning: spec.sources[1]: nothing reads `requests`
+    "#]]);
+}
+
+#[test]
+fn q5_finds_hot_items() {
+    check(
+        &transform(
+            "q5 window=hopping: SELECT auction, num FROM (SELECT auction, num, row_number() OVER (PARTITION BY window_end ORDER BY num DESC) AS place FROM (SELECT auction, window_end, count(*) AS num FROM bid GROUP BY auction) AS counts) AS ranked WHERE place <= 1",
+        ),
+        expect![[r#"
+            source bid (generator)
+              reads auction
+              skips bidder, price, channel, url, date_time, extra
+              event time from date_time, 4s out of order
+
+            transform q5
+              from bid
+              stage q5
+                exchange by hash of auction
+                window hopping: hopping, 10s long, one every 2s; late rows go to .late
+                aggregate count(*) (native)
+                state: sliced window by auction BIGINT: count(*) as BIGINT
+                compute auction, window_end, count(*) as num
+              stage q5.top
+                exchange by hash of window_end
+                first 1 of each window_end in each window, by num desc
+                state: top by window_end TIMESTAMP order num desc: auction BIGINT, window_end TIMESTAMP, num BIGINT
+                compute auction, num
+              gives auction BIGINT, num BIGINT
+
+            sink q5->out (stdout)
+              takes auction BIGINT, num BIGINT
+
+            warning: spec.sources[1]: nothing reads `requests`
+        "#]],
+    );
+}
+
+#[test]
+fn q7_finds_the_highest_bid() {
+    check(
+        &transform(
+            "q7 window=ten-seconds: SELECT auction, price, bidder, date_time, extra FROM bid ORDER BY price DESC LIMIT 1",
+        ),
+        expect![[r#"
+            source bid (generator)
+              reads auction, bidder, price, date_time, extra
+              skips channel, url
+              event time from date_time, 4s out of order
+
+            transform q7
+              from bid
+                compute window_last_ms(_event_time) as _event_time, auction, price, bidder, date_time, extra, window_start(_event_time) as window_start, window_end(_event_time) as window_end
+              stage q7
+                exchange: all rows to one task
+                first 1 of each window, by price desc
+                state: top by nothing order price desc: auction BIGINT, price BIGINT, bidder BIGINT, date_time TIMESTAMP, extra VARCHAR, window_start TIMESTAMP, window_end TIMESTAMP
+                compute auction, price, bidder, date_time, extra
+              gives auction BIGINT, price BIGINT, bidder BIGINT, date_time TIMESTAMP, extra VARCHAR
+
+            sink q7->out (stdout)
+              takes auction BIGINT, price BIGINT, bidder BIGINT, date_time TIMESTAMP, extra VARCHAR
+
+            warning: spec.sources[1]: nothing reads `requests`
+        "#]],
+    );
+}
+
+#[test]
+fn q12_counts_a_bidders_bids_in_a_window() {
+    check(
+        &transform(
+            "q12 window=ten-seconds: SELECT bidder, count(*) AS bid_count, window_start AS starttime, window_end AS endtime FROM bid GROUP BY bidder",
+        ),
+        expect![[r#"
+            source bid (generator)
+              reads bidder
+              skips auction, price, channel, url, date_time, extra
+              event time from date_time, 4s out of order
+
+            transform q12
+              from bid
+              stage q12
+                exchange by hash of bidder
+                window ten-seconds: tumbling, 10s long; late rows are dropped
+                aggregate count(*) (native)
+                state: sliced window by bidder BIGINT: count(*) as BIGINT
+                compute bidder, count(*) as bid_count, window_start as starttime, window_end as endtime
+              gives bidder BIGINT, bid_count BIGINT, starttime TIMESTAMP, endtime TIMESTAMP
+
+            sink q12->out (stdout)
+              takes bidder BIGINT, bid_count BIGINT, starttime TIMESTAMP, endtime TIMESTAMP
+
+            warning: spec.sources[1]: nothing reads `requests`
+        "#]],
+    );
+}
+
+#[test]
+fn q14_calculates() {
+    check(
+        &transform(
+            "q14: SELECT auction, bidder, 0.908 * price AS price, CASE WHEN extract(hour FROM date_time) BETWEEN 8 AND 18 THEN 'dayTime' WHEN extract(hour FROM date_time) <= 6 OR extract(hour FROM date_time) >= 20 THEN 'nightTime' ELSE 'otherTime' END AS bid_time_type, date_time, extra, length(extra) - length(replace(extra, 'c', '')) AS c_counts FROM bid WHERE 0.908 * price > 1000000 AND 0.908 * price < 50000000",
+        ),
+        expect![[r#"
+            source bid (generator)
+              reads auction, bidder, price, date_time, extra
+              skips channel, url
+              event time from date_time, 4s out of order
+
+            transform q14
+              from bid
+                compute 0.908 * CAST(price AS Float64) as __common_expr_9, auction, bidder, price, date_time, extra
+                keep __common_expr_9 > 1000000 AND __common_expr_9 < 50000000
+                compute date_part(HOUR, date_time) as __common_expr_1, auction, bidder, price, date_time, extra
+                compute auction, bidder, 0.908 * CAST(price AS Float64) as price, CAST(CASE WHEN __common_expr_1 >= 8 AND __common_expr_1 <= 18 THEN dayTime WHEN __common_expr_1 <= 6 OR __common_expr_1 >= 20 THEN nightTime ELSE otherTime END AS Utf8View) as bid_time_type, date_time, extra, character_length(extra) - character_length(replace(extra, c, )) as c_counts
+              gives auction BIGINT, bidder BIGINT, price DOUBLE, bid_time_type VARCHAR, date_time TIMESTAMP, extra VARCHAR, c_counts INT
+
+            sink q14->out (stdout)
+              takes auction BIGINT, bidder BIGINT, price DOUBLE, bid_time_type VARCHAR, date_time TIMESTAMP, extra VARCHAR, c_counts INT
+
+            warning: spec.sources[1]: nothing reads `requests`
+        "#]],
+    );
+}
+
+#[test]
+fn q15_reports_bids_of_each_day() {
+    check(
+        &transform(
+            "q15: SELECT to_char(date_time, '%Y-%m-%d') AS day, count(*) AS total_bids, count(*) FILTER (WHERE price < 10000) AS rank1_bids, count(*) FILTER (WHERE price >= 10000 AND price < 1000000) AS rank2_bids, count(*) FILTER (WHERE price >= 1000000) AS rank3_bids, count(DISTINCT bidder) AS total_bidders, count(DISTINCT bidder) FILTER (WHERE price < 10000) AS rank1_bidders, count(DISTINCT auction) AS total_auctions FROM bid GROUP BY to_char(date_time, '%Y-%m-%d')",
+        ),
+        expect![[r#"
+            spec.transforms[0].sql: without its key `day`, a changed row cannot be found again; expected `day` in the select list, as it is
+        "#]],
+    );
+}
+
+#[test]
+fn q16_reports_channels() {
+    check(
+        &transform(
+            "q16: SELECT channel, to_char(date_time, '%Y-%m-%d') AS day, max(to_char(date_time, '%H:%M')) AS minute, count(*) AS total_bids, count(DISTINCT bidder) AS total_bidders FROM bid GROUP BY channel, to_char(date_time, '%Y-%m-%d')",
+        ),
+        expect![[r#"
+            spec.transforms[0].sql: without its key `day`, a changed row cannot be found again; expected `day` in the select list, as it is
+        "#]],
+    );
+}
+
+#[test]
+fn q17_reports_auctions() {
+    check(
+        &transform(
+            "q17: SELECT auction, to_char(date_time, '%Y-%m-%d') AS day, count(*) AS total_bids, min(price) AS min_price, max(price) AS max_price, avg(price) AS avg_price, sum(price) AS sum_price FROM bid GROUP BY auction, to_char(date_time, '%Y-%m-%d')",
+        ),
+        expect![[r#"
+            spec.transforms[0].sql: without its key `day`, a changed row cannot be found again; expected `day` in the select list, as it is
+        "#]],
+    );
+}
+
+#[test]
+fn q18_finds_the_last_bid_of_each_window() {
+    check(
+        &transform(
+            "q18 window=minute: SELECT auction, bidder, price, channel, url, date_time, extra FROM (SELECT *, row_number() OVER (PARTITION BY bidder, auction ORDER BY date_time DESC) AS rank_number FROM bid) WHERE rank_number <= 1",
+        ),
+        expect![[r#"
+            source bid (generator)
+              reads auction, bidder, price, channel, url, date_time, extra
+              event time from date_time, 4s out of order
+
+            transform q18
+              from bid
+                compute window_last_ms(_event_time) as _event_time, auction, bidder, price, channel, url, date_time, extra, window_start(_event_time) as window_start, window_end(_event_time) as window_end
+              stage q18
+                exchange by hash of bidder, auction
+                first 1 of each bidder, auction in each window, by date_time desc
+                state: top by bidder BIGINT, auction BIGINT order date_time desc: auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR, window_start TIMESTAMP, window_end TIMESTAMP
+                compute auction, bidder, price, channel, url, date_time, extra
+              gives auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR
+
+            sink q18->out (stdout)
+              takes auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR
+
+            warning: spec.sources[1]: nothing reads `requests`
+        "#]],
+    );
+}
+
+#[test]
+fn q19_finds_the_top_bids_of_each_auction() {
+    check(
+        &transform(
+            "q19 window=minute: SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY auction ORDER BY price DESC) AS rank_number FROM bid) WHERE rank_number <= 10",
+        ),
+        expect![[r#"
+            source bid (generator)
+              reads auction, bidder, price, channel, url, date_time, extra
+              event time from date_time, 4s out of order
+
+            transform q19
+              from bid
+                compute window_last_ms(_event_time) as _event_time, auction, bidder, price, channel, url, date_time, extra, window_start(_event_time) as window_start, window_end(_event_time) as window_end
+              stage q19
+                exchange by hash of auction
+                first 10 of each auction in each window, by price desc
+                state: top by auction BIGINT order price desc: auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR, window_start TIMESTAMP, window_end TIMESTAMP
+                compute auction, bidder, price, channel, url, date_time, extra, CAST(row_number AS Int64) as rank_number
+              gives auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR, rank_number BIGINT
+
+            sink q19->out (stdout)
+              takes auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR, rank_number BIGINT
+
+            warning: spec.sources[1]: nothing reads `requests`
+        "#]],
+    );
+}
+
+#[test]
+fn q20_is_a_join_and_is_refused() {
+    check(
+        &transform("q20: SELECT b.auction FROM bid AS b INNER JOIN bid AS a ON b.auction = a.auction"),
+        expect![[r#"
+            spec.transforms[0].sql:1:43: joins are not yet supported; expected one input, or a UNION ALL of several
+        "#]],
+    );
+}
+
+#[test]
+fn q21_adds_channel_ids() {
+    check(
+        &transform(
+            "q21: SELECT auction, bidder, price, channel, CASE WHEN lower(channel) = 'apple' THEN '0' WHEN lower(channel) = 'google' THEN '1' WHEN lower(channel) = 'facebook' THEN '2' WHEN lower(channel) = 'baidu' THEN '3' ELSE regexp_match(url, '(&|^)channel_id=([^&]*)')[2] END AS channel_id FROM bid WHERE regexp_match(url, '(&|^)channel_id=([^&]*)')[2] IS NOT NULL OR lower(channel) IN ('apple', 'google', 'facebook', 'baidu')",
+        ),
+        expect![[r#"
+            source bid (generator)
+              reads auction, bidder, price, channel, url
+              skips date_time, extra
+              event time from date_time, 4s out of order
+              keeps array_element(regexp_match(url, (&|^)channel_id=([^&]*)), 2) IS NOT NULL OR lower(channel) IN (apple, google, facebook, baidu)
+
+            transform q21
+              from bid
+                compute lower(channel) as __common_expr_1, auction, bidder, price, channel, url
+                compute auction, bidder, price, channel, CASE WHEN __common_expr_1 = apple THEN 0 WHEN __common_expr_1 = google THEN 1 WHEN __common_expr_1 = facebook THEN 2 WHEN __common_expr_1 = baidu THEN 3 ELSE array_element(regexp_match(url, (&|^)channel_id=([^&]*)), 2) END as channel_id
+              gives auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, channel_id VARCHAR
+
+            sink q21->out (stdout)
+              takes auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, channel_id VARCHAR
+
+            warning: spec.sources[1]: nothing reads `requests`
+        "#]],
+    );
+}
+
+#[test]
+fn q22_takes_urls_apart() {
+    check(
+        &transform(
+            "q22: SELECT auction, bidder, price, channel, split_part(url, '/', 4) AS dir1, split_part(url, '/', 5) AS dir2, split_part(url, '/', 6) AS dir3 FROM bid",
+        ),
+        expect![[r#"
+            source bid (generator)
+              reads auction, bidder, price, channel, url
+              skips date_time, extra
+              event time from date_time, 4s out of order
+
+            transform q22
+              from bid
+                compute auction, bidder, price, channel, split_part(url, /, 4) as dir1, split_part(url, /, 5) as dir2, split_part(url, /, 6) as dir3
+              gives auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, dir1 VARCHAR, dir2 VARCHAR, dir3 VARCHAR
+
+            sink q22->out (stdout)
+              takes auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, dir1 VARCHAR, dir2 VARCHAR, dir3 VARCHAR
+
+            warning: spec.sources[1]: nothing reads `requests`
+        "#]],
+    );
+}
