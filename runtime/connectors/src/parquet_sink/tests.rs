@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Int64Array, StringViewArray, TimestampMicrosecondArray},
+    array::{ArrayRef, AsArray, Int64Array, StringViewArray, TimestampMicrosecondArray},
     datatypes::{DataType, Int64Type, TimeUnit},
 };
 use bytes::Bytes;
