@@ -134,7 +134,8 @@ enum Accumulator {
 }
 
 impl Accumulators {
-    /// Takes rows: row `i` belongs to group `locals[i]`, and there are `groups` of them by now.
+    /// Takes rows: row `i` belongs to group `locals[i]`, and there are `groups` of them by now. Each group beyond those that
+    /// there were before is among `locals`, unless room was made for it with [`Self::grow_native`].
     ///
     /// # Errors
     /// Fails if an aggregate does not take the rows.
@@ -155,7 +156,8 @@ impl Accumulators {
         Ok(())
     }
 
-    /// Takes states, as [`Self::into_state`] gave them: state `i` belongs to group `locals[i]`.
+    /// Takes states, as [`Self::into_state`] gave them: state `i` belongs to group `locals[i]`. Groups are as in
+    /// [`Self::update`].
     ///
     /// # Errors
     /// Fails if an aggregate does not take the states.
@@ -230,7 +232,7 @@ impl Accumulators {
         }
     }
 
-    /// Makes room for `groups` groups that have seen nothing; every aggregate must be native.
+    /// Makes room for `groups` groups that have seen nothing. Only native accumulators have to be told.
     pub(crate) fn grow_native(&mut self, groups: usize) {
         for column in &mut self.columns {
             if let Accumulator::Native(native) = column {

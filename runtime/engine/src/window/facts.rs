@@ -31,27 +31,32 @@ impl Facts {
         serde_json::to_value(self).expect("numbers are always JSON")
     }
 
+    /// What each task left.
+    ///
+    /// # Errors
+    /// Fails if they are not facts of this version.
+    pub(crate) fn read_all(restored: &[serde_json::Value]) -> Result<Vec<Self>, OperatorError> {
+        let damaged = |found: String| OperatorError::Damaged { found, expected: "facts of an operator, version 1" };
+        let read = |value: &serde_json::Value| -> Result<Self, OperatorError> {
+            let facts: Self = serde_json::from_value(value.clone()).map_err(|error| damaged(error.to_string()))?;
+            if facts.version == VERSION { Ok(facts) } else { Err(damaged(format!("version {}", facts.version))) }
+        };
+        restored.iter().map(read).collect()
+    }
+
     /// What several tasks left, as one: the least watermark, since what one of them had not done yet has to be done, and
     /// the greatest numbers. `None`: the first start.
     ///
     /// # Errors
     /// Fails if they are not facts of this version.
     pub(crate) fn join(restored: &[serde_json::Value]) -> Result<Option<Self>, OperatorError> {
-        let damaged = |found: String| OperatorError::Damaged { found, expected: "facts of an operator, version 1" };
-        let mut joined: Option<Self> = None;
-        for value in restored {
-            let facts: Self = serde_json::from_value(value.clone()).map_err(|error| damaged(error.to_string()))?;
-            if facts.version != VERSION {
-                return Err(damaged(format!("version {}", facts.version)));
-            }
-            joined = Some(joined.map_or(facts, |before| Self {
-                version: VERSION,
-                key_groups: facts.key_groups,
-                watermark: before.watermark.min(facts.watermark),
-                latest: before.latest.max(facts.latest),
-                next_part: before.next_part.max(facts.next_part),
-            }));
-        }
+        let joined = Self::read_all(restored)?.into_iter().reduce(|before, facts| Self {
+            version: VERSION,
+            key_groups: facts.key_groups,
+            watermark: before.watermark.min(facts.watermark),
+            latest: before.latest.max(facts.latest),
+            next_part: before.next_part.max(facts.next_part),
+        });
         Ok(joined)
     }
 }

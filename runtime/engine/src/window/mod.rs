@@ -3,11 +3,17 @@
 //! | module | what |
 //! |---|---|
 //! | [`aligned`] | tumbling and hopping windows |
+//! | [`rolling`] | for each row, the trailing range |
+//! | [`session`] | rows of a key with no long silence between them |
+//! | [`crate::topn`] | the first n of each window |
+//! | [`crate::running`] | GROUP BY without a window |
+//! | [`crate::distinct`] | DISTINCT ON with `within` |
 
 pub mod aligned;
 mod chunks;
 pub(crate) mod facts;
 pub mod grid;
+pub mod rolling;
 pub(crate) mod row_log;
 mod slice;
 mod table;
@@ -15,7 +21,7 @@ pub(crate) mod waiting;
 
 use millrace_plan::{KeyedOp, WindowKind};
 
-use self::{aligned::AlignedWindows, grid::Grid};
+use self::{aligned::AlignedWindows, grid::Grid, rolling::RollingWindows};
 use crate::{
     distinct::{self, DistinctWithin},
     operator::{KeyedOperator, OperatorContext, OperatorError},
@@ -25,7 +31,11 @@ use crate::{
 /// The states that an operator keeps in its task's store.
 pub fn states(op: &KeyedOp) -> &'static [&'static str] {
     match op {
-        KeyedOp::Window(_) => &[aligned::STATE],
+        KeyedOp::Window(window) => match window.def.kind {
+            WindowKind::Tumbling { .. } | WindowKind::Hopping { .. } => &[aligned::STATE],
+            WindowKind::Rolling { .. } => &[rolling::STATE],
+            WindowKind::Session { .. } => &[],
+        },
         KeyedOp::Top(_) => &[topn::STATE],
         KeyedOp::Running(_) => &[],
         KeyedOp::Distinct(_) => &distinct::STATES,
@@ -45,7 +55,8 @@ pub fn make_operator(op: &KeyedOp, cx: OperatorContext) -> Result<Box<dyn KeyedO
             WindowKind::Hopping { size_ms, slide_ms, offset_ms } => {
                 Box::new(AlignedWindows::new(window, Grid::new(size_ms, slide_ms, offset_ms), cx)?)
             }
-            _ => return Err(OperatorError::Damaged { found: String::new(), expected: "" }),
+            WindowKind::Rolling { range_ms } => Box::new(RollingWindows::new(window, range_ms, cx)?),
+            WindowKind::Session { .. } => return Err(OperatorError::Damaged { found: String::new(), expected: "" }),
         },
         KeyedOp::Top(top) => Box::new(Top::new(top, cx)?),
         KeyedOp::Distinct(distinct) => Box::new(DistinctWithin::new(distinct, cx)?),

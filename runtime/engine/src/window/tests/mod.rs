@@ -7,6 +7,7 @@
 pub(crate) mod aligned;
 pub(crate) mod fleet;
 pub(crate) mod plans;
+mod rolling;
 
 use std::fmt;
 

@@ -1,0 +1,289 @@
+//! Rolling windows: for each row, the aggregates over the rows of its key in `(t - range, t]`.
+//!
+//! A row comes out when the watermark passes it, with everything that had come by then: rows of equal time see each
+//! other, and rows come out in the order of their times. Rows are remembered as long as they can lie in the range of one
+//! that is still to come.
+//!
+//! A row that comes after the watermark has passed it is late. Within the allowed lateness it comes out all the same,
+//! when the watermark next moves or at the next barrier, and counts for the rows after it that have not come out yet;
+//! those that have stay as they are, so it is as if they had been asked too early. Beyond the lateness it is dropped, or
+//! goes to the late output.
+//!
+//! # How
+//!
+//! All rows that are due, and all that lie in their ranges, are put in the order of key and time. Every row's own state,
+//! then the merged states of aligned pairs, of pairs of pairs and so on make a tree ([`Tree`]); a row's range is at most
+//! two nodes a level. All of it is a few calls of the accumulators a level, whatever the aggregate.
+//!
+//! ```text
+//! level 2   [0     3] [4     7]          the range 1..=6 is
+//! level 1   [0 1] [2 3] [4 5] [6 7]      [1] + [2 3] + [4 5] + [6]
+//! level 0    0 1   2 3   4 5   6 7
+//! ```
+
+use std::{ops::Range, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, BooleanArray, Int32Array, RecordBatch, TimestampMicrosecondArray, UInt32Array},
+    compute::{self, concat_batches},
+    datatypes::DataType,
+};
+use millrace_plan::{LateRows, WindowAggregate};
+use millrace_stream::{Epoch, EventTime, KeyGroupRange};
+
+use super::{
+    chunks::key_groups_of,
+    facts::Facts,
+    row_log::RowLog,
+    waiting::{append_by_bucket, part_by_time},
+};
+use crate::{
+    aggregate::{Aggregates, longs},
+    distinct::by_time,
+    group::Groups,
+    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Write},
+    topn::push_in_batches,
+};
+
+/// The name of the state in the task's store.
+pub(super) const STATE: &str = "rolling";
+
+/// A GROUP BY over the trailing range of each row.
+pub struct RollingWindows {
+    plan: WindowAggregate,
+    aggregates: Aggregates,
+    key_types: Vec<DataType>,
+    range_ms: i64,
+    bucket_ms: i64,
+    log: RowLog,
+    /// Late rows within the allowed lateness, which come out next.
+    late: Vec<RecordBatch>,
+    watermark: i64,
+    key_groups: KeyGroupRange,
+    memory_budget_bytes: usize,
+    batch_rows: usize,
+    stats: OperatorStats,
+}
+
+impl RollingWindows {
+    /// The operator of `plan` over ranges of `range_ms`, with the state that the context restores.
+    ///
+    /// # Errors
+    /// Fails if the plan's aggregates cannot be computed, or stored state cannot be read.
+    pub fn new(plan: &WindowAggregate, range_ms: i64, cx: OperatorContext) -> Result<Self, OperatorError> {
+        let mut log = RowLog::new(STATE, &plan.input, &plan.keys, &cx.store, cx.key_groups);
+        let tasks = Facts::read_all(&cx.restored)?;
+        let watermark = tasks.iter().map(|facts| facts.watermark).max();
+        if let Some(next_part) = tasks.iter().map(|facts| facts.next_part).max() {
+            log.load(next_part, cx.memory_budget_bytes)?;
+        }
+        let mut rolling = Self {
+            aggregates: Aggregates::new(&plan.aggregates, &plan.input)?,
+            key_types: plan.keys.iter().map(|key| plan.input.field(*key).data_type().clone()).collect(),
+            range_ms: range_ms.max(1),
+            bucket_ms: (range_ms / 16).clamp(1, 60_000),
+            log,
+            late: Vec::new(),
+            watermark: watermark.unwrap_or(i64::MIN),
+            key_groups: cx.key_groups,
+            memory_budget_bytes: cx.memory_budget_bytes,
+            batch_rows: cx.batch_rows.max(1),
+            stats: OperatorStats::default(),
+            plan: plan.clone(),
+        };
+        // What a task had not emitted that another of that time had.
+        for behind in tasks.iter().filter(|facts| facts.watermark < rolling.watermark) {
+            let first = rolling.log.first_bucket().unwrap_or(behind.watermark);
+            let rows = rolling.rows_in(behind.watermark.max(first)..rolling.watermark)?;
+            let own = key_groups_of(&rows, &plan.keys);
+            let own: BooleanArray = own.into_iter().map(|group| Some(behind.key_groups.contains(group))).collect();
+            rolling.late.push(compute::filter_record_batch(&rows, &own)?);
+        }
+        Ok(rolling)
+    }
+
+    fn bucket_of(&self, time: i64) -> i64 {
+        time.saturating_sub(time.rem_euclid(self.bucket_ms))
+    }
+
+    /// The remembered rows with times in `times`.
+    fn rows_in(&self, times: Range<i64>) -> Result<RecordBatch, OperatorError> {
+        let mut found = Vec::new();
+        let first = self.bucket_of(times.start);
+        for bucket in self.log.buckets().filter(|bucket| *bucket >= first && *bucket < times.end) {
+            let rows = self.log.read(bucket)?;
+            let (rows, _) = part_by_time(&rows, times.end)?;
+            let (_, rows) = part_by_time(&rows, times.start)?;
+            found.push(rows);
+        }
+        Ok(concat_batches(&self.plan.input, &found)?)
+    }
+
+    /// Emits the rows of `due`, which are remembered too.
+    fn emit(&mut self, due: &RecordBatch, out: &mut Emitted) -> Result<(), OperatorError> {
+        let due = by_time(due)?;
+        let times = longs(due.column(0)).unwrap_or_default();
+        let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(()) };
+        let from = first.saturating_sub(self.range_ms).saturating_add(1);
+        let all = self.rows_in(from..last.saturating_add(1))?;
+        let results = self.results(&due, &all)?;
+        let micros = |back: i64| {
+            let bounds = times.iter().map(|time| time.saturating_sub(back).saturating_mul(1000));
+            TimestampMicrosecondArray::from_iter_values(bounds).with_timezone("UTC")
+        };
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::clone(due.column(0)),
+            Arc::new(micros(self.range_ms)),
+            Arc::new(micros(0)),
+            Arc::new(Int32Array::from_value(0, due.num_rows())),
+        ];
+        columns.extend(self.plan.keys.iter().chain(&self.plan.carried).map(|column| Arc::clone(due.column(*column))));
+        columns.extend(results);
+        let rows = RecordBatch::try_new(Arc::clone(&self.plan.output), columns)?;
+        push_in_batches(&rows, self.batch_rows, &mut out.rows);
+        Ok(())
+    }
+
+    /// The aggregates over the range of each row of `due`, all of which lies in `all`.
+    fn results(&self, due: &RecordBatch, all: &RecordBatch) -> Result<Vec<ArrayRef>, OperatorError> {
+        let keys_of = |rows: &RecordBatch| -> Vec<ArrayRef> {
+            self.plan.keys.iter().map(|key| Arc::clone(rows.column(*key))).collect()
+        };
+        let mut groups = Groups::new(&self.key_types)?;
+        let (mut of_due, mut of_all) = (Vec::new(), Vec::new());
+        groups.intern(&keys_of(due), due.num_rows(), &mut of_due)?;
+        let wanted = groups.len() as u32;
+        groups.intern(&keys_of(all), all.num_rows(), &mut of_all)?;
+        let times = longs(all.column(0)).unwrap_or_default();
+        let mut order: Vec<u32> = (0..all.num_rows() as u32).filter(|row| of_all[*row as usize] < wanted).collect();
+        let place = |row: u32| (of_all[row as usize], times[row as usize]);
+        order.sort_by_key(|row| place(*row));
+        let places: Vec<(u32, i64)> = order.iter().map(|row| place(*row)).collect();
+        let ranges = of_due.iter().zip(longs(due.column(0)).unwrap_or_default()).map(|(group, time)| {
+            let from = places.partition_point(|place| *place <= (*group, time.saturating_sub(self.range_ms)));
+            from..places.partition_point(|place| *place <= (*group, *time))
+        });
+        let ranges: Vec<Range<usize>> = ranges.collect();
+        let sorted = compute::take_record_batch(all, &UInt32Array::from(order))?;
+        Tree { aggregates: &self.aggregates }.totals(&sorted, &ranges)
+    }
+
+    fn emit_late(&mut self, out: &mut Emitted) -> Result<(), OperatorError> {
+        let late = std::mem::take(&mut self.late);
+        if late.is_empty() {
+            return Ok(());
+        }
+        let late = concat_batches(&self.plan.input, &late)?;
+        self.stats.corrections += late.num_rows() as u64;
+        self.emit(&late, out)
+    }
+}
+
+/// Aggregates over ranges of rows.
+struct Tree<'a> {
+    aggregates: &'a Aggregates,
+}
+
+impl Tree<'_> {
+    /// The aggregates over each of `ranges`, none of which is empty.
+    fn totals(&self, rows: &RecordBatch, ranges: &[Range<usize>]) -> Result<Vec<ArrayRef>, OperatorError> {
+        let numbers = |count: usize| -> Vec<u32> { (0..count as u32).collect() };
+        let mut totals = self.aggregates.accumulators()?;
+        totals.grow_native(ranges.len());
+        let mut own = self.aggregates.accumulators()?;
+        own.update(rows, &numbers(rows.num_rows()), rows.num_rows())?;
+        let (mut level, mut nodes) = (own.into_state()?, rows.num_rows());
+        let mut left: Vec<(usize, usize)> = ranges.iter().map(|range| (range.start, range.end)).collect();
+        loop {
+            let (mut taken, mut into) = (Vec::new(), Vec::new());
+            for (at, (from, to)) in left.iter_mut().enumerate().filter(|(_, (from, to))| from < to) {
+                if *from % 2 == 1 {
+                    taken.push(*from as u32);
+                    into.push(at as u32);
+                    *from += 1;
+                }
+                if *from < *to && *to % 2 == 1 {
+                    *to -= 1;
+                    taken.push(*to as u32);
+                    into.push(at as u32);
+                }
+                *from /= 2;
+                *to /= 2;
+            }
+            if !taken.is_empty() {
+                let states = compute::take_arrays(&level, &UInt32Array::from(taken), None)?;
+                totals.merge(&states, &into, ranges.len())?;
+            }
+            if left.iter().all(|(from, to)| from >= to) {
+                return totals.evaluate();
+            }
+            // A last node without a partner is in no range above this level.
+            let pairs: Vec<u32> = (0..(nodes / 2 * 2) as u32).map(|node| node / 2).collect();
+            let paired: Vec<ArrayRef> = level.iter().map(|column| column.slice(0, pairs.len())).collect();
+            let mut above = self.aggregates.accumulators()?;
+            above.merge(&paired, &pairs, nodes / 2)?;
+            (level, nodes) = (above.into_state()?, nodes / 2);
+        }
+    }
+}
+
+impl KeyedOperator for RollingWindows {
+    fn process(&mut self, batch: RecordBatch, out: &mut Emitted) -> Result<(), OperatorError> {
+        let bucket_ms = self.bucket_ms;
+        let bucket_of = |time: i64| time.saturating_sub(time.rem_euclid(bucket_ms));
+        if let Some(late) = append_by_bucket(&mut self.log, &batch, self.watermark, bucket_of)? {
+            let horizon = self.watermark.saturating_sub(self.plan.def.allowed_lateness_ms);
+            let (beyond, within) = part_by_time(&late, horizon)?;
+            self.stats.late_rows += beyond.num_rows() as u64;
+            if beyond.num_rows() > 0 && self.plan.def.late_rows == LateRows::SideOutput && !self.plan.late.is_empty() {
+                out.late.push(beyond.project(&self.plan.late)?);
+            }
+            if within.num_rows() > 0 {
+                append_by_bucket(&mut self.log, &within, i64::MIN, bucket_of)?;
+                self.late.push(within);
+            }
+        }
+        self.log.spill_to(self.memory_budget_bytes)
+    }
+
+    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<(), OperatorError> {
+        if watermark.0 <= self.watermark {
+            return Ok(());
+        }
+        self.emit_late(out)?;
+        let first = self.log.buckets().next().unwrap_or(watermark.0);
+        let due = self.rows_in(self.watermark.max(first)..watermark.0)?;
+        self.watermark = watermark.0;
+        self.emit(&due, out)?;
+        let kept = self.range_ms.saturating_add(self.plan.def.allowed_lateness_ms);
+        let horizon = watermark.0.saturating_sub(kept);
+        while let Some(bucket) = self.log.first_bucket()
+            && bucket.saturating_add(self.bucket_ms - 1) <= horizon
+        {
+            self.log.remove(bucket);
+        }
+        Ok(())
+    }
+
+    fn freeze(&mut self, _epoch: Epoch, out: &mut Emitted) -> Result<Frozen, OperatorError> {
+        self.emit_late(out)?;
+        let writes = self.log.freeze()?;
+        let facts = Facts::new(self.key_groups, self.watermark, self.watermark, self.log.next_part());
+        let write = writes.map(|writes| -> Write { Box::new(move |store| writes.write(store)) });
+        Ok(Frozen { meta: facts.to_value(), write })
+    }
+
+    fn thawed(&mut self) -> Result<(), OperatorError> {
+        self.log.thaw();
+        Ok(())
+    }
+
+    fn stats(&self) -> OperatorStats {
+        OperatorStats {
+            entries: self.log.rows(),
+            memory_bytes: self.log.memory_bytes() as u64,
+            spilled_bytes: self.log.spilled_bytes(),
+            ..self.stats
+        }
+    }
+}
