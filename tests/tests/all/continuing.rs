@@ -89,7 +89,7 @@ fn a_second_process_on_the_same_data_folder_is_told_who_holds_it() {
     workspace.write("counted.yaml", PIPELINE);
     let first = Millrace::run(&workspace, "counted.yaml").start();
     some_rows(&workspace, 1);
-    let second = Millrace::run(&workspace, "counted.yaml").finish().expect_code(1);
+    let second = Millrace::run(&workspace, "counted.yaml").finish().expect_code(2);
     assert!(second.stderr.contains(&first.pid().to_string()), "names the holder: {}", second.stderr);
     assert!(second.elapsed < Duration::from_secs(10));
     first.wait().expect_success();

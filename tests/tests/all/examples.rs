@@ -198,9 +198,10 @@ fn minutes_add_up_to_hours_as_duckdb_adds_them_up() {
 #[test]
 fn follow_takes_up_lines_and_files_as_they_come_and_stops_when_asked() {
     let workspace = Workspace::new();
-    let text = fs::read_to_string(repository().join("examples/follow/pipeline.yaml")).unwrap();
+    let example = repository().join("examples").join("follow");
+    let text = fs::read_to_string(example.join("pipeline.yaml")).unwrap();
     workspace.write("follow.yaml", text.replace("examples/follow/logs", "logs-followed"));
-    let first = fs::read_to_string(repository().join("examples/follow/logs/yesterday.log")).unwrap();
+    let first = fs::read_to_string(example.join("logs/yesterday.log")).unwrap();
     workspace.write("logs-followed/yesterday.log", first);
 
     let running = Millrace::run(&workspace, "follow.yaml").start();
@@ -210,7 +211,7 @@ fn follow_takes_up_lines_and_files_as_they_come_and_stops_when_asked() {
             (table.len() >= count).then_some(table)
         })
     };
-    assert_eq!(rows(2).len(), 2, "the example \"follow\" ships two errors");
+    assert_eq!(rows(2).len(), 2, "the example ships two errors");
     workspace.write(
         "logs-followed/today.log",
         "ts=2024-05-07T00:00:00Z level=error service=shop msg=\"out of shoes\"\nts=2024-05-07T00:00:01Z level=info service=shop\n",

@@ -18,7 +18,7 @@ spec:
       columns: [{{name: ts, type: TIMESTAMP}}, {{name: id, type: BIGINT}}]
 {source}
   transforms:
-    - {{name: passed, sql: SELECT ts, id FROM t}}
+    - {{name: passed, sql: \"SELECT ts, id FROM t\"}}
     - {{name: counts, window: w, sql: \"SELECT window_start, count(*) AS n FROM t\"}}
   outputs:
     - {{from: passed, sink: passed}}
