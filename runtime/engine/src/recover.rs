@@ -6,10 +6,10 @@ use std::{
 };
 
 use millrace_connectors::Committer;
-use millrace_plan::{Plan, ResolvedSpec, SinkNode};
+use millrace_plan::{KeyedStage, NodeKind, Plan, ResolvedSpec, SinkNode};
 use millrace_state::{ErrorKind, Latest, Manifest, ManifestId, Newest, StateError};
 use millrace_stream::{
-    Epoch, Generation, NodeName,
+    Epoch, Generation, NodeName, StageId,
     checkpoint::{self, Advance, Claim, Decided, Facts, ManifestState, Pointer, Recovery, Taken},
 };
 
@@ -77,7 +77,11 @@ pub async fn recover(plan: &Plan, cx: &Arc<JobContext>, first_turn: bool) -> Res
     if moved_back {
         move_back(cx, &claimed, generation, &decided, manifest.as_ref()).await?;
     }
+    let mut manifest = manifest;
     let committers = recover_sinks(plan, manifest.as_ref(), generation, cx).await?;
+    if let Some(manifest) = &mut manifest {
+        forget_lost_state(plan, manifest)?;
+    }
     if !moved_back && !passed_over {
         clean(cx, &orphans).await?;
     }
@@ -217,6 +221,29 @@ async fn recover_sinks(
     commits::recover(&mut fresh, None).await?;
     committers.append(&mut fresh);
     Ok(committers)
+}
+
+/// After an edit: a stage that cannot go on with what it remembered (as `allowStateLoss` says) begins with nothing.
+fn forget_lost_state(plan: &Plan, manifest: &mut Manifest) -> Result<(), JobError> {
+    if manifest.revision == plan.revision {
+        return Ok(());
+    }
+    let stored = stored_plan(manifest)?;
+    let before = keyed_stages(&stored);
+    let after = keyed_stages(plan);
+    manifest.tasks.retain(|task| match (before.get(&task.task.stage), after.get(&task.task.stage)) {
+        (Some(before), Some(after)) => millrace_plan::keeps_state(before, after),
+        _ => true,
+    });
+    Ok(())
+}
+
+fn keyed_stages(plan: &Plan) -> BTreeMap<&StageId, &KeyedStage> {
+    let transforms = plan.nodes.iter().filter_map(|node| match &node.kind {
+        NodeKind::Transform(transform) => Some(transform),
+        NodeKind::Source(_) | NodeKind::Sink(_) => None,
+    });
+    transforms.flat_map(|transform| &transform.keyed).map(|stage| (&stage.id, stage)).collect()
 }
 
 fn stored_plan(manifest: &Manifest) -> Result<Plan, JobError> {

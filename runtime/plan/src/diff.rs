@@ -2,7 +2,7 @@
 //!
 //! | class | what changes |
 //! |---|---|
-//! | hot | filters, columns, windows, sinks, new and removed branches: taken up at a barrier, with the state of every stage that keeps its name |
+//! | hot | filters, columns, lateness, sinks, new and removed branches: taken up at a barrier, with the state of every stage that keeps its name |
 //! | rescale | the number of tasks: the same, with key groups moved |
 //! | restart | what pods are made from |
 //! | refused | what would drop state that `allowStateLoss` does not name, or what cannot change |
@@ -51,6 +51,15 @@ pub fn diff(old: &Plan, new: &Plan) -> Edit {
     let nodes = changes.nodes;
     let class = nodes.iter().map(|change| change.class).max().unwrap_or(EditClass::None);
     Edit { class, nodes }
+}
+
+/// Whether a keyed stage can go on with what its namesake in an older plan remembered.
+pub fn keeps_state(old: &KeyedStage, new: &KeyedStage) -> bool {
+    let same_windows = match (&old.op, &new.op) {
+        (KeyedOp::Window(before), KeyedOp::Window(after)) => before.def.kind == after.def.kind,
+        _ => true,
+    };
+    same_windows && old.state_signature == new.state_signature
 }
 
 struct Changes<'a> {
@@ -219,7 +228,7 @@ impl Changes<'_> {
                     );
                     self.loss(name, id, &what);
                 }
-                Some(now) => self.stage(name, stage, now),
+                Some(now) => self.stage(name, id, stage, now),
             }
         }
         for id in new_stages.keys().filter(|id| !old_stages.contains_key(*id)) {
@@ -243,15 +252,16 @@ impl Changes<'_> {
     }
 
     /// A stage that keeps its state.
-    fn stage(&mut self, name: &str, old: &KeyedStage, new: &KeyedStage) {
+    fn stage(&mut self, name: &str, id: &str, old: &KeyedStage, new: &KeyedStage) {
         match (&old.op, &new.op) {
             (KeyedOp::Window(before), KeyedOp::Window(after)) if before.def != after.def => {
-                let why = format!(
-                    "the window changes from `{}` to `{}` at the next boundary; open ones end as they were",
-                    explain::window(&before.def),
-                    explain::window(&after.def)
-                );
-                self.add(name, EditClass::Hot, why);
+                let (was, is) = (explain::window(&before.def), explain::window(&after.def));
+                let what = format!("the window changes from `{was}` to `{is}`");
+                if before.def.kind == after.def.kind {
+                    self.add(name, EditClass::Hot, what);
+                } else {
+                    self.loss(name, id, &what);
+                }
             }
             (KeyedOp::Top(before), KeyedOp::Top(after)) if before.limit != after.limit => {
                 let why = format!(

@@ -9,6 +9,25 @@
 //! Everything that can be wrong with a pipeline is found here, when the plan is made, and not when data comes. There is
 //! no I/O: sources and sinks are described, not opened.
 //!
+//! # The SQL of a transform
+//!
+//! One SELECT over one input, or a UNION ALL of several. Text is `VARCHAR`, moments are in UTC, `_event_time` names a row's
+//! event time. What else it may say depends on the fields beside it:
+//!
+//! | field | SELECT | gives |
+//! |---|---|---|
+//! | none | projection, WHERE, `unnest(list)` | a row for each row (or element) |
+//! | `window` (tumbling, hopping, session) | GROUP BY, HAVING, `window_start`, `window_end`, `window_pane` | a row for each key and window |
+//! | the same | … ORDER BY … LIMIT n, or ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) in a subquery and `<= n` around it | the first n of each window, or of each group in it |
+//! | `window` (tumbling) | ORDER BY … LIMIT n, or ROW_NUMBER(), without GROUP BY | the first n rows of each window |
+//! | `window` (rolling) | aggregates with GROUP BY key, or OVER (PARTITION BY key); any other column is the row's own | a row for each row, with aggregates over the range that ends with it |
+//! | `emitEvery` or none | GROUP BY without a window | a changelog by the GROUP BY columns |
+//! | `within` | DISTINCT ON (key), DISTINCT | the first row of each key in that time |
+//!
+//! `first_value` and `last_value` without ORDER BY go by event time.
+//!
+//! # How it is compiled
+//!
 //! A transform is compiled in four steps: its SQL is parsed and refused by its form (`sql`); what stands for event time and
 //! window bounds is made callable (`rewrite`); DataFusion plans it, coerces types and simplifies (`logical`); and the
 //! logical plan is split into stateless steps and keyed stages (`lower`).
@@ -31,7 +50,7 @@ mod sql;
 
 pub use columns::errors_schema;
 pub use compile::{compile, resolve_and_compile};
-pub use diff::{Edit, EditClass, NodeChange, diff};
+pub use diff::{Edit, EditClass, NodeChange, diff, keeps_state};
 pub use error::{PlanError, Span};
 pub use functions::{Functions, functions};
 pub use graph::*;
