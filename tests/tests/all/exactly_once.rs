@@ -290,12 +290,13 @@ fn expect_no_orphans(workspace: &Workspace) {
         let log = delta::log(&workspace.join("out").join(name));
         assert_eq!(log["files"], log["live"], "{name} has files that its log does not name");
     }
-    let store = workspace.join("data/checkpoints");
-    let named: String = text_of(&store, |path| path.extension().is_some_and(|extension| extension == "json"));
-    for (path, _) in read::all_files(&store) {
+    let store = workspace.join("data/checkpoints/killed");
+    let named = text_of(&store, |path| path.extension().is_some_and(|extension| extension == "json"));
+    let files = read::all_files(&store.join("files"));
+    assert!(!files.is_empty(), "the last checkpoint has files");
+    for (path, _) in files {
         let name = path.file_name().unwrap().to_str().unwrap();
-        let is_state = path.extension().is_none_or(|extension| extension != "json") && name != "latest";
-        assert!(!is_state || named.contains(name), "no kept checkpoint names {}", path.display());
+        assert!(named.contains(name), "no kept checkpoint names {}", path.display());
     }
 }
 

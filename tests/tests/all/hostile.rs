@@ -188,7 +188,7 @@ fn a_data_folder_that_is_a_file_is_told() {
     workspace.write("in/a.ndjson", rows(0, 100));
     workspace.write("data", "not a folder");
     workspace.write("p.yaml", pipeline("      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts}", SINKS));
-    Millrace::run(&workspace, "p.yaml").finish().expect_code(1).expect_stderr(&["data"]);
+    Millrace::run(&workspace, "p.yaml").finish().expect_code(2).expect_stderr(&["data"]);
 }
 
 #[test]
