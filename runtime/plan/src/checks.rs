@@ -19,16 +19,15 @@ use crate::{
 
 /// Every column that a SELECT over one table names and that is not there. What reads subqueries is left to the planner.
 pub(crate) fn unknown_columns(sql: &Sql, tables: &Tables, windowed: bool) -> Vec<Fault> {
-    let mut finder = Finder { tables, windowed, faults: Vec::new(), lambdas: false };
+    let mut finder = Finder { tables, windowed, faults: Vec::new() };
     let _: ControlFlow<()> = sql.query.visit(&mut finder);
-    if finder.lambdas { Vec::new() } else { finder.faults }
+    finder.faults
 }
 
 struct Finder<'a> {
     tables: &'a Tables,
     windowed: bool,
     faults: Vec<Fault>,
-    lambdas: bool,
 }
 
 impl Visitor for Finder<'_> {
@@ -57,11 +56,6 @@ impl Visitor for Finder<'_> {
         self.look(select, &list, false);
         let after: Vec<&Expr> = select.having.iter().chain(select.qualify.as_ref()).collect();
         self.look(select, &after, true);
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        self.lambdas |= matches!(expr, Expr::Lambda(_));
         ControlFlow::Continue(())
     }
 }

@@ -51,6 +51,7 @@ pub(crate) fn type_name(of: &DataType) -> String {
                 fields.iter().map(|f| format!("{} {}", f.name(), type_name(f.data_type()))).collect();
             format!("STRUCT({})", fields.join(", "))
         }
+        DataType::Union(..) => "JSON value".to_owned(),
         other => other.to_string(),
     }
 }
@@ -73,7 +74,8 @@ pub(crate) fn settled_type(of: &DataType) -> DataType {
         DataType::Struct(fields) => DataType::Struct(
             fields.iter().map(|field| Field::new(field.name(), settled_type(field.data_type()), true)).collect(),
         ),
-        DataType::Null => DataType::Utf8View,
+        // What `->` gives of JSON: a value of any kind.
+        DataType::Null | DataType::Union(..) => DataType::Utf8View,
         other => other.clone(),
     }
 }

@@ -137,15 +137,14 @@ impl Changes<'_> {
         for node in &self.new.nodes {
             let name = node.name.0.as_str();
             let Some(before) = self.old.node(&node.name) else {
-                if let Some(old_name) = self.renamed_from(node) {
-                    if !self.may_lose([&old_name, &old_name]) {
-                        let why = format!(
-                            "the source was called `{old_name}`, and where it was read to follows its name; to begin anew, \
-                             name `{old_name}` in `allowStateLoss`"
-                        );
-                        self.add(name, EditClass::Refused, why);
-                        continue;
-                    }
+                let renamed = self.renamed_from(node).filter(|old_name| !self.may_lose([old_name, old_name]));
+                if let Some(old_name) = renamed {
+                    let why = format!(
+                        "the source was called `{old_name}`, and where it was read to follows its name; to begin anew, \
+                         name `{old_name}` in `allowStateLoss`"
+                    );
+                    self.add(name, EditClass::Refused, why);
+                    continue;
                 }
                 self.add(name, EditClass::Hot, format!("a new {}", kind(node)));
                 continue;

@@ -1,4 +1,5 @@
 //! The functions that SQL may call: DataFusion's scalar, nested, aggregate and window functions, and the JSON ones.
+//! Functions that take lambdas are left out: `->` is JSON's here.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,7 +18,6 @@ use crate::pseudo;
 #[derive(Debug, Default)]
 pub struct Functions {
     scalar: BTreeMap<String, Arc<ScalarUDF>>,
-    higher_order: BTreeMap<String, Arc<HigherOrderUDF>>,
     aggregate: BTreeMap<String, Arc<AggregateUDF>>,
     window: BTreeMap<String, Arc<WindowUDF>>,
     planners: Vec<Arc<dyn ExprPlanner>>,
@@ -39,9 +39,6 @@ impl Functions {
             .chain(pseudo::scalars())
         {
             all.add_scalar(function);
-        }
-        for function in datafusion_functions_nested::all_default_higher_order_functions() {
-            all.higher_order.insert(function.name().to_owned(), function);
         }
         for function in
             datafusion_functions_aggregate::all_default_aggregate_functions().into_iter().chain(pseudo::aggregates())
@@ -84,11 +81,6 @@ impl Functions {
         self.scalar.get(name)
     }
 
-    /// The function of this name that takes lambdas.
-    pub fn higher_order(&self, name: &str) -> Option<&Arc<HigherOrderUDF>> {
-        self.higher_order.get(name)
-    }
-
     /// The aggregate of this name.
     pub fn aggregate(&self, name: &str) -> Option<&Arc<AggregateUDF>> {
         self.aggregate.get(name)
@@ -101,17 +93,13 @@ impl Functions {
 
     /// Whether a function of any sort has this name.
     pub fn has(&self, name: &str) -> bool {
-        self.scalar.contains_key(name)
-            || self.higher_order.contains_key(name)
-            || self.aggregate.contains_key(name)
-            || self.window.contains_key(name)
+        self.scalar.contains_key(name) || self.aggregate.contains_key(name) || self.window.contains_key(name)
     }
 
     /// The names that users may use, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.scalar
             .keys()
-            .chain(self.higher_order.keys())
             .chain(self.aggregate.keys())
             .chain(self.window.keys())
             .map(String::as_str)
@@ -137,7 +125,7 @@ impl FunctionRegistry for Functions {
     }
 
     fn higher_order_function_names(&self) -> HashSet<String> {
-        self.higher_order.keys().cloned().collect()
+        HashSet::new()
     }
 
     fn udafs(&self) -> HashSet<String> {
@@ -153,7 +141,7 @@ impl FunctionRegistry for Functions {
     }
 
     fn higher_order_function(&self, name: &str) -> Result<Arc<HigherOrderUDF>> {
-        found(self.higher_order(name), name)
+        found(None, name)
     }
 
     fn udaf(&self, name: &str) -> Result<Arc<AggregateUDF>> {

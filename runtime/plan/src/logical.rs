@@ -111,8 +111,8 @@ impl ContextProvider for Context<'_> {
         functions().scalar(name).cloned()
     }
 
-    fn get_higher_order_meta(&self, name: &str) -> Option<Arc<HigherOrderUDF>> {
-        functions().higher_order(name).cloned()
+    fn get_higher_order_meta(&self, _name: &str) -> Option<Arc<HigherOrderUDF>> {
+        None
     }
 
     fn get_aggregate_meta(&self, name: &str) -> Option<Arc<AggregateUDF>> {
@@ -162,11 +162,14 @@ pub(crate) fn faults_of(error: &DataFusionError, sql: &Sql) -> Vec<Fault> {
     let fault = match root {
         DataFusionError::SchemaError(schema, _) => schema_fault(schema, sql),
         other => {
-            let text = message_of(other);
-            let fault = Fault::new(lower_first(diagnostic.map_or(text.as_str(), |found| found.message.as_str())));
-            match diagnostic.map(|found| found.helps.iter().map(|help| help.message.as_str()).collect::<Vec<_>>()) {
-                Some(helps) if !helps.is_empty() => fault.expected(lower_first(&helps.join("; "))),
-                _ => fault,
+            let helps =
+                diagnostic.map(|found| found.helps.iter().map(|help| help.message.as_str()).collect::<Vec<_>>());
+            match (diagnostic, helps) {
+                (Some(found), Some(helps)) if !helps.is_empty() => {
+                    let message = pseudo::as_users_write(&found.message);
+                    Fault::new(lower_first(&message)).expected(lower_first(&helps.join("; ")))
+                }
+                _ => planner_fault(&message_of(other), sql),
             }
         }
     };
@@ -186,13 +189,60 @@ fn root_of<'a>(error: &'a DataFusionError, diagnostic: &mut Option<&'a Diagnosti
     }
 }
 
-/// A message without the prefix and the backtrace that DataFusion adds, and with users' names for ours.
+/// A message without what DataFusion puts around it.
 fn message_of(error: &DataFusionError) -> String {
+    const PREFIXES: [&str; 5] = [
+        "Error during planning: ",
+        "Internal error: ",
+        "This feature is not implemented: ",
+        "Execution error: ",
+        "Arrow error: ",
+    ];
     let text = error.strip_backtrace();
-    let text = ["Error during planning: ", "This feature is not implemented: ", "Execution error: ", "Arrow error: "]
-        .iter()
-        .fold(text.as_str(), |text, prefix| text.strip_prefix(prefix).unwrap_or(text));
+    let text = PREFIXES.iter().fold(text.as_str(), |text, prefix| text.strip_prefix(prefix).unwrap_or(text));
     pseudo::as_users_write(text.trim())
+}
+
+/// What the planner says about types and functions, with users' names for types and a place.
+fn planner_fault(text: &str, sql: &Sql) -> Fault {
+    const NO_MATCH: &str = "No function matches the given name and argument types '";
+    if let Some((_, rest)) = text.split_once(NO_MATCH)
+        && let Some((call, rest)) = rest.split_once('\'')
+    {
+        let call = in_users_types(call);
+        let name = call.split('(').next().unwrap_or_default().to_owned();
+        let forms: Vec<String> = rest
+            .split_once("Candidate functions:")
+            .map(|(_, forms)| {
+                forms.lines().map(str::trim).filter(|form| !form.is_empty()).map(in_users_types).collect()
+            })
+            .unwrap_or_default();
+        let fault = Fault::new(format!("there is no `{call}`")).at(sql.place_of(&name)).offending(call);
+        return if forms.is_empty() { fault } else { fault.expected(forms.join(", ")) };
+    }
+    let first = text.split("\nThis issue was likely caused by a bug").next().unwrap_or(text);
+    let quoted = first.split('\'').nth(1).and_then(|quoted| quoted.rsplit('.').next());
+    let span = quoted.and_then(|name| sql.place_of(name)).or_else(|| sql.place_of("SELECT"));
+    Fault::new(lower_first(&in_users_types(first))).at(span)
+}
+
+/// A text with users' names for Arrow's types.
+fn in_users_types(text: &str) -> String {
+    const NAMES: [(&str, &str); 12] = [
+        ("Utf8View", "VARCHAR"),
+        ("LargeUtf8", "VARCHAR"),
+        ("Utf8", "VARCHAR"),
+        ("String", "VARCHAR"),
+        ("UInt64", "BIGINT UNSIGNED"),
+        ("Int64", "BIGINT"),
+        ("Int32", "INT"),
+        ("Float64", "DOUBLE"),
+        ("Float32", "FLOAT"),
+        ("Boolean", "BOOLEAN"),
+        ("Date32", "DATE"),
+        ("Timestamp(µs, \"UTC\")", "TIMESTAMP"),
+    ];
+    NAMES.iter().fold(text.to_owned(), |text, (arrow, users)| text.replace(arrow, users))
 }
 
 fn schema_fault(error: &SchemaError, sql: &Sql) -> Fault {
@@ -206,17 +256,15 @@ fn schema_fault(error: &SchemaError, sql: &Sql) -> Fault {
             });
             unknown_column(name, &names).at(span.or_else(|| sql.place_of(name)))
         }
-        SchemaError::AmbiguousReference { field } => {
-            Fault::new(format!("`{}` could be a column of more than one input", field.name()))
-                .offending(field.name())
-                .at(sql.place_of(field.name()))
-                .expected("its table before it")
-        }
+        SchemaError::AmbiguousReference { field } => Fault::new(format!("two columns are called `{}`", field.name()))
+            .offending(field.name())
+            .at(sql.place_of(field.name()))
+            .expected("an alias for one of them, such as `… AS another_name`"),
         SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
-            Fault::new(format!("two columns would be called `{name}`"))
+            Fault::new(format!("two columns are called `{name}`"))
                 .offending(name)
                 .at(sql.place_of(name))
-                .expected("an alias for one of them")
+                .expected("an alias for one of them, such as `… AS another_name`")
         }
     }
 }

@@ -225,9 +225,32 @@ pub(crate) fn as_users_write(text: &str) -> String {
     let marks = WINDOW_COLUMNS.iter().enumerate().flat_map(|(number, name)| {
         [false, true].map(|aggregated| (format!("{}()", window_function(number, aggregated)), *name))
     });
-    let text = text
-        .replace("__event_time()", "_event_time")
-        .replace("count(1)", "count(*)")
-        .replace("count(Int64(1))", "count(*)");
+    let text = plain_literals(text).replace("__event_time()", "_event_time").replace("count(1)", "count(*)");
     marks.fold(text, |text, (mark, name)| text.replace(&mark, name))
+}
+
+/// `Int64(100)` as `100`, `Utf8View("x")` as `'x'`.
+fn plain_literals(text: &str) -> String {
+    const NUMBERS: [&str; 6] = ["Int64(", "UInt64(", "Int32(", "Float64(", "Float32(", "Boolean("];
+    const TEXTS: [&str; 3] = ["Utf8View(\"", "LargeUtf8(\"", "Utf8(\""];
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    'next: while let Some(first) = rest.chars().next() {
+        let at_word = !plain.chars().next_back().is_some_and(|before| before.is_alphanumeric() || before == '_');
+        if at_word {
+            for (prefixes, close, quote) in [(&NUMBERS[..], ")", ""), (&TEXTS[..], "\")", "'")] {
+                let found = prefixes.iter().find_map(|prefix| rest.strip_prefix(prefix)?.split_once(close));
+                if let Some((value, after)) = found
+                    && !value.contains('(')
+                {
+                    plain.extend([quote, value, quote]);
+                    rest = after;
+                    continue 'next;
+                }
+            }
+        }
+        plain.push(first);
+        rest = &rest[first.len_utf8()..];
+    }
+    plain
 }

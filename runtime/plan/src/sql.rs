@@ -41,7 +41,7 @@ impl Sql {
     pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
         let parsed =
             Parser::new(&GenericDialect {}).try_with_sql(text).and_then(|mut parser| parser.parse_statements());
-        let mut statements = parsed.map_err(|error| vec![syntax_fault(&error)])?;
+        let mut statements = parsed.map_err(|error| vec![syntax_fault(&error, text)])?;
         let one = "one SELECT";
         let statement = match (statements.pop(), statements.is_empty()) {
             (Some(statement), true) => statement,
@@ -99,7 +99,7 @@ fn plain_name(name: &ObjectName) -> Option<&Ident> {
 }
 
 /// `… at Line: 1, Column: 8`, taken apart.
-fn syntax_fault(error: &ParserError) -> Fault {
+fn syntax_fault(error: &ParserError, sql: &str) -> Fault {
     let text = match error {
         ParserError::TokenizerError(text) | ParserError::ParserError(text) => text.as_str(),
         ParserError::RecursionLimitExceeded => return Fault::new("the SQL is nested too deeply"),
@@ -109,6 +109,11 @@ fn syntax_fault(error: &ParserError) -> Fault {
         None => (text, None),
     };
     let fault = match what.strip_prefix("Expected: ").and_then(|rest| rest.split_once(", found: ")) {
+        Some((expected, "EOF")) => {
+            let line = sql.trim_end().lines().last().unwrap_or_default();
+            let end = (sql.trim_end().lines().count().max(1), line.chars().count() + 1);
+            return Fault::new("the SQL ends too early").at(Some(end)).expected(expected);
+        }
         Some((expected, found)) => {
             Fault::new(format!("the SQL does not parse at `{found}`")).offending(found).expected(expected)
         }

@@ -108,8 +108,10 @@ impl Lowering<'_> {
         let mut key_texts = Vec::new();
         for (expr, field) in aggregate.group_expr.iter().zip(aggregate.schema.fields()) {
             let key = flow.physical(expr, logical).map_err(|error| self.fault(error))?;
-            keys.push(columns.add(key, field.name().clone()));
-            key_texts.push(signature::expr_text(expr));
+            let text = self.text(expr);
+            let name = if matches!(expr, Expr::Column(_)) { field.name().clone() } else { text.clone() };
+            keys.push(columns.add(key, name));
+            key_texts.push(text);
         }
         let mut placed = Vec::new();
         for member in &members {
@@ -221,12 +223,13 @@ impl Lowering<'_> {
     }
 
     fn member<'a>(&self, expr: &'a Expr) -> Result<Member<'a>, Fault> {
-        let (call, name) = match expr {
-            Expr::Alias(Alias { expr, name, .. }) => (expr.as_ref(), name.clone()),
-            other => (other, signature::expr_text(other)),
+        let call = match expr {
+            Expr::Alias(Alias { expr, .. }) => expr.as_ref(),
+            other => other,
         };
+        let name = self.text(call);
         let Expr::AggregateFunction(function) = call else {
-            return Err(Fault::new(format!("`{}` is no aggregate", signature::expr_text(expr))));
+            return Err(Fault::new(format!("`{}` is no aggregate", self.text(expr))));
         };
         match pseudo::window_column_of_aggregate(function.func.name()) {
             Some(number) if self.settings.window.is_some() => Ok(Member::Window(number)),
@@ -275,12 +278,12 @@ impl Lowering<'_> {
                 None => expr,
             };
             narrow = widened.map(|_| of);
-            let place = columns.find_or_add(expr, || signature::expr_text(arg));
+            let place = columns.find_or_add(expr, || self.text(arg));
             placed_args.push(Argument { place, literal });
         }
         let mut ordered = Vec::new();
         for sort in order_by {
-            let place = columns.find_or_add(physical(&sort.expr)?, || signature::expr_text(&sort.expr));
+            let place = columns.find_or_add(physical(&sort.expr)?, || self.text(&sort.expr));
             ordered.push((place, arrow::compute::SortOptions::new(!sort.asc, sort.nulls_first)));
         }
         if ordered.is_empty() && matches!(name, "first_value" | "last_value") {
@@ -295,7 +298,7 @@ impl Lowering<'_> {
                 .expected("array_agg(… ORDER BY …), of which an element or a text can be made"));
         }
         let filter = match filter {
-            Some(filter) => Some(columns.find_or_add(physical(filter)?, || signature::expr_text(filter))),
+            Some(filter) => Some(columns.find_or_add(physical(filter)?, || self.text(filter))),
             None => None,
         };
         Ok(Placed { call, args: placed_args, order_by: ordered, filter, native, narrow })
@@ -313,7 +316,7 @@ impl Lowering<'_> {
             let call = one.call(input).map_err(|error| self.fault(error))?;
             let fields = call.state_fields().map_err(|error| self.fault(error))?;
             let state: Vec<String> = fields.iter().map(|field| type_name(field.data_type())).collect();
-            texts.push(format!("{} as {}", signature::call_text(one.call.function), state.join(", ")));
+            texts.push(format!("{} as {}", self.call_text(one.call.function), state.join(", ")));
             let counts_rows = one.args.iter().all(|arg| arg.place == 0 && arg.literal.is_some());
             let args = match counts_rows {
                 true => Vec::new(),

@@ -5,6 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use datafusion_common::{
     DFSchema, Result, TableReference,
+    config::ConfigOptions,
     tree_node::{Transformed, TreeNode, TreeNodeRecursion},
 };
 use datafusion_expr::{Expr, execution_props::ExecutionProps, physical_planning_context::PhysicalPlanningContext};
@@ -178,7 +179,11 @@ impl Flow {
             std::iter::once(event_time).chain(op).chain(exprs.into_iter().map(|(expr, _)| expr)).collect();
         self.columns = (marks..all.len()).collect();
         self.changelog = changelog;
-        self.window_columns = None;
+        // What follows from the event time alone stays true; columns are gone.
+        self.window_columns = self
+            .window_columns
+            .take()
+            .filter(|columns| columns.iter().flat_map(columns_read).all(|column| column == 0));
         let idle = schema == self.schema && all.iter().enumerate().all(|(at, expr)| as_column(expr) == Some(at));
         if !idle {
             self.push(Step::Project { exprs: all, schema: Arc::clone(&schema) });
@@ -221,12 +226,19 @@ impl Flow {
     }
 }
 
-/// Casts to the type that a column has between transforms.
+/// Casts to the type that a column has between transforms. A JSON value becomes its text.
 pub(crate) fn settled(expr: Physical, schema: &SchemaRef) -> Physical {
-    match expr.data_type(schema) {
-        Ok(of) => cast(expr, &of, &settled_type(&of)),
-        Err(_) => expr,
+    let Ok(of) = expr.data_type(schema) else { return expr };
+    if matches!(of, DataType::Union(..)) {
+        let to_text = datafusion_functions_json::udfs::json_union_to_text_udf();
+        let options = Arc::new(ConfigOptions::default());
+        return match ScalarFunctionExpr::try_new(to_text, vec![Arc::clone(&expr)], schema, options) {
+            Ok(text) => settled(Arc::new(text), schema),
+            // Not a JSON value: what cannot carry it says so.
+            Err(_) => expr,
+        };
     }
+    cast(expr, &of, &settled_type(&of))
 }
 
 /// Casts, if there is anything to cast.
@@ -243,7 +255,7 @@ fn kept_keys(
 ) -> Result<Vec<usize>, Fault> {
     keys.iter()
         .map(|key| {
-            let kept = exprs.iter().position(|(expr, _)| as_column(expr) == Some(*key)).map(|at| at + marks);
+            let kept = exprs.iter().position(|(expr, _)| kept_column(expr, schema) == Some(*key)).map(|at| at + marks);
             kept.ok_or_else(|| {
                 let name = schema.field(*key).name();
                 Fault::new(format!("without its key `{name}`, a changed row cannot be found again"))
@@ -251,6 +263,13 @@ fn kept_keys(
             })
         })
         .collect()
+}
+
+/// The column that an expression is, as it is or in the type that it has between transforms.
+fn kept_column(expr: &Physical, schema: &SchemaRef) -> Option<usize> {
+    let Some(cast) = expr.downcast_ref::<CastExpr>() else { return as_column(expr) };
+    let column = as_column(cast.expr())?;
+    (cast.cast_type() == &settled_type(schema.field(column).data_type())).then_some(column)
 }
 
 /// Adds a step; two projections in a row become one where that computes nothing twice.

@@ -5,11 +5,13 @@
 //! along without being known to the SQL.
 
 mod aggregate;
+mod distinct;
 mod flow;
 mod native;
 mod rank;
 mod rolling;
 mod signature;
+mod union;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -18,9 +20,7 @@ use datafusion_common::{
     DataFusionError, ScalarValue,
     tree_node::{Transformed, TreeNode, TreeNodeRecursion},
 };
-use datafusion_expr::{
-    Distinct as LogicalDistinct, Expr, Filter, Limit, LogicalPlan, Projection, TableScan, Union, Unnest, Window,
-};
+use datafusion_expr::{Expr, Filter, Limit, LogicalPlan, Projection, TableScan, Window, expr::AggregateFunction};
 use millrace_stream::{NodeName, StageId};
 
 pub(crate) use flow::{Flow, Physical, Stamp, as_column, column};
@@ -28,7 +28,7 @@ pub(crate) use flow::{Flow, Physical, Stamp, as_column, column};
 use crate::{
     columns::{reserved, type_name},
     error::Fault,
-    graph::{Branch, Distinct, Input, KeyedOp, KeyedStage, OutputName, WindowDef},
+    graph::{Branch, Input, OutputName, WindowDef},
     logical::faults_of,
     sql::Sql,
 };
@@ -66,10 +66,10 @@ pub(crate) struct Lowered {
 
 /// Splits a plan.
 pub(crate) fn lower(plan: &LogicalPlan, settings: Settings<'_>) -> Result<Lowered, Vec<Fault>> {
-    let mut lowering = Lowering { settings, late: None, window_used: false, within_used: false };
+    let mut lowering = Lowering { settings, common: common(plan), late: None, window_used: false, within_used: false };
     let mut flow = lowering.node(plan, None).map_err(|fault| vec![fault])?;
     let names = lowering.names(plan)?;
-    flow.settle(&names).map_err(|fault| vec![fault])?;
+    flow.settle(&names).map_err(|fault| vec![lowering.placed(fault, "SELECT")])?;
     let sql = settings.sql;
     if let Some((window, _)) = settings.window
         && !lowering.window_used
@@ -92,6 +92,8 @@ pub(crate) fn lower(plan: &LogicalPlan, settings: Settings<'_>) -> Result<Lowere
 
 struct Lowering<'a> {
     settings: Settings<'a>,
+    /// What the planner computes once under a name of its own.
+    common: BTreeMap<String, Expr>,
     late: Option<SchemaRef>,
     window_used: bool,
     within_used: bool,
@@ -175,7 +177,10 @@ impl Lowering<'_> {
                 let mut flow = self.node(&filter.input, None)?;
                 let predicate =
                     flow.physical(&filter.predicate, filter.input.schema()).map_err(|error| self.fault(error))?;
-                flow.filter(predicate).map_err(|fault| self.placed(fault, "HAVING"))?;
+                flow.filter(predicate).map_err(|fault| {
+                    let word = if self.settings.sql.place_of("HAVING").is_some() { "HAVING" } else { "WHERE" };
+                    self.placed(fault, word)
+                })?;
                 Ok(flow)
             }
             LogicalPlan::Window(window) if self.is_rolling() => self.rolling(window),
@@ -192,6 +197,16 @@ impl Lowering<'_> {
         }
     }
 
+    /// An expression as users would write it.
+    fn text(&self, expr: &Expr) -> String {
+        signature::expr_text(&spelled_out(expr, &self.common))
+    }
+
+    /// An aggregate's call as users would write it.
+    fn call_text(&self, function: &AggregateFunction) -> String {
+        self.text(&Expr::AggregateFunction(function.clone()))
+    }
+
     fn project(&self, flow: &mut Flow, projection: &Projection) -> Result<(), Fault> {
         let logical = projection.input.schema();
         let mut exprs = Vec::with_capacity(projection.expr.len());
@@ -200,6 +215,7 @@ impl Lowering<'_> {
             // What is only passed on keeps the name that it has, which reads better than the planner's.
             let name = match (expr, as_column(&physical)) {
                 (Expr::Column(_), Some(place)) => flow.schema.field(place).name().clone(),
+                (_, Some(place)) if field.name().starts_with("__unnest") => flow.schema.field(place).name().clone(),
                 _ => field.name().clone(),
             };
             exprs.push((physical, name));
@@ -208,7 +224,8 @@ impl Lowering<'_> {
     }
 
     fn placed(&self, fault: Fault, word: &str) -> Fault {
-        if fault.span.is_some() { fault } else { fault.at(self.settings.sql.place_of(word)) }
+        let sql = self.settings.sql;
+        if fault.span.is_some() { fault } else { fault.at(sql.place_of(word).or_else(|| sql.place_of("SELECT"))) }
     }
 
     fn limit(&self, limit: &Limit) -> Result<usize, Fault> {
@@ -247,137 +264,11 @@ impl Lowering<'_> {
             columns,
             changelog: table.changelog.clone(),
             stamp: table.stamp,
-            window_columns: None,
+            window_columns: self
+                .settings
+                .window
+                .and_then(|(_, def)| rank::window_of_row(def.kind, &column(&table.schema, 0))),
         })
-    }
-
-    fn union(&mut self, union: &Union) -> Result<Flow, Fault> {
-        let names: Vec<String> = union.schema.fields().iter().map(|field| field.name().clone()).collect();
-        let mut united: Option<Flow> = None;
-        for input in &union.inputs {
-            let mut flow = self.node(input, None)?;
-            if !flow.keyed.is_empty() {
-                return Err(self.placed(
-                    Fault::new("a member of a UNION ALL can only project and filter")
-                        .expected("a transform of its own for what groups"),
-                    "UNION",
-                ));
-            }
-            if flow.changelog.is_some() {
-                return Err(
-                    self.placed(Fault::new("the rows of a running aggregate cannot be united with others"), "UNION")
-                );
-            }
-            let exprs = flow.columns.iter().zip(union.schema.fields()).zip(&names).map(|((place, field), name)| {
-                let from = flow.schema.field(*place).data_type();
-                (flow::cast(column(&flow.schema, *place), from, field.data_type()), name.clone())
-            });
-            let exprs = exprs.collect();
-            flow.project(exprs)?;
-            match &mut united {
-                None => united = Some(flow),
-                Some(first) => {
-                    first.stamp = first.stamp.and(flow.stamp);
-                    first.branches.extend(flow.branches);
-                }
-            }
-        }
-        united.ok_or_else(|| Fault::new("a UNION ALL has no members"))
-    }
-
-    fn unnest(&mut self, unnest: &Unnest) -> Result<Flow, Fault> {
-        let mut flow = self.node(&unnest.input, None)?;
-        if !unnest.struct_type_columns.is_empty() {
-            return Err(self.placed(
-                Fault::new("unnest of a struct is not supported").expected("its fields by name: `column['field']`"),
-                "UNNEST",
-            ));
-        }
-        if unnest.list_type_columns.iter().any(|(_, list)| list.depth != 1) {
-            return Err(self.placed(
-                Fault::new("unnest goes one level deep").expected("unnest of a list, one after another in a subquery"),
-                "UNNEST",
-            ));
-        }
-        let lists: Vec<usize> = unnest.list_type_columns.iter().map(|(number, _)| *number).collect();
-        let exprs = unnest
-            .dependency_indices
-            .iter()
-            .zip(unnest.schema.fields())
-            .map(|(number, field)| (column(&flow.schema, flow.columns[*number]), field.name().clone()));
-        let exprs = exprs.collect();
-        flow.project(exprs)?;
-        let places = unnest.dependency_indices.iter().zip(&flow.columns);
-        let columns = places.filter(|(number, _)| lists.contains(number)).map(|(_, place)| *place).collect();
-        flow.unnest(columns)?;
-        Ok(flow)
-    }
-
-    /// DISTINCT, in either form: with `within` the first row of each key, under a `window` GROUP BY all columns.
-    fn distinct(&mut self, distinct: &LogicalDistinct) -> Result<Flow, Fault> {
-        let (input, on, select, sorted) = match distinct {
-            LogicalDistinct::All(input) => {
-                if self.settings.within_ms.is_none() && self.settings.window.is_some() {
-                    return self.distinct_in_window(input);
-                }
-                (input, None, None, false)
-            }
-            LogicalDistinct::On(on) => (&on.input, Some(&on.on_expr), Some(&on.select_expr), on.sort_expr.is_some()),
-        };
-        let Some(within_ms) = self.settings.within_ms else {
-            return Err(self.placed(
-                Fault::new("DISTINCT would have to remember every row forever")
-                    .offending("DISTINCT")
-                    .expected("`within: 10m` (or another time) beside the SQL, or a `window`"),
-                "DISTINCT",
-            ));
-        };
-        if sorted {
-            return Err(self.placed(
-                Fault::new("DISTINCT ON keeps the row that comes first").offending("ORDER BY").expected("no ORDER BY"),
-                "ORDER",
-            ));
-        }
-        let mut flow = self.node(input, None)?;
-        self.stateless(&flow, "DISTINCT")?;
-        let logical = input.schema();
-        let mut exprs: Vec<(Physical, String)> = Vec::new();
-        if let (Some(select), LogicalDistinct::On(on)) = (select, distinct) {
-            for (expr, field) in select.iter().zip(on.schema.fields()) {
-                exprs.push((flow.physical(expr, logical).map_err(|e| self.fault(e))?, field.name().clone()));
-            }
-        } else {
-            let plain = flow.columns.iter().zip(logical.fields());
-            exprs.extend(plain.map(|(place, field)| (column(&flow.schema, *place), field.name().clone())));
-        }
-        let selected = exprs.len();
-        let mut keys = Vec::new();
-        for expr in on.into_iter().flatten() {
-            let key = flow.physical(expr, logical).map_err(|error| self.fault(error))?;
-            let at = exprs.iter().position(|(known, _)| known.as_ref() == key.as_ref()).unwrap_or_else(|| {
-                exprs.push((key, signature::expr_text(expr)));
-                exprs.len() - 1
-            });
-            keys.push(at + flow.marks());
-        }
-        if on.is_none() {
-            keys = (0..selected).map(|at| at + flow.marks()).collect();
-        }
-        flow.project(exprs)?;
-        flow.columns.truncate(selected);
-        self.check_keys(&flow.schema, &keys, "DISTINCT")?;
-        self.within_used = true;
-        let op = Distinct { input: Arc::clone(&flow.schema), keys: keys.clone(), within_ms };
-        let state_signature = signature::of_distinct(&op);
-        let id = self.stage_id(&flow, "");
-        flow.keyed.push(KeyedStage {
-            id,
-            exchange: keys,
-            op: KeyedOp::Distinct(op),
-            tail: Vec::new(),
-            state_signature,
-        });
-        Ok(flow)
     }
 
     /// Refuses what cannot stand before a stage of a given kind.
@@ -459,4 +350,43 @@ fn bounded(filter: &Filter) -> Result<Option<(&Window, Expr, Vec<&Projection>)>,
         };
         schema = plan.schema();
     }
+}
+
+/// The expressions that the planner computes once for several uses, by the names that it gives them. The names differ from
+/// plan to plan of the same SQL, so nothing that is compared may hold them.
+fn common(plan: &LogicalPlan) -> BTreeMap<String, Expr> {
+    let mut common = BTreeMap::new();
+    let walked = plan.apply(|node| {
+        if let LogicalPlan::Projection(projection) = node {
+            for expr in &projection.expr {
+                if let Expr::Alias(alias) = expr
+                    && alias.name.starts_with("__common_expr")
+                {
+                    common.insert(alias.name.clone(), alias.expr.as_ref().clone());
+                }
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(walked.is_ok(), "looking at a plan cannot fail");
+    // Some are made of others.
+    for _ in 0..common.len() {
+        let known = common.clone();
+        for expr in common.values_mut() {
+            *expr = spelled_out(expr, &known);
+        }
+    }
+    common
+}
+
+/// An expression with what the names in it stand for.
+fn spelled_out(expr: &Expr, names: &BTreeMap<String, Expr>) -> Expr {
+    let spelled = expr.clone().transform_up(|node| match &node {
+        Expr::Column(column) => match names.get(column.name()) {
+            Some(meant) => Ok(Transformed::yes(meant.clone())),
+            None => Ok(Transformed::no(node)),
+        },
+        _ => Ok(Transformed::no(node)),
+    });
+    spelled.map_or_else(|_| expr.clone(), |done| done.data)
 }

@@ -15,7 +15,7 @@ use datafusion_expr::{
     expr::{Alias, WindowFunction},
     utils::{conjunction, split_conjunction},
 };
-use datafusion_physical_expr::ScalarFunctionExpr;
+use datafusion_physical_expr::{ScalarFunctionExpr, expressions::Literal};
 
 use super::{Flow, Lowering, Physical, Stamp, as_column, column, signature};
 use crate::{
@@ -47,7 +47,7 @@ impl Lowering<'_> {
             other => other,
         };
         let Expr::WindowFunction(function) = call else {
-            return Err(Fault::new(format!("`{}` is no window function", signature::expr_text(expr))));
+            return Err(Fault::new(format!("`{}` is no window function", self.text(expr))));
         };
         self.check_row_number(function)?;
         let mut flow = self.node(&window.input, None)?;
@@ -143,23 +143,13 @@ impl Lowering<'_> {
                 ));
             };
             self.window_used = true;
-            let bound = |bound| tumbling(size_ms, offset_ms, bound, column(&flow.schema, 0));
-            let bounds = [bound(Bound::Start), bound(Bound::End)];
-            let event_time = bound(Bound::LastMs);
-            let [start, end] = bounds;
-            let pane: Physical =
-                Arc::new(datafusion_physical_expr::expressions::Literal::new(ScalarValue::Int32(Some(0))));
+            let event_time = tumbling(size_ms, offset_ms, Bound::LastMs, column(&flow.schema, 0));
             let exprs = flow
                 .columns
                 .iter()
                 .map(|place| (column(&flow.schema, *place), flow.schema.field(*place).name().clone()))
-                .chain([(start, "window_start".to_owned()), (end, "window_end".to_owned())])
                 .collect();
-            let users = flow.columns.len();
             flow.project_at(event_time, exprs)?;
-            let [start, end] = [users, users + 1].map(|at| column(&flow.schema, flow.columns[at]));
-            flow.columns.truncate(users);
-            flow.window_columns = Some([start, end, pane]);
             flow.stamp = Stamp { window: true, corrected: false };
             return Ok(());
         }
@@ -187,7 +177,7 @@ impl Lowering<'_> {
         let physical = |flow: &Flow, expr: &Expr| flow.physical(expr, logical).map_err(|error| self.fault(error));
         let partitions = partition_by.iter().map(|expr| physical(flow, expr)).collect::<Result<Vec<_>, _>>()?;
         let orders = order_by.iter().map(|sort| physical(flow, &sort.expr)).collect::<Result<Vec<_>, _>>()?;
-        let names = partition_by.iter().chain(order_by.iter().map(|sort| &sort.expr)).map(signature::expr_text);
+        let names = partition_by.iter().chain(order_by.iter().map(|sort| &sort.expr)).map(|expr| self.text(expr));
         let computed: Vec<(Physical, String)> = partitions
             .iter()
             .chain(&orders)
@@ -198,36 +188,22 @@ impl Lowering<'_> {
         let (mut partition_places, mut order_places): (Vec<_>, Vec<_>) =
             (partitions.iter().map(as_column).collect(), orders.iter().map(as_column).collect());
         if !computed.is_empty() {
-            let window_columns: Vec<usize> = flow.window_columns.iter().flatten().filter_map(as_column).collect();
-            let users = flow.columns.len();
-            let plain =
-                |flow: &Flow, place: usize| (column(&flow.schema, place), flow.schema.field(place).name().clone());
             let before = flow.columns.clone();
-            let exprs: Vec<_> = before
-                .iter()
-                .chain(&window_columns)
-                .map(|place| plain(flow, *place))
-                .chain(computed.iter().cloned())
-                .collect();
-            let pane = flow.window_columns.take().map(|[_, _, pane]| pane);
+            let plain =
+                before.iter().map(|place| (column(&flow.schema, *place), flow.schema.field(*place).name().clone()));
+            let exprs = plain.chain(computed.iter().cloned()).collect();
             flow.project(exprs)?;
             let moved = |old: Option<usize>, expr: &Physical| match old {
                 Some(0) => Some(0),
-                Some(old) => {
-                    before.iter().chain(&window_columns).position(|place| *place == old).map(|at| flow.columns[at])
-                }
+                Some(old) => before.iter().position(|place| *place == old).map(|at| flow.columns[at]),
                 None => {
                     let at = computed.iter().position(|(known, _)| known == expr)?;
-                    Some(flow.columns[users + window_columns.len() + at])
+                    Some(flow.columns[before.len() + at])
                 }
             };
             partition_places = partition_places.iter().zip(&partitions).map(|(old, expr)| moved(*old, expr)).collect();
             order_places = order_places.iter().zip(&orders).map(|(old, expr)| moved(*old, expr)).collect();
-            if let (Some(pane), [_, _, ..]) = (pane, window_columns.as_slice()) {
-                let [start, end] = [users, users + 1].map(|at| column(&flow.schema, flow.columns[at]));
-                flow.window_columns = Some([start, end, pane]);
-            }
-            flow.columns.truncate(users);
+            flow.columns.truncate(before.len());
         }
         let placed = |place: Option<usize>| place.ok_or_else(|| Fault::new("what is ranked by has no column"));
         let partition_places = partition_places.into_iter().map(placed).collect::<Result<Vec<_>, _>>()?;
@@ -268,6 +244,14 @@ impl Lowering<'_> {
         flow.schema = output;
         Ok(())
     }
+}
+
+/// What `window_start`, `window_end` and `window_pane` are for a row that falls into one tumbling window. The event time
+/// may have become the window's last millisecond already.
+pub(super) fn window_of_row(kind: WindowKind, event_time: &Physical) -> Option<[Physical; 3]> {
+    let WindowKind::Tumbling { size_ms, offset_ms } = kind else { return None };
+    let bound = |bound| tumbling(size_ms, offset_ms, bound, Arc::clone(event_time));
+    Some([bound(Bound::Start), bound(Bound::End), Arc::new(Literal::new(ScalarValue::Int32(Some(0))))])
 }
 
 /// A moment of the tumbling window that a row falls into.

@@ -45,14 +45,14 @@ impl Lowering<'_> {
             ));
         }
         let calls: Vec<Call<'_>> =
-            functions.iter().map(|(function, _)| Call { function, name: signature::call_text(function) }).collect();
+            functions.iter().map(|(function, _)| Call { function, name: self.call_text(function) }).collect();
 
         let mut columns = Columns::new(&flow);
         let mut keys = Vec::new();
         let mut key_texts = Vec::new();
         for expr in partition_by {
             let key = flow.physical(expr, logical).map_err(|error| self.fault(error))?;
-            let text = signature::expr_text(expr);
+            let text = self.text(expr);
             keys.push(columns.add(key, text.clone()));
             key_texts.push(text);
         }
@@ -110,7 +110,7 @@ impl Lowering<'_> {
             other => other,
         };
         let Expr::WindowFunction(over) = call else {
-            return Err(Fault::new(format!("`{}` is no aggregate", signature::expr_text(expr))));
+            return Err(Fault::new(format!("`{}` is no aggregate", self.text(expr))));
         };
         let WindowFunctionDefinition::AggregateUDF(function) = &over.fun else {
             return Err(self.placed(

@@ -4,10 +4,7 @@ use std::fmt::Write;
 
 use arrow::datatypes::SchemaRef;
 use datafusion_common::tree_node::{Transformed, TreeNode};
-use datafusion_expr::{
-    Expr,
-    expr::{AggregateFunction, Alias},
-};
+use datafusion_expr::{Expr, expr::Alias};
 
 use crate::{
     columns::type_name,
@@ -73,9 +70,4 @@ fn fields(schema: &SchemaRef, places: &[usize]) -> String {
         })
         .collect();
     if fields.is_empty() { "nothing".to_owned() } else { fields.join(", ") }
-}
-
-/// An aggregate's call as users would write it.
-pub(crate) fn call_text(function: &AggregateFunction) -> String {
-    expr_text(&Expr::AggregateFunction(function.clone()))
 }

@@ -7,6 +7,7 @@ mod errors;
 mod evaluation;
 mod nexmark;
 mod plans;
+mod windows;
 
 use std::fmt::Write;
 

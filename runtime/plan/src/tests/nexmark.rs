@@ -6,7 +6,9 @@ use super::*;
 
 #[test]
 fn q0_passes_through() {
-    check(&transform("q0: SELECT auction, bidder, price, date_time, extra FROM bid"), expect![[r#"
+    check(
+        &transform("q0: SELECT auction, bidder, price, date_time, extra FROM bid"),
+        expect![[r#"
         source bid (generator)
           reads auction, bidder, price, date_time, extra
           skips channel, url
@@ -20,12 +22,15 @@ fn q0_passes_through() {
           takes auction BIGINT, bidder BIGINT, price BIGINT, date_time TIMESTAMP, extra VARCHAR
 
         warning: spec.sources[1]: nothing reads `requests`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn q1_converts_currency() {
-    check(&transform("q1: SELECT auction, bidder, 0.908 * price AS price, date_time, extra FROM bid"), expect![[r#"
+    check(
+        &transform("q1: SELECT auction, bidder, 0.908 * price AS price, date_time, extra FROM bid"),
+        expect![[r#"
         source bid (generator)
           reads auction, bidder, price, date_time, extra
           skips channel, url
@@ -40,12 +45,15 @@ fn q1_converts_currency() {
           takes auction BIGINT, bidder BIGINT, price DOUBLE, date_time TIMESTAMP, extra VARCHAR
 
         warning: spec.sources[1]: nothing reads `requests`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn q2_selects_auctions() {
-    check(&transform("q2: SELECT auction, price FROM bid WHERE auction % 123 = 0"), expect![[r#"
+    check(
+        &transform("q2: SELECT auction, price FROM bid WHERE auction % 123 = 0"),
+        expect![[r#"
         source bid (generator)
           reads auction, price
           skips bidder, channel, url, date_time, extra
@@ -60,7 +68,8 @@ fn q2_selects_auctions() {
           takes auction BIGINT, price BIGINT
 
         warning: spec.sources[1]: nothing reads `requests`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -112,12 +121,11 @@ fn q7_finds_the_highest_bid() {
 
             transform q7
               from bid
-                compute window_last_ms(_event_time) as _event_time, auction, price, bidder, date_time, extra, window_start(_event_time) as window_start, window_end(_event_time) as window_end
+                compute window_last_ms(_event_time) as _event_time, auction, price, bidder, date_time, extra
               stage q7
                 exchange: all rows to one task
                 first 1 of each window, by price desc
-                state: top by nothing order price desc: auction BIGINT, price BIGINT, bidder BIGINT, date_time TIMESTAMP, extra VARCHAR, window_start TIMESTAMP, window_end TIMESTAMP
-                compute auction, price, bidder, date_time, extra
+                state: top by nothing order price desc: auction BIGINT, price BIGINT, bidder BIGINT, date_time TIMESTAMP, extra VARCHAR
               gives auction BIGINT, price BIGINT, bidder BIGINT, date_time TIMESTAMP, extra VARCHAR
 
             sink q7->out (stdout)
@@ -193,7 +201,34 @@ fn q15_reports_bids_of_each_day() {
             "q15: SELECT to_char(date_time, '%Y-%m-%d') AS day, count(*) AS total_bids, count(*) FILTER (WHERE price < 10000) AS rank1_bids, count(*) FILTER (WHERE price >= 10000 AND price < 1000000) AS rank2_bids, count(*) FILTER (WHERE price >= 1000000) AS rank3_bids, count(DISTINCT bidder) AS total_bidders, count(DISTINCT bidder) FILTER (WHERE price < 10000) AS rank1_bidders, count(DISTINCT auction) AS total_auctions FROM bid GROUP BY to_char(date_time, '%Y-%m-%d')",
         ),
         expect![[r#"
-            spec.transforms[0].sql: without its key `day`, a changed row cannot be found again; expected `day` in the select list, as it is
+            source bid (generator)
+              reads auction, bidder, price, date_time
+              skips channel, url, extra
+              event time from date_time, 4s out of order
+
+            transform q15
+              from bid
+                compute to_char(CAST(date_time AS Timestamp(Nanosecond, Some("UTC"))), %Y-%m-%d) as to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d'), price < 10000, price >= 10000 AND price < 1000000, price >= 1000000, bidder, auction
+              stage q15
+                exchange by hash of to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d')
+                running groups, what changed is put out every 1s
+                aggregate count(*) (native)
+                aggregate count(*) FILTER (WHERE price < 10000 AS bid.price < 10000), filtered by column price < 10000 (native)
+                aggregate count(*) FILTER (WHERE price >= 10000 AND price < 1000000), filtered by column price >= 10000 AND price < 1000000 (native)
+                aggregate count(*) FILTER (WHERE price >= 1000000), filtered by column price >= 1000000 (native)
+                aggregate count(DISTINCT bidder) (DataFusion)
+                aggregate count(DISTINCT bidder) FILTER (WHERE price < 10000 AS bid.price < 10000), filtered by column price < 10000 (DataFusion)
+                aggregate count(DISTINCT auction) (DataFusion)
+                state: running by to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d') VARCHAR: count(*) as BIGINT; count(*) FILTER (WHERE price < 10000 AS bid.price < 10000) as BIGINT; count(*) FILTER (WHERE price >= 10000 AND price < 1000000) as BIGINT; count(*) FILTER (WHERE price >= 1000000) as BIGINT; count(DISTINCT bidder) as BIGINT[]; count(DISTINCT bidder) FILTER (WHERE price < 10000 AS bid.price < 10000) as BIGINT[]; count(DISTINCT auction) as BIGINT[]
+                compute CAST(to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d') AS Utf8View) as day, count(*) as total_bids, count(*) FILTER (WHERE price < 10000 AS bid.price < 10000) as rank1_bids, count(*) FILTER (WHERE price >= 10000 AND price < 1000000) as rank2_bids, count(*) FILTER (WHERE price >= 1000000) as rank3_bids, count(DISTINCT bidder) as total_bidders, count(DISTINCT bidder) FILTER (WHERE price < 10000 AS bid.price < 10000) as rank1_bidders, count(DISTINCT auction) as total_auctions
+              gives day VARCHAR, total_bids BIGINT, rank1_bids BIGINT, rank2_bids BIGINT, rank3_bids BIGINT, total_bidders BIGINT, rank1_bidders BIGINT, total_auctions BIGINT
+              as changes by day
+
+            sink q15->out (stdout)
+              takes day VARCHAR, total_bids BIGINT, rank1_bids BIGINT, rank2_bids BIGINT, rank3_bids BIGINT, total_bidders BIGINT, rank1_bidders BIGINT, total_auctions BIGINT
+              as changes by day
+
+            warning: spec.sources[1]: nothing reads `requests`
         "#]],
     );
 }
@@ -205,7 +240,31 @@ fn q16_reports_channels() {
             "q16: SELECT channel, to_char(date_time, '%Y-%m-%d') AS day, max(to_char(date_time, '%H:%M')) AS minute, count(*) AS total_bids, count(DISTINCT bidder) AS total_bidders FROM bid GROUP BY channel, to_char(date_time, '%Y-%m-%d')",
         ),
         expect![[r#"
-            spec.transforms[0].sql: without its key `day`, a changed row cannot be found again; expected `day` in the select list, as it is
+            source bid (generator)
+              reads bidder, channel, date_time
+              skips auction, price, url, extra
+              event time from date_time, 4s out of order
+
+            transform q16
+              from bid
+                compute CAST(date_time AS Timestamp(Nanosecond, Some("UTC"))) as __common_expr_1, bidder, channel
+                compute channel, to_char(__common_expr_1, %Y-%m-%d) as to_char(CAST(date_time AS Timestamp(ns, "UTC")) AS bid.date_time, '%Y-%m-%d'), to_char(__common_expr_1, %H:%M) as to_char(CAST(date_time AS Timestamp(ns, "UTC")) AS bid.date_time, '%H:%M'), bidder
+              stage q16
+                exchange by hash of channel, to_char(CAST(date_time AS Timestamp(ns, "UTC")) AS bid.date_time, '%Y-%m-%d')
+                running groups, what changed is put out every 1s
+                aggregate max(to_char(CAST(date_time AS Timestamp(ns, "UTC")) AS bid.date_time, '%H:%M')) (DataFusion)
+                aggregate count(*) (native)
+                aggregate count(DISTINCT bidder) (DataFusion)
+                state: running by channel VARCHAR, to_char(CAST(date_time AS Timestamp(ns, "UTC")) AS bid.date_time, '%Y-%m-%d') VARCHAR: max(to_char(CAST(date_time AS Timestamp(ns, "UTC")) AS bid.date_time, '%H:%M')) as VARCHAR; count(*) as BIGINT; count(DISTINCT bidder) as BIGINT[]
+                compute channel, CAST(to_char(CAST(date_time AS Timestamp(ns, "UTC")) AS bid.date_time, '%Y-%m-%d') AS Utf8View) as day, CAST(max(to_char(CAST(date_time AS Timestamp(ns, "UTC")) AS bid.date_time, '%H:%M')) AS Utf8View) as minute, count(*) as total_bids, count(DISTINCT bidder) as total_bidders
+              gives channel VARCHAR, day VARCHAR, minute VARCHAR, total_bids BIGINT, total_bidders BIGINT
+              as changes by channel, day
+
+            sink q16->out (stdout)
+              takes channel VARCHAR, day VARCHAR, minute VARCHAR, total_bids BIGINT, total_bidders BIGINT
+              as changes by channel, day
+
+            warning: spec.sources[1]: nothing reads `requests`
         "#]],
     );
 }
@@ -217,7 +276,32 @@ fn q17_reports_auctions() {
             "q17: SELECT auction, to_char(date_time, '%Y-%m-%d') AS day, count(*) AS total_bids, min(price) AS min_price, max(price) AS max_price, avg(price) AS avg_price, sum(price) AS sum_price FROM bid GROUP BY auction, to_char(date_time, '%Y-%m-%d')",
         ),
         expect![[r#"
-            spec.transforms[0].sql: without its key `day`, a changed row cannot be found again; expected `day` in the select list, as it is
+            source bid (generator)
+              reads auction, price, date_time
+              skips bidder, channel, url, extra
+              event time from date_time, 4s out of order
+
+            transform q17
+              from bid
+                compute auction, to_char(CAST(date_time AS Timestamp(Nanosecond, Some("UTC"))), %Y-%m-%d) as to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d'), price, CAST(price AS Float64) as price
+              stage q17
+                exchange by hash of auction, to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d')
+                running groups, what changed is put out every 1s
+                aggregate count(*) (native)
+                aggregate min(price) (native)
+                aggregate max(price) (native)
+                aggregate avg(price) (native)
+                aggregate sum(price) (native)
+                state: running by auction BIGINT, to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d') VARCHAR: count(*) as BIGINT; min(price) as BIGINT; max(price) as BIGINT; avg(price) as BIGINT UNSIGNED, DOUBLE; sum(price) as BIGINT
+                compute auction, CAST(to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d') AS Utf8View) as day, count(*) as total_bids, min(price) as min_price, max(price) as max_price, avg(price) as avg_price, sum(price) as sum_price
+              gives auction BIGINT, day VARCHAR, total_bids BIGINT, min_price BIGINT, max_price BIGINT, avg_price DOUBLE, sum_price BIGINT
+              as changes by auction, day
+
+            sink q17->out (stdout)
+              takes auction BIGINT, day VARCHAR, total_bids BIGINT, min_price BIGINT, max_price BIGINT, avg_price DOUBLE, sum_price BIGINT
+              as changes by auction, day
+
+            warning: spec.sources[1]: nothing reads `requests`
         "#]],
     );
 }
@@ -235,11 +319,11 @@ fn q18_finds_the_last_bid_of_each_window() {
 
             transform q18
               from bid
-                compute window_last_ms(_event_time) as _event_time, auction, bidder, price, channel, url, date_time, extra, window_start(_event_time) as window_start, window_end(_event_time) as window_end
+                compute window_last_ms(_event_time) as _event_time, auction, bidder, price, channel, url, date_time, extra
               stage q18
                 exchange by hash of bidder, auction
                 first 1 of each bidder, auction in each window, by date_time desc
-                state: top by bidder BIGINT, auction BIGINT order date_time desc: auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR, window_start TIMESTAMP, window_end TIMESTAMP
+                state: top by bidder BIGINT, auction BIGINT order date_time desc: auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR
                 compute auction, bidder, price, channel, url, date_time, extra
               gives auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR
 
@@ -264,11 +348,11 @@ fn q19_finds_the_top_bids_of_each_auction() {
 
             transform q19
               from bid
-                compute window_last_ms(_event_time) as _event_time, auction, bidder, price, channel, url, date_time, extra, window_start(_event_time) as window_start, window_end(_event_time) as window_end
+                compute window_last_ms(_event_time) as _event_time, auction, bidder, price, channel, url, date_time, extra
               stage q19
                 exchange by hash of auction
                 first 10 of each auction in each window, by price desc
-                state: top by auction BIGINT order price desc: auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR, window_start TIMESTAMP, window_end TIMESTAMP
+                state: top by auction BIGINT order price desc: auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR
                 compute auction, bidder, price, channel, url, date_time, extra, CAST(row_number AS Int64) as rank_number
               gives auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR, rank_number BIGINT
 

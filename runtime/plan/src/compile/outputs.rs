@@ -1,0 +1,133 @@
+//! The sink nodes: which output each takes, and whether its sink can take that.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use millrace_crds::{OnError, SideOutput, SourceSpec, TransformSpec};
+use millrace_stream::NodeName;
+
+use super::{Compiler, Work};
+use crate::{
+    checks,
+    columns::errors_schema,
+    error::Fault,
+    graph::{Input, Node, NodeKind, OutputName, SinkNode},
+};
+
+impl<'a> Compiler<'a> {
+    /// The sink nodes.
+    pub(super) fn outputs(&mut self, works: &[Work<'a>]) -> Vec<Node> {
+        let pipeline = &self.spec.pipeline;
+        let mut nodes: Vec<Node> = Vec::new();
+        for (number, output) in pipeline.outputs.iter().enumerate() {
+            let path = format!("spec.outputs[{number}]");
+            let Some((name, side)) = output.node_and_output() else {
+                let fault = Fault::new(format!("`{}` is no output", output.from))
+                    .offending(&output.from)
+                    .expected("the name of a source or transform, with `.late` or `.errors` after it or nothing");
+                self.refuse(format!("{path}.from"), fault);
+                continue;
+            };
+            let source = pipeline.sources.iter().find(|source| source.name == name);
+            let transform = pipeline.transforms.iter().find(|transform| transform.name == name);
+            if source.is_none() && transform.is_none() {
+                let names = pipeline.sources.iter().map(|s| s.name.as_str());
+                let names = names.chain(pipeline.transforms.iter().map(|t| t.name.as_str()));
+                let fault = Fault::new(format!("there is no source or transform `{name}`"))
+                    .offending(name)
+                    .among("one of", name, names);
+                self.refuse(format!("{path}.from"), fault);
+                continue;
+            }
+            let node_name = NodeName(format!("{}->{}", output.from, output.sink));
+            if nodes.iter().any(|node| node.name == node_name) {
+                let fault = Fault::new(format!("`{}` goes to the Sink `{}` twice", output.from, output.sink))
+                    .offending(&output.from)
+                    .expected("each output once");
+                self.refuse(path, fault);
+                continue;
+            }
+            let taken = match self.side_output(works, name, side, source, transform) {
+                Ok(taken) => taken,
+                Err(fault) => {
+                    self.refuse(format!("{path}.from"), fault);
+                    continue;
+                }
+            };
+            let (Some((schema, changelog, which)), Some(spec)) = (taken, self.spec.sinks.get(&output.sink)) else {
+                continue;
+            };
+            for (field, fault) in checks::sink(spec, &schema, changelog.is_some(), &output.sink) {
+                self.refuse(format!("{path}.{field}"), fault);
+            }
+            let input = Input { node: NodeName::from(name), output: which };
+            let node = SinkNode { input, sink: output.sink.clone(), spec: spec.clone(), schema, changelog };
+            nodes.push(Node { name: node_name, kind: NodeKind::Sink(node) });
+        }
+        nodes
+    }
+
+    /// The columns (without marks), keys and name of what an output takes; `None` if the node could not be understood.
+    #[allow(clippy::type_complexity)]
+    fn side_output(
+        &self,
+        works: &[Work<'a>],
+        name: &str,
+        side: Option<SideOutput>,
+        source: Option<&SourceSpec>,
+        transform: Option<&TransformSpec>,
+    ) -> Result<Option<(SchemaRef, Option<Vec<usize>>, OutputName)>, Fault> {
+        let from = format!("{name}.{}", side.map_or("", SideOutput::name));
+        match side {
+            None => {
+                let Some(table) = self.tables.get(name) else { return Ok(None) };
+                let marks = 1 + usize::from(table.changelog.is_some());
+                let keys = table.changelog.as_ref().map(|keys| keys.iter().map(|key| key - marks).collect());
+                Ok(Some((without_marks(&table.schema, marks), keys, OutputName::Main)))
+            }
+            Some(SideOutput::Errors) => match source {
+                None => Err(Fault::new(format!("`{from}`: only sources have rows that cannot be decoded"))
+                    .offending(from)
+                    .expected("`.errors` of a source")),
+                Some(source) if source.on_error != OnError::DeadLetter => {
+                    Err(Fault::new(format!("the source `{name}` keeps no bad rows"))
+                        .offending(from)
+                        .expected("`onError: DeadLetter` at the source"))
+                }
+                Some(_) => Ok(Some((without_marks(&errors_schema(), 1), None, OutputName::Errors))),
+            },
+            Some(SideOutput::Late) => {
+                let Some(transform) = transform else {
+                    return Err(Fault::new(format!("`{from}`: a source has no late rows"))
+                        .offending(from)
+                        .expected("`.late` of a transform with a `window`"));
+                };
+                let Some(window) = &transform.window else {
+                    return Err(Fault::new(format!("the transform `{name}` has no window, so no row is late"))
+                        .offending(from)
+                        .expected("`.late` of a transform with a `window`"));
+                };
+                match self.spec.windows.get(window) {
+                    Some(spec) if spec.late_rows != millrace_crds::LateRows::SideOutput => {
+                        return Err(Fault::new(format!("the Window `{window}` drops late rows"))
+                            .offending(from)
+                            .expected("`lateRows: SideOutput` in the Window"));
+                    }
+                    _ => {}
+                }
+                let work = works.iter().find(|work| work.spec.name == name);
+                let Some(lowered) = work.and_then(|work| work.lowered.as_ref()) else { return Ok(None) };
+                match &lowered.late {
+                    Some(late) => Ok(Some((without_marks(late, 1), None, OutputName::Late))),
+                    None => Err(Fault::new(format!("the transform `{name}` has no late rows"))
+                        .offending(from)
+                        .expected("`.late` of a transform that groups under a tumbling, hopping or session window")),
+                }
+            }
+        }
+    }
+}
+
+fn without_marks(schema: &SchemaRef, marks: usize) -> SchemaRef {
+    Arc::new(Schema::new(schema.fields().iter().skip(marks).cloned().collect::<Vec<_>>()))
+}
