@@ -83,7 +83,7 @@ fn write_shortest<F: lexical_core::ToLexical + lexical_core::FormattedSize>(v: F
 
 /// A point and `value` as a fraction of `digits` digits, without the zeros at its end; `value` is not 0.
 fn write_fraction(mut value: u64, mut digits: usize, out: &mut Vec<u8>) {
-    while value % 10 == 0 {
+    while value.is_multiple_of(10) {
         value /= 10;
         digits -= 1;
     }
@@ -181,7 +181,7 @@ pub(crate) fn write_timestamp(value: i64, unit: TimeUnit, out: &mut Vec<u8>) {
     write_time_of_day(seconds.rem_euclid(86_400) as u32, out);
     if fraction != 0 {
         let mut digits = digits;
-        while fraction % 1_000 == 0 {
+        while fraction.is_multiple_of(1_000) {
             fraction /= 1_000;
             digits -= 3;
         }

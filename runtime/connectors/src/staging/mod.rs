@@ -305,7 +305,7 @@ pub(crate) fn cannot(verb: &str, path: &Path, source: io::Error) -> SinkError {
     SinkError::Refused { what: format!("cannot {verb} {}: {hint}", path.display()), source: Some(source.into()) }
 }
 
-/// A place at which a test can kill the process or make the step fail.
+/// A place at which a test can kill the process or make the step fail: one of [`millrace_state::fault::POINTS`].
 pub(crate) fn fault_point(name: &'static str) -> Result<(), SinkError> {
     millrace_state::fault::point(name)
         .map_err(|injected| SinkError::Io { what: "a sink's output".to_owned(), source: injected.into() })
