@@ -10,13 +10,13 @@
 //! | [`crate::distinct`] | DISTINCT ON with `within` |
 
 pub mod aligned;
-mod chunks;
+pub(crate) mod chunks;
 pub(crate) mod facts;
 pub mod grid;
 pub mod rolling;
 pub(crate) mod row_log;
 mod slice;
-mod table;
+pub(crate) mod table;
 pub(crate) mod waiting;
 
 use millrace_plan::{KeyedOp, WindowKind};
@@ -25,6 +25,7 @@ use self::{aligned::AlignedWindows, grid::Grid, rolling::RollingWindows};
 use crate::{
     distinct::{self, DistinctWithin},
     operator::{KeyedOperator, OperatorContext, OperatorError},
+    running::{self, Running},
     topn::{self, Top},
 };
 
@@ -37,7 +38,7 @@ pub fn states(op: &KeyedOp) -> &'static [&'static str] {
             WindowKind::Session { .. } => &[],
         },
         KeyedOp::Top(_) => &[topn::STATE],
-        KeyedOp::Running(_) => &[],
+        KeyedOp::Running(_) => &[running::STATE],
         KeyedOp::Distinct(_) => &distinct::STATES,
     }
 }
@@ -60,7 +61,7 @@ pub fn make_operator(op: &KeyedOp, cx: OperatorContext) -> Result<Box<dyn KeyedO
         },
         KeyedOp::Top(top) => Box::new(Top::new(top, cx)?),
         KeyedOp::Distinct(distinct) => Box::new(DistinctWithin::new(distinct, cx)?),
-        KeyedOp::Running(_) => return Err(OperatorError::Damaged { found: String::new(), expected: "" }),
+        KeyedOp::Running(running) => Box::new(Running::new(running, cx)?),
     })
 }
 

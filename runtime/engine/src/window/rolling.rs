@@ -40,7 +40,7 @@ use super::{
 use crate::{
     aggregate::{Aggregates, longs},
     distinct::by_time,
-    group::Groups,
+    group::{Groups, NO_GROUP},
     operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Write},
     topn::push_in_batches,
 };
@@ -189,33 +189,41 @@ impl Tree<'_> {
     fn totals(&self, rows: &RecordBatch, ranges: &[Range<usize>]) -> Result<Vec<ArrayRef>, OperatorError> {
         let numbers = |count: usize| -> Vec<u32> { (0..count as u32).collect() };
         let mut totals = self.aggregates.accumulators()?;
-        totals.grow_native(ranges.len());
         let mut own = self.aggregates.accumulators()?;
         own.update(rows, &numbers(rows.num_rows()), rows.num_rows())?;
         let (mut level, mut nodes) = (own.into_state()?, rows.num_rows());
         let mut left: Vec<(usize, usize)> = ranges.iter().map(|range| (range.start, range.end)).collect();
+        // Accumulators want groups to be numbered as they come.
+        let mut places = vec![NO_GROUP; ranges.len()];
+        let mut placed = 0;
         loop {
             let (mut taken, mut into) = (Vec::new(), Vec::new());
             for (at, (from, to)) in left.iter_mut().enumerate().filter(|(_, (from, to))| from < to) {
+                let mut take = |node: usize| {
+                    if places[at] == NO_GROUP {
+                        places[at] = placed;
+                        placed += 1;
+                    }
+                    taken.push(node as u32);
+                    into.push(places[at]);
+                };
                 if *from % 2 == 1 {
-                    taken.push(*from as u32);
-                    into.push(at as u32);
+                    take(*from);
                     *from += 1;
                 }
                 if *from < *to && *to % 2 == 1 {
                     *to -= 1;
-                    taken.push(*to as u32);
-                    into.push(at as u32);
+                    take(*to);
                 }
                 *from /= 2;
                 *to /= 2;
             }
             if !taken.is_empty() {
                 let states = compute::take_arrays(&level, &UInt32Array::from(taken), None)?;
-                totals.merge(&states, &into, ranges.len())?;
+                totals.merge(&states, &into, placed as usize)?;
             }
             if left.iter().all(|(from, to)| from >= to) {
-                return totals.evaluate();
+                return Ok(compute::take_arrays(&totals.evaluate()?, &UInt32Array::from(places), None)?);
             }
             // A last node without a partner is in no range above this level.
             let pairs: Vec<u32> = (0..(nodes / 2 * 2) as u32).map(|node| node / 2).collect();

@@ -18,8 +18,7 @@ fn run(seed: u64, budget: usize) {
     let keys = [vec![1], vec![2], vec![1, 2], vec![]][seed as usize % 4].clone();
     let (aggregates, results): (_, Results) =
         if seed % 3 == 2 { (generic(&input()), generic_results) } else { (native(&input()), native_results) };
-    let mut plan =
-        plans::window(WindowKind::Rolling { range_ms: range }, lateness, &input(), &keys, aggregates);
+    let mut plan = plans::window(WindowKind::Rolling { range_ms: range }, lateness, &input(), &keys, aggregates);
     plan.carried = vec![3];
     let mut fields: Vec<Field> = plan.output.fields().iter().map(|field| field.as_ref().clone()).collect();
     fields.insert(4 + keys.len(), input().field(3).clone());
@@ -31,9 +30,8 @@ fn run(seed: u64, budget: usize) {
         keys.iter().map(part).collect()
     };
     let line = |row: &Row, all: &[Row]| {
-        let in_range = |other: &&Row| {
-            other.time > row.time - range && other.time <= row.time && key_of(other) == key_of(row)
-        };
+        let in_range =
+            |other: &&Row| other.time > row.time - range && other.time <= row.time && key_of(other) == key_of(row);
         let rows: Vec<&Row> = all.iter().filter(in_range).collect();
         let mut columns = vec![instant(row.time), instant(row.time - range), instant(row.time), "0".into()];
         columns.extend(key_of(row));

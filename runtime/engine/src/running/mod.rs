@@ -1,0 +1,229 @@
+//! GROUP BY without a window: emits the rows that changed, as upserts.
+//!
+//! Rows go into a table of *changes*: partial states since it was last folded. Folding merges them into the keys'
+//! *entries*, each the current state and the state that was last emitted. It happens when rows are to be emitted, at a
+//! barrier, and when memory is short. Emitting compares the two: a key that was never emitted is an insert; one whose
+//! result has changed is its row as it was and its row as it is; one whose result is the same again is nothing.
+//!
+//! Rows come out at most every `emitEvery` of processing time, and when the stream ends; their event time is the greatest
+//! that the task has seen. A barrier does not make them come out sooner: which keys are still to be emitted, and what was
+//! emitted of them, is part of the state, so that what comes after a restart takes back exactly what was decided before it.
+//!
+//! Entries are a write-back cache of the task's store ([`entries`]): over the memory budget the clean and the changed alike
+//! leave memory, in one sorted run, and come back, many sorted keys at a time, when rows of their keys do.
+
+mod entries;
+#[cfg(test)]
+mod tests;
+
+use std::{sync::Arc, time::Duration};
+
+use arrow::{
+    array::{ArrayRef, RecordBatch, TimestampMillisecondArray, UInt8Array, UInt32Array},
+    compute,
+    datatypes::DataType,
+    row::{RowConverter, SortField},
+};
+use millrace_plan::RunningAggregate;
+use millrace_stream::{Clock, Epoch, EventTime, KeyGroupRange, Operation};
+
+use self::entries::Entries;
+use crate::{
+    aggregate::{Aggregates, longs},
+    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats},
+    topn::push_in_batches,
+    window::{facts::Facts, table::Table},
+};
+
+/// The name of the state in the task's store.
+pub(crate) const STATE: &str = "running";
+
+/// A GROUP BY without a window.
+pub struct Running {
+    plan: RunningAggregate,
+    aggregates: Aggregates,
+    entries: Entries,
+    changes: Option<Table>,
+    results: RowConverter,
+    latest: i64,
+    key_groups: KeyGroupRange,
+    memory_budget_bytes: usize,
+    batch_rows: usize,
+    clock: Arc<dyn Clock>,
+    last_emission: Duration,
+    groups: Vec<u32>,
+    locals: Vec<u32>,
+}
+
+impl Running {
+    /// The operator, with the state that the context restores.
+    ///
+    /// # Errors
+    /// Fails if the plan's aggregates cannot be computed or their states not be stored, or stored state cannot be read.
+    pub fn new(plan: &RunningAggregate, cx: OperatorContext) -> Result<Self, OperatorError> {
+        let key_types: Vec<DataType> = plan.keys.iter().map(|key| plan.input.field(*key).data_type().clone()).collect();
+        let aggregates = Aggregates::new(&plan.aggregates, &plan.input)?;
+        let first_result = 2 + plan.keys.len();
+        let results = plan.output.fields()[first_result..].iter();
+        let results = RowConverter::new(results.map(|field| SortField::new(field.data_type().clone())).collect())?;
+        let mut entries = Entries::new(&key_types, &aggregates, &cx.store)?;
+        let facts = Facts::join(&cx.restored)?;
+        if facts.is_some() {
+            entries.load(cx.key_groups, cx.memory_budget_bytes / 2)?;
+        }
+        Ok(Self {
+            plan: plan.clone(),
+            aggregates,
+            entries,
+            changes: None,
+            results,
+            latest: facts.map_or(i64::MIN, |facts| facts.latest),
+            key_groups: cx.key_groups,
+            memory_budget_bytes: cx.memory_budget_bytes,
+            batch_rows: cx.batch_rows.max(1),
+            last_emission: cx.clock.monotonic(),
+            clock: cx.clock,
+            groups: Vec::new(),
+            locals: Vec::new(),
+        })
+    }
+
+    /// Merges the changes into the entries.
+    fn fold(&mut self) -> Result<(), OperatorError> {
+        let Some(changes) = self.changes.take() else { return Ok(()) };
+        let changes = changes.into_part(&mut Vec::new())?;
+        self.entries.fetch(&changes.groups)?;
+        let count = changes.groups.len();
+        let mut total = self.aggregates.accumulators()?;
+        // The changes first, so that the accumulators see every group when it is new to them.
+        let all: Vec<u32> = (0..count as u32).collect();
+        total.merge(&changes.state, &all, count)?;
+        let (locals, states) = self.entries.current_states(&changes.groups)?;
+        total.merge(&states, &locals, count)?;
+        self.entries.set_current(&changes.groups, &total.into_state()?)
+    }
+
+    /// Emits the keys whose results have changed since they were last emitted.
+    fn emit(&mut self, out: &mut Emitted) -> Result<(), OperatorError> {
+        self.last_emission = self.clock.monotonic();
+        self.fold()?;
+        let groups = self.entries.take_pending();
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let evaluate = |states: &[ArrayRef], count: usize| -> Result<Vec<ArrayRef>, OperatorError> {
+            let mut total = self.aggregates.accumulators()?;
+            total.merge(states, &(0..count as u32).collect::<Vec<_>>(), count)?;
+            total.evaluate()
+        };
+        let (emitted, states) = self.entries.emitted_states(&groups)?;
+        // Where the result that was emitted of a group stands in `before`.
+        let mut places = vec![None; groups.len()];
+        emitted.iter().enumerate().for_each(|(at, local)| places[*local as usize] = Some(at));
+        let before = if emitted.is_empty() { None } else { Some(evaluate(&states, emitted.len())?) };
+        let after = evaluate(&self.entries.current_states(&groups)?.1, groups.len())?;
+        let texts = |columns: &[ArrayRef]| self.results.convert_columns(columns);
+        let (before_rows, after_rows) = (before.as_deref().map(texts).transpose()?, texts(&after)?);
+        // Where each row's results are: in `before` (0) or `after` (1), and at which place; and whose they are.
+        let (mut rows, mut which, mut operations): (Vec<(usize, usize)>, Vec<u32>, Vec<u8>) = Default::default();
+        for (at, place) in places.iter().enumerate() {
+            match (before_rows.as_ref(), place) {
+                (Some(before), Some(place)) if before.row(*place) == after_rows.row(at) => {}
+                (Some(_), Some(place)) => {
+                    rows.extend([(0, *place), (1, at)]);
+                    which.extend([at as u32; 2]);
+                    operations.extend([Operation::UpdateBefore as u8, Operation::UpdateAfter as u8]);
+                }
+                _ => {
+                    rows.push((1, at));
+                    which.push(at as u32);
+                    operations.push(Operation::Insert as u8);
+                }
+            }
+        }
+        self.entries.set_emitted(&groups);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let which = UInt32Array::from(which);
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(TimestampMillisecondArray::from_value(self.latest, rows.len()).with_timezone("UTC")),
+            Arc::new(UInt8Array::from(operations)),
+        ];
+        columns.extend(compute::take_arrays(&self.entries.keys_of(&groups)?, &which, None)?);
+        for (at, after) in after.iter().enumerate() {
+            let before = before.as_ref().map_or(after, |before| &before[at]);
+            columns.push(compute::interleave(&[before, after], &rows)?);
+        }
+        let rows = RecordBatch::try_new(Arc::clone(&self.plan.output), columns)?;
+        push_in_batches(&rows, self.batch_rows, &mut out.rows);
+        Ok(())
+    }
+
+    fn mind_memory(&mut self) -> Result<(), OperatorError> {
+        if self.memory_bytes() > self.memory_budget_bytes && !self.entries.is_writing() {
+            self.fold()?;
+            self.entries.evict()?;
+        }
+        Ok(())
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.entries.memory_bytes() + self.changes.as_ref().map_or(0, Table::memory_bytes)
+    }
+
+    fn is_behind(&self) -> bool {
+        self.changes.is_some() || self.entries.has_pending()
+    }
+}
+
+impl KeyedOperator for Running {
+    fn process(&mut self, batch: RecordBatch, out: &mut Emitted) -> Result<(), OperatorError> {
+        let times = longs(batch.column(0)).unwrap_or_default();
+        let Some(latest) = times.iter().max() else { return Ok(()) };
+        self.latest = self.latest.max(*latest);
+        let keys: Vec<ArrayRef> = self.plan.keys.iter().map(|key| Arc::clone(batch.column(*key))).collect();
+        let known = self.entries.intern(&keys, batch.num_rows(), &mut self.groups)?;
+        let changes = match &mut self.changes {
+            Some(changes) => changes,
+            none => none.insert(Table::new(&self.aggregates, known, &mut Vec::new())?),
+        };
+        changes.update(&batch, &self.groups, known, &mut self.locals)?;
+        if self.plan.emit_every_ms == 0 {
+            self.emit(out)?;
+        }
+        self.mind_memory()
+    }
+
+    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<(), OperatorError> {
+        if watermark == EventTime::MAX { self.emit(out) } else { Ok(()) }
+    }
+
+    fn next_tick(&self) -> Option<Duration> {
+        self.is_behind().then(|| self.last_emission + Duration::from_millis(self.plan.emit_every_ms))
+    }
+
+    fn tick(&mut self, out: &mut Emitted) -> Result<(), OperatorError> {
+        self.emit(out)
+    }
+
+    fn freeze(&mut self, _epoch: Epoch, _out: &mut Emitted) -> Result<Frozen, OperatorError> {
+        self.fold()?;
+        let facts = Facts::new(self.key_groups, i64::MIN, self.latest, 1);
+        Ok(Frozen { meta: facts.to_value(), write: self.entries.freeze() })
+    }
+
+    fn thawed(&mut self) -> Result<(), OperatorError> {
+        self.entries.thaw();
+        self.mind_memory()
+    }
+
+    fn stats(&self) -> OperatorStats {
+        OperatorStats {
+            entries: self.entries.len() as u64,
+            memory_bytes: self.memory_bytes() as u64,
+            spilled_bytes: self.entries.spilled_bytes(),
+            ..OperatorStats::default()
+        }
+    }
+}
