@@ -18,7 +18,7 @@ pub(crate) fn expr_text(expr: &Expr) -> String {
         Expr::Alias(Alias { expr, .. }) => expr.as_ref(),
         other => other,
     };
-    let unqualified = bare.clone().transform(|node| match node {
+    let unqualified = bare.clone().unalias_nested().data.transform(|node| match node {
         Expr::Column(mut column) if column.relation.is_some() => {
             column.relation = None;
             Ok(Transformed::yes(Expr::Column(column)))

@@ -437,16 +437,22 @@ fn distinct_needs_a_time() {
 
 #[test]
 fn functions_that_take_lambdas_are_not_there() {
-    check(&transform("t: SELECT array_transform(tags, v -> upper(v)) AS u FROM requests"), expect![[r#"
+    check(
+        &transform("t: SELECT array_transform(tags, v -> upper(v)) AS u FROM requests"),
+        expect![[r#"
         spec.transforms[0].sql:1:8: there is no function `array_transform`; expected one of DataFusion's functions or its JSON functions; did you mean `array_sort`?
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn the_functions_that_stand_for_event_time_cannot_be_called() {
-    check(&transform("t: SELECT __event_time() AS at FROM bid"), expect![[r#"
+    check(
+        &transform("t: SELECT __event_time() AS at FROM bid"),
+        expect![[r#"
         spec.transforms[0].sql:1:8: there is no function `__event_time`; expected one of DataFusion's functions or its JSON functions; did you mean `current_time`?
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -213,14 +213,14 @@ fn q15_reports_bids_of_each_day() {
                 exchange by hash of to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d')
                 running groups, what changed is put out every 1s
                 aggregate count(*) (native)
-                aggregate count(*) FILTER (WHERE price < 10000 AS bid.price < 10000), filtered by column price < 10000 (native)
+                aggregate count(*) FILTER (WHERE price < 10000), filtered by column price < 10000 (native)
                 aggregate count(*) FILTER (WHERE price >= 10000 AND price < 1000000), filtered by column price >= 10000 AND price < 1000000 (native)
                 aggregate count(*) FILTER (WHERE price >= 1000000), filtered by column price >= 1000000 (native)
                 aggregate count(DISTINCT bidder) (DataFusion)
-                aggregate count(DISTINCT bidder) FILTER (WHERE price < 10000 AS bid.price < 10000), filtered by column price < 10000 (DataFusion)
+                aggregate count(DISTINCT bidder) FILTER (WHERE price < 10000), filtered by column price < 10000 (DataFusion)
                 aggregate count(DISTINCT auction) (DataFusion)
-                state: running by to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d') VARCHAR: count(*) as BIGINT; count(*) FILTER (WHERE price < 10000 AS bid.price < 10000) as BIGINT; count(*) FILTER (WHERE price >= 10000 AND price < 1000000) as BIGINT; count(*) FILTER (WHERE price >= 1000000) as BIGINT; count(DISTINCT bidder) as BIGINT[]; count(DISTINCT bidder) FILTER (WHERE price < 10000 AS bid.price < 10000) as BIGINT[]; count(DISTINCT auction) as BIGINT[]
-                compute CAST(to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d') AS Utf8View) as day, count(*) as total_bids, count(*) FILTER (WHERE price < 10000 AS bid.price < 10000) as rank1_bids, count(*) FILTER (WHERE price >= 10000 AND price < 1000000) as rank2_bids, count(*) FILTER (WHERE price >= 1000000) as rank3_bids, count(DISTINCT bidder) as total_bidders, count(DISTINCT bidder) FILTER (WHERE price < 10000 AS bid.price < 10000) as rank1_bidders, count(DISTINCT auction) as total_auctions
+                state: running by to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d') VARCHAR: count(*) as BIGINT; count(*) FILTER (WHERE price < 10000) as BIGINT; count(*) FILTER (WHERE price >= 10000 AND price < 1000000) as BIGINT; count(*) FILTER (WHERE price >= 1000000) as BIGINT; count(DISTINCT bidder) as BIGINT[]; count(DISTINCT bidder) FILTER (WHERE price < 10000) as BIGINT[]; count(DISTINCT auction) as BIGINT[]
+                compute CAST(to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d') AS Utf8View) as day, count(*) as total_bids, count(*) FILTER (WHERE price < 10000) as rank1_bids, count(*) FILTER (WHERE price >= 10000 AND price < 1000000) as rank2_bids, count(*) FILTER (WHERE price >= 1000000) as rank3_bids, count(DISTINCT bidder) as total_bidders, count(DISTINCT bidder) FILTER (WHERE price < 10000) as rank1_bidders, count(DISTINCT auction) as total_auctions
               gives day VARCHAR, total_bids BIGINT, rank1_bids BIGINT, rank2_bids BIGINT, rank3_bids BIGINT, total_bidders BIGINT, rank1_bidders BIGINT, total_auctions BIGINT
               as changes by day
 
@@ -248,15 +248,15 @@ fn q16_reports_channels() {
             transform q16
               from bid
                 compute CAST(date_time AS Timestamp(Nanosecond, Some("UTC"))) as __common_expr_1, bidder, channel
-                compute channel, to_char(__common_expr_1, %Y-%m-%d) as to_char(CAST(date_time AS Timestamp(ns, "UTC")) AS bid.date_time, '%Y-%m-%d'), to_char(__common_expr_1, %H:%M) as to_char(CAST(date_time AS Timestamp(ns, "UTC")) AS bid.date_time, '%H:%M'), bidder
+                compute channel, to_char(__common_expr_1, %Y-%m-%d) as to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d'), to_char(__common_expr_1, %H:%M) as to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%H:%M'), bidder
               stage q16
-                exchange by hash of channel, to_char(CAST(date_time AS Timestamp(ns, "UTC")) AS bid.date_time, '%Y-%m-%d')
+                exchange by hash of channel, to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d')
                 running groups, what changed is put out every 1s
-                aggregate max(to_char(CAST(date_time AS Timestamp(ns, "UTC")) AS bid.date_time, '%H:%M')) (DataFusion)
+                aggregate max(to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%H:%M')) (DataFusion)
                 aggregate count(*) (native)
                 aggregate count(DISTINCT bidder) (DataFusion)
-                state: running by channel VARCHAR, to_char(CAST(date_time AS Timestamp(ns, "UTC")) AS bid.date_time, '%Y-%m-%d') VARCHAR: max(to_char(CAST(date_time AS Timestamp(ns, "UTC")) AS bid.date_time, '%H:%M')) as VARCHAR; count(*) as BIGINT; count(DISTINCT bidder) as BIGINT[]
-                compute channel, CAST(to_char(CAST(date_time AS Timestamp(ns, "UTC")) AS bid.date_time, '%Y-%m-%d') AS Utf8View) as day, CAST(max(to_char(CAST(date_time AS Timestamp(ns, "UTC")) AS bid.date_time, '%H:%M')) AS Utf8View) as minute, count(*) as total_bids, count(DISTINCT bidder) as total_bidders
+                state: running by channel VARCHAR, to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d') VARCHAR: max(to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%H:%M')) as VARCHAR; count(*) as BIGINT; count(DISTINCT bidder) as BIGINT[]
+                compute channel, CAST(to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%Y-%m-%d') AS Utf8View) as day, CAST(max(to_char(CAST(date_time AS Timestamp(ns, "UTC")), '%H:%M')) AS Utf8View) as minute, count(*) as total_bids, count(DISTINCT bidder) as total_bidders
               gives channel VARCHAR, day VARCHAR, minute VARCHAR, total_bids BIGINT, total_bidders BIGINT
               as changes by channel, day
 

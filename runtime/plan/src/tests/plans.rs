@@ -262,7 +262,9 @@ fn what_nothing_reads_is_compiled_and_warned_about() {
 
 #[test]
 fn json_values_become_text_where_a_transform_ends() {
-    check(&transform("t: SELECT body->'user' AS who FROM requests WHERE json_contains(body, 'user')"), expect![[r#"
+    check(
+        &transform("t: SELECT body->'user' AS who FROM requests WHERE json_contains(body, 'user')"),
+        expect![[r#"
         source requests (file, json)
           reads body
           skips ts, tenant, status, latency_ms, tags, day
@@ -278,7 +280,8 @@ fn json_values_become_text_where_a_transform_ends() {
           takes who VARCHAR
 
         warning: spec.sources[0]: nothing reads `bid`
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
