@@ -2,7 +2,7 @@
 
 use arrow::array::RecordBatch;
 use millrace_connectors::Sink;
-use millrace_stream::{Barrier, BarrierKind};
+use millrace_stream::Barrier;
 
 use super::{Report, Snapshot, TaskContext, TaskError, snapshot::stateless};
 use crate::inputs::{InputEvent, Inputs};
@@ -59,7 +59,8 @@ impl SinkTask {
 
     async fn barrier(&mut self, barrier: Barrier) -> Result<(), TaskError> {
         let started = self.cx.clock.monotonic();
-        if barrier.kind == BarrierKind::Drain {
+        // The next graph may have another sink, or fewer tasks: nothing is held back for it.
+        if barrier.kind.ends_tasks() {
             self.sink.finish();
         }
         let handle = self.sink.prepare(barrier.epoch).await?;
