@@ -31,7 +31,8 @@ const VERSION: u8 = 1;
 const ENTRY: u8 = 1;
 const PENDING: u8 = 2;
 
-type State = Arc<[u8]>;
+/// The state of a key, as a row of Arrow's row format.
+pub(crate) type State = Arc<[u8]>;
 
 /// What is known of a key.
 #[derive(Clone, Default)]
@@ -385,12 +386,14 @@ impl Changes {
     }
 }
 
-fn prefix(key_group: u16, kind: u8) -> [u8; 3] {
+/// The first bytes of the store's keys of a kind.
+pub(crate) fn prefix(key_group: u16, kind: u8) -> [u8; 3] {
     let [high, low] = key_group.to_be_bytes();
     [high, low, kind]
 }
 
-fn key_converter(types: &[DataType]) -> Result<Option<RowConverter>, OperatorError> {
+/// What makes rows of keys; `None` for keys without columns.
+pub(crate) fn key_converter(types: &[DataType]) -> Result<Option<RowConverter>, OperatorError> {
     if types.is_empty() {
         return Ok(None);
     }
@@ -398,7 +401,7 @@ fn key_converter(types: &[DataType]) -> Result<Option<RowConverter>, OperatorErr
 }
 
 /// The store's keys of groups, each with its group.
-fn stored_keys(
+pub(crate) fn stored_keys(
     keys: &GroupKeys,
     types: &[DataType],
     groups: &[u32],

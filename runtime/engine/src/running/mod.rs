@@ -12,7 +12,7 @@
 //! Entries are a write-back cache of the task's store ([`entries`]): over the memory budget the clean and the changed alike
 //! leave memory, in one sorted run, and come back, many sorted keys at a time, when rows of their keys do.
 
-mod entries;
+pub(crate) mod entries;
 #[cfg(test)]
 mod tests;
 

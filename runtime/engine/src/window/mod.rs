@@ -15,13 +15,14 @@ pub(crate) mod facts;
 pub mod grid;
 pub mod rolling;
 pub(crate) mod row_log;
+pub mod session;
 mod slice;
 pub(crate) mod table;
 pub(crate) mod waiting;
 
 use millrace_plan::{KeyedOp, WindowKind};
 
-use self::{aligned::AlignedWindows, grid::Grid, rolling::RollingWindows};
+use self::{aligned::AlignedWindows, grid::Grid, rolling::RollingWindows, session::SessionWindows};
 use crate::{
     distinct::{self, DistinctWithin},
     operator::{KeyedOperator, OperatorContext, OperatorError},
@@ -35,7 +36,7 @@ pub fn states(op: &KeyedOp) -> &'static [&'static str] {
         KeyedOp::Window(window) => match window.def.kind {
             WindowKind::Tumbling { .. } | WindowKind::Hopping { .. } => &[aligned::STATE],
             WindowKind::Rolling { .. } => &[rolling::STATE],
-            WindowKind::Session { .. } => &[],
+            WindowKind::Session { .. } => &[session::STATE],
         },
         KeyedOp::Top(_) => &[topn::STATE],
         KeyedOp::Running(_) => &[running::STATE],
@@ -57,7 +58,7 @@ pub fn make_operator(op: &KeyedOp, cx: OperatorContext) -> Result<Box<dyn KeyedO
                 Box::new(AlignedWindows::new(window, Grid::new(size_ms, slide_ms, offset_ms), cx)?)
             }
             WindowKind::Rolling { range_ms } => Box::new(RollingWindows::new(window, range_ms, cx)?),
-            WindowKind::Session { .. } => return Err(OperatorError::Damaged { found: String::new(), expected: "" }),
+            WindowKind::Session { gap_ms } => Box::new(SessionWindows::new(window, gap_ms, cx)?),
         },
         KeyedOp::Top(top) => Box::new(Top::new(top, cx)?),
         KeyedOp::Distinct(distinct) => Box::new(DistinctWithin::new(distinct, cx)?),

@@ -8,6 +8,7 @@ pub(crate) mod aligned;
 pub(crate) mod fleet;
 pub(crate) mod plans;
 mod rolling;
+mod session;
 
 use std::fmt;
 

@@ -1,0 +1,243 @@
+//! Session windows: the rows of a key of which each is less than the gap apart from the next.
+//!
+//! A session starts with its first row and ends `gap` after its last; a row that touches two sessions joins them. When the
+//! watermark comes to its end it is emitted and forgotten. A row whose own session would have ended by then, the allowed
+//! lateness included, is late. One that comes before that but would have belonged to a session that was emitted makes a
+//! session of its own: what was emitted stays as it is.
+//!
+//! ```text
+//! gap 10     rows at 3, 9, 30        sessions [3, 19) [30, 40)
+//!            then one at 21          [3, 19) and [21, 40): 21 - 9 is not less than 10, 30 - 21 is
+//! ```
+//!
+//! # How
+//!
+//! Rows go into a table of *changes* by session, columnar like everything else; that sessions join is noted, and costs
+//! nothing until the changes are *folded* into the sessions' states: when a session closes, at a barrier, or when memory
+//! is short. Sessions wait for their end in a wheel of buckets; one that has grown since is put back.
+//!
+//! A session's entry in the store is written at the barrier after it changed and deleted at the one after it closed or its
+//! start moved. Over the memory budget the states leave memory, and are read back, many sorted keys at a time, when
+//! they are needed; what remains of an open session is its key and about fifty bytes.
+
+mod open;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use arrow::{
+    array::{ArrayRef, BooleanArray, Int32Array, RecordBatch, TimestampMicrosecondArray, TimestampMillisecondArray},
+    compute,
+    datatypes::DataType,
+};
+use millrace_plan::{LateRows, WindowAggregate};
+use millrace_stream::{Epoch, EventTime, KeyGroupRange};
+
+use self::open::OpenSessions;
+use super::{facts::Facts, table::Table};
+use crate::{
+    aggregate::{Aggregates, longs},
+    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats},
+    topn::push_in_batches,
+};
+
+/// The name of the state in the task's store.
+pub(super) const STATE: &str = "sessions";
+
+/// A GROUP BY over sessions.
+pub struct SessionWindows {
+    plan: WindowAggregate,
+    aggregates: Aggregates,
+    gap_ms: i64,
+    open: OpenSessions,
+    changes: Option<Table>,
+    /// Sessions by when they may end.
+    wheel: BTreeMap<i64, Vec<u32>>,
+    notch_ms: i64,
+    watermark: i64,
+    key_groups: KeyGroupRange,
+    memory_budget_bytes: usize,
+    batch_rows: usize,
+    sessions: Vec<u32>,
+    locals: Vec<u32>,
+    late_rows: u64,
+}
+
+impl SessionWindows {
+    /// The operator of `plan` over sessions with this gap, with the state that the context restores.
+    ///
+    /// # Errors
+    /// Fails if the plan's aggregates cannot be computed or their states not be stored, or stored state cannot be read.
+    pub fn new(plan: &WindowAggregate, gap_ms: i64, cx: OperatorContext) -> Result<Self, OperatorError> {
+        let key_types: Vec<DataType> = plan.keys.iter().map(|key| plan.input.field(*key).data_type().clone()).collect();
+        let aggregates = Aggregates::new(&plan.aggregates, &plan.input)?;
+        let gap_ms = gap_ms.max(1);
+        let facts = Facts::join(&cx.restored)?;
+        let mut windows = Self {
+            open: OpenSessions::new(&key_types, gap_ms, &aggregates, &cx.store)?,
+            aggregates,
+            gap_ms,
+            changes: None,
+            wheel: BTreeMap::new(),
+            notch_ms: (gap_ms / 16).max(1),
+            watermark: facts.map_or(i64::MIN, |facts| facts.watermark),
+            key_groups: cx.key_groups,
+            memory_budget_bytes: cx.memory_budget_bytes,
+            batch_rows: cx.batch_rows.max(1),
+            sessions: Vec::new(),
+            locals: Vec::new(),
+            late_rows: 0,
+            plan: plan.clone(),
+        };
+        if facts.is_some() {
+            windows.open.load(cx.key_groups, cx.memory_budget_bytes / 2)?;
+            windows.watch_new();
+        }
+        Ok(windows)
+    }
+
+    fn notch_of(&self, time: i64) -> i64 {
+        time.saturating_sub(time.rem_euclid(self.notch_ms))
+    }
+
+    fn watch_new(&mut self) {
+        for session in self.open.take_new() {
+            let notch = self.notch_of(self.open.end_of(session));
+            self.wheel.entry(notch).or_default().push(session);
+        }
+    }
+
+    /// The sessions that end by `watermark`.
+    fn take_ended(&mut self, watermark: i64) -> Vec<u32> {
+        let (mut ended, mut grown) = (Vec::new(), Vec::new());
+        while let Some(notch) = self.wheel.first_entry().filter(|notch| *notch.key() <= watermark) {
+            for session in notch.remove() {
+                if self.open.is_joined(session) {
+                    self.open.unwatch(session);
+                } else if self.open.end_of(session) <= watermark {
+                    ended.push(session);
+                } else {
+                    grown.push(session);
+                }
+            }
+        }
+        for session in grown {
+            let notch = self.notch_of(self.open.end_of(session));
+            self.wheel.entry(notch).or_default().push(session);
+        }
+        ended
+    }
+
+    fn fold(&mut self) -> Result<(), OperatorError> {
+        match self.changes.take() {
+            Some(changes) => self.open.fold(&changes.into_part(&mut Vec::new())?, &self.aggregates),
+            None => Ok(()),
+        }
+    }
+
+    fn emit(&mut self, sessions: &[u32], out: &mut Emitted) -> Result<(), OperatorError> {
+        let states = self.open.states(sessions)?;
+        let mut total = self.aggregates.accumulators()?;
+        total.merge(&states, &(0..sessions.len() as u32).collect::<Vec<_>>(), sessions.len())?;
+        let ends: Vec<i64> = sessions.iter().map(|session| self.open.end_of(*session)).collect();
+        let micros = |times: &mut dyn Iterator<Item = i64>| -> ArrayRef {
+            let times = times.map(|time| time.saturating_mul(1000));
+            Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
+        };
+        let last = ends.iter().map(|end| end.saturating_sub(1));
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(TimestampMillisecondArray::from_iter_values(last).with_timezone("UTC")),
+            micros(&mut sessions.iter().map(|session| self.open.start_of(*session))),
+            micros(&mut ends.iter().copied()),
+            Arc::new(Int32Array::from_value(0, sessions.len())),
+        ];
+        columns.extend(self.open.keys_of(sessions)?);
+        columns.extend(total.evaluate()?);
+        let rows = RecordBatch::try_new(Arc::clone(&self.plan.output), columns)?;
+        push_in_batches(&rows, self.batch_rows, &mut out.rows);
+        Ok(())
+    }
+
+    /// The rows that are not late; those that are go their way.
+    fn timely(&mut self, batch: RecordBatch, out: &mut Emitted) -> Result<RecordBatch, OperatorError> {
+        let horizon = self.watermark.saturating_sub(self.gap_ms).saturating_sub(self.plan.def.allowed_lateness_ms);
+        let times = longs(batch.column(0)).unwrap_or_default();
+        if self.watermark == i64::MIN || times.iter().all(|time| *time > horizon) {
+            return Ok(batch);
+        }
+        let late: BooleanArray = times.iter().map(|time| Some(*time <= horizon)).collect();
+        self.late_rows += late.true_count() as u64;
+        if self.plan.def.late_rows == LateRows::SideOutput && !self.plan.late.is_empty() {
+            out.late.push(compute::filter_record_batch(&batch.project(&self.plan.late)?, &late)?);
+        }
+        Ok(compute::filter_record_batch(&batch, &compute::not(&late)?)?)
+    }
+
+    fn mind_memory(&mut self) -> Result<(), OperatorError> {
+        if self.memory_bytes() > self.memory_budget_bytes && !self.open.is_writing() {
+            self.fold()?;
+            self.open.evict()?;
+        }
+        Ok(())
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.open.memory_bytes() + self.changes.as_ref().map_or(0, Table::memory_bytes)
+    }
+}
+
+impl KeyedOperator for SessionWindows {
+    fn process(&mut self, batch: RecordBatch, out: &mut Emitted) -> Result<(), OperatorError> {
+        let rows = self.timely(batch, out)?;
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let keys: Vec<ArrayRef> = self.plan.keys.iter().map(|key| Arc::clone(rows.column(*key))).collect();
+        let event_time = Arc::clone(rows.column(0));
+        let times = longs(&event_time).unwrap_or_default();
+        self.open.assign(&keys, times, &mut self.sessions)?;
+        self.watch_new();
+        let known = self.open.slots();
+        let changes = match &mut self.changes {
+            Some(changes) => changes,
+            none => none.insert(Table::new(&self.aggregates, known, &mut Vec::new())?),
+        };
+        changes.update(&rows, &self.sessions, known, &mut self.locals)?;
+        self.mind_memory()
+    }
+
+    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<(), OperatorError> {
+        if watermark.0 <= self.watermark {
+            return Ok(());
+        }
+        self.watermark = watermark.0;
+        let ended = self.take_ended(watermark.0);
+        if ended.is_empty() {
+            return Ok(());
+        }
+        self.fold()?;
+        self.emit(&ended, out)?;
+        self.open.close(&ended);
+        self.open.reclaim()
+    }
+
+    fn freeze(&mut self, _epoch: Epoch, _out: &mut Emitted) -> Result<Frozen, OperatorError> {
+        self.fold()?;
+        let facts = Facts::new(self.key_groups, self.watermark, self.watermark, 1);
+        Ok(Frozen { meta: facts.to_value(), write: self.open.freeze() })
+    }
+
+    fn thawed(&mut self) -> Result<(), OperatorError> {
+        self.open.thaw();
+        self.mind_memory()
+    }
+
+    fn stats(&self) -> OperatorStats {
+        OperatorStats {
+            entries: self.open.len() as u64,
+            memory_bytes: self.memory_bytes() as u64,
+            late_rows: self.late_rows,
+            spilled_bytes: self.open.spilled_bytes(),
+            ..OperatorStats::default()
+        }
+    }
+}
