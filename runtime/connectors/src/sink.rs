@@ -51,11 +51,7 @@ pub struct SinkContext {
 pub trait SinkFactory: Send + Sync {
     /// The writer of one task. `restored` is what this task's last decided [`Sink::prepare`] returned, for sinks that keep
     /// a file open over several epochs.
-    fn open(
-        &self,
-        cx: SinkContext,
-        restored: Option<CommitHandle>,
-    ) -> BoxFuture<'_, Result<Box<dyn Sink>, SinkError>>;
+    fn open(&self, cx: SinkContext, restored: Option<CommitHandle>) -> BoxFuture<'_, Result<Box<dyn Sink>, SinkError>>;
 
     /// The committer, one a sink node, which lives beside the coordinator.
     fn committer(&self, cx: SinkContext) -> BoxFuture<'_, Result<Box<dyn Committer>, SinkError>>;

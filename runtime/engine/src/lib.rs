@@ -14,6 +14,7 @@
 pub mod aggregate;
 pub mod channel;
 pub mod commits;
+pub mod distinct;
 pub mod drive;
 pub mod group;
 pub mod inputs;
@@ -23,10 +24,12 @@ pub mod metrics;
 pub mod operator;
 pub mod recover;
 pub mod router;
+pub mod running;
 pub mod stages;
 pub mod status;
 pub mod steps;
 pub mod task;
+pub mod topn;
 pub mod window;
 
 pub use job::{Command, JobContext, JobError, Outcome, chain, run};

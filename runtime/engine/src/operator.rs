@@ -51,12 +51,15 @@ pub struct OperatorStats {
     pub spilled_bytes: u64,
 }
 
+/// Writes frozen changes to the store.
+pub type Write = Box<dyn FnOnce(&TaskStore) -> Result<(), StateError> + Send>;
+
 /// What changed in an epoch, no longer touched by the operator.
 pub struct Frozen {
     /// Small facts that belong to the checkpoint beside the store (horizons, counters): goes into the manifest.
     pub meta: serde_json::Value,
     /// Writes the changes to the store. Runs on another thread while the operator goes on. `None`: nothing changed.
-    pub write: Option<Box<dyn FnOnce(&TaskStore) -> Result<(), StateError> + Send>>,
+    pub write: Option<Write>,
 }
 
 /// A keyed operator. Runs on one task's thread; only [`Frozen::write`] runs elsewhere, and at most one at a time: the next

@@ -1,10 +1,7 @@
 //! Edits while running: taken up at a barrier, in process, with nothing lost or repeated and the state of what keeps its
 //! name.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use millrace_tests::{Deadline, Millrace, Running, Seed, Table, Workspace, read};
 
@@ -151,8 +148,7 @@ fn a_window_of_another_length_is_refused_since_it_would_drop_open_windows() {
     let running = start(&workspace);
     Deadline::secs(60).wait_for("a closed window", || (!output(&workspace, "counts").is_empty()).then_some(()));
     workspace.write("edited.yaml", Variant { window_seconds: 5, ..FIRST }.manifests());
-    let finished = running.wait();
-    finished.expect_success();
+    let finished = running.wait().expect_success();
     assert!(finished.stderr.contains("name `counts` in `allowStateLoss`"), "{}", finished.stderr);
     assert_eq!(output(&workspace, "counts").sum("n"), ROWS);
     expect_kept(&workspace);
