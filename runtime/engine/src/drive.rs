@@ -61,11 +61,14 @@ pub enum Driven {
     Failed(Box<JobError>),
 }
 
+/// Where somebody waits for what becomes of an edit.
+type Answer = oneshot::Sender<Result<(), String>>;
+
 /// What was asked for and is not answered; it outlives a generation.
 #[derive(Debug, Default)]
 pub struct Inbox {
     savepoints: Vec<oneshot::Sender<Result<Epoch, String>>>,
-    edit: Option<(Box<Plan>, oneshot::Sender<Result<(), String>>)>,
+    edit: Option<(Box<Plan>, Answer)>,
     unmet: Vec<BarrierKind>,
     /// The commands' sender is gone: nothing more will be asked.
     closed: bool,

@@ -1,6 +1,6 @@
 //! A source's task: reads, times and routes rows; begins every barrier.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use arrow::{
     array::{ArrayRef, BinaryBuilder, Int64Array, RecordBatch, StringViewArray, TimestampMillisecondArray},
@@ -10,7 +10,7 @@ use millrace_connectors::{Read, SourceReader, SplitId};
 use millrace_crds::OnError;
 use millrace_plan::{OutputName, SourceNode, errors_schema};
 use millrace_stream::{Barrier, Epoch, EventTime, Message};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, time::Sleep};
 
 use super::{
     Report, Snapshot, TaskContext, TaskError,
@@ -65,7 +65,7 @@ impl SourceTask {
         if self.progress.current() > EventTime::MIN {
             self.router.send_control(&Message::Watermark(self.progress.current()))?;
         }
-        let mut pause_until: Option<Instant> = None;
+        let mut pause: Option<Pin<Box<Sleep>>> = None;
         loop {
             let ended = self.ended;
             tokio::select! {
@@ -81,18 +81,18 @@ impl SourceTask {
                         }
                     }
                 },
-                () = sleep_until(pause_until), if !ended && pause_until.is_some() => {
-                    pause_until = None;
+                () = elapsed(&mut pause), if !ended && pause.is_some() => {
+                    pause = None;
                     self.note_progress()?;
                 }
-                read = self.reader.next(), if !ended && pause_until.is_none() => match read? {
+                read = self.reader.next(), if !ended && pause.is_none() => match read? {
                     Read::Rows { split, rows, errors, bytes } => self.rows(&split, rows, errors, bytes).await?,
                     Read::SplitEnded(split) => {
                         self.progress.ended(&split);
                         self.note_progress()?;
                     }
                     Read::Pending(wait) => {
-                        pause_until = Some(Instant::now() + wait.min(IDLE_CHECK));
+                        pause = Some(Box::pin(tokio::time::sleep(wait.min(IDLE_CHECK))));
                         self.note_progress()?;
                     }
                     Read::Ended => self.end().await?,
@@ -242,9 +242,9 @@ impl SourceTask {
     }
 }
 
-async fn sleep_until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
+async fn elapsed(pause: &mut Option<Pin<Box<Sleep>>>) {
+    match pause {
+        Some(pause) => pause.await,
         None => std::future::pending().await,
     }
 }
