@@ -73,7 +73,7 @@ impl Groups {
     pub fn intern(&mut self, columns: &[ArrayRef], rows: usize, groups: &mut Vec<u32>) -> Result<(), OperatorError> {
         groups.clear();
         if columns.is_empty() {
-            if self.keys.len() == 0 && rows > 0 {
+            if self.keys.is_empty() && rows > 0 {
                 self.keys.push_empty();
             }
             groups.resize(rows, 0);

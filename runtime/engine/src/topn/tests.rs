@@ -61,7 +61,7 @@ fn run(seed: u64, budget: usize) {
     let mut fleet = Fleet::new(KeyedOp::Top(plan), partition_by, 1, budget, 7);
     let mut windows: BTreeMap<i64, Vec<Row>> = BTreeMap::new();
     let mut watermark = i64::MIN;
-    let mut emit = |windows: &mut BTreeMap<i64, Vec<Row>>, until: i64| {
+    let emit = |windows: &mut BTreeMap<i64, Vec<Row>>, until: i64| {
         let mut expected = Vec::new();
         while let Some(entry) = windows.first_entry().filter(|entry| *entry.key() < until) {
             let mut partitions: BTreeMap<Option<i32>, Vec<Row>> = BTreeMap::new();

@@ -176,15 +176,15 @@ pub(crate) fn write(
                 .filter(|(_, key_groups)| *key_groups & bit != 0)
                 .map(|((kind, slice, part), _)| (key_of(key_group, *kind, *slice, *part), None)),
         );
-        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        entries.sort_by_key(|(key, _)| *key);
         for (key, put) in entries {
             match put {
-                None => run.delete(layout.state, &key)?,
+                None => run.delete(layout.state, key)?,
                 Some((put, rows)) => {
                     value.clear();
                     chunk::encode(&rows.chunk(put, keys, layout).map_err(unstorable)?, &mut value)?;
                     bytes += value.len() as u64;
-                    run.put(layout.state, &key, &value)?;
+                    run.put(layout.state, key, &value)?;
                 }
             }
         }

@@ -186,6 +186,12 @@ impl AlignedWindows {
         cx: &OperatorContext,
     ) -> Result<(), OperatorError> {
         let metas = cx.restored.iter().map(Meta::read).collect::<Result<Vec<_>, _>>()?;
+        if let Some(other) = metas.iter().find(|meta| meta.window.kind != plan.def.kind) {
+            return Err(OperatorError::Damaged {
+                found: format!("state of windows {:?}", other.window.kind),
+                expected: "state of the windows that the plan has",
+            });
+        }
         let Some(furthest) = metas.iter().map(|meta| (meta.closed_until, meta.watermark)).max() else { return Ok(()) };
         // A task that had not come as far as another closes for its own key groups what the other has closed already.
         for meta in &metas {

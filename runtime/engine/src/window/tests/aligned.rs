@@ -59,7 +59,7 @@ pub(crate) fn random_row(random: &mut Random, time: i64, keys: u64) -> Row {
     Row {
         time,
         name,
-        number: (key % 7 != 0).then_some((key / 3) as i32 - 2),
+        number: (!key.is_multiple_of(7)).then_some((key / 3) as i32 - 2),
         value: (!random.one_in(6)).then(|| random.between(-1000, 1000)),
         double: (!random.one_in(6)).then(|| random.between(-64, 64) as f64 / 8.0),
         counts: (!random.one_in(8)).then(|| random.one_in(2)),
@@ -144,6 +144,9 @@ pub(crate) fn instant(ms: i64) -> String {
     ArrayFormatter::try_new(&array as &dyn Array, &FormatOptions::default()).unwrap().value(0).to_string()
 }
 
+/// The rows of a window and key, how often its result was corrected, whether it has changed since it was emitted.
+type Window = (Vec<Row>, i32, bool);
+
 /// What windows of a size and slide should do.
 struct Model {
     size: i64,
@@ -153,8 +156,7 @@ struct Model {
     keys: Vec<usize>,
     results: Results,
     watermark: i64,
-    /// By window end and key: the rows, how often corrected, whether it has changed since it was last emitted.
-    windows: BTreeMap<(i64, Vec<String>), (Vec<Row>, i32, bool)>,
+    windows: BTreeMap<(i64, Vec<String>), Window>,
     emitted: Vec<String>,
     late: u64,
 }

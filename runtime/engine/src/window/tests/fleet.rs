@@ -154,10 +154,6 @@ impl Fleet {
         self.start(tasks, from);
     }
 
-    pub(crate) fn tasks(&self) -> u32 {
-        self.tasks.len() as u32
-    }
-
     pub(crate) fn stats(&self) -> Vec<crate::operator::OperatorStats> {
         self.tasks.iter().map(|task| task.operator.stats()).collect()
     }
