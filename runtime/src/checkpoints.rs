@@ -85,7 +85,7 @@ async fn list(data: &DataArgs) -> Result<(), Failure> {
         println!("no checkpoints");
         return Ok(());
     }
-    rows.sort_by(|a, b| b.0.cmp(&a.0));
+    rows.sort_by_key(|(epoch, _)| std::cmp::Reverse(*epoch));
     println!("{:<16} {:<12} {:<10} {:>12}  {:<9} CREATED", "CHECKPOINT", "KIND", "STATE", "SIZE", "REVISION");
     for (_, row) in rows {
         println!("{row}");

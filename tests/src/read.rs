@@ -82,7 +82,7 @@ pub fn parquet_batch(folder: &Path) -> RecordBatch {
 }
 
 /// Some columns of a file's rows, as text: of NDJSON whose objects are flat and have no commas in these columns, or of
-/// Parquet. Much faster than [`file`].
+/// Parquet. Much faster than [`file()`].
 ///
 /// # Panics
 ///
