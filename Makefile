@@ -40,7 +40,7 @@ lint: setup ## Check formatting, clippy with warnings denied, and that big depen
 	@$(STEP) "Clippy" cargo clippy $(BUILD) --all-targets -- -D warnings
 
 docs: setup ## Build the Rust documentation with warnings denied
-	@RUSTDOCFLAGS="-D warnings" $(STEP) "Build the documentation" cargo doc $(BUILD) --no-deps
+	@RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(STEP) "Build the documentation" cargo doc $(BUILD) --no-deps
 
 bench: build ## Measure the whole process: events per CPU-second, memory, barrier times
 	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) scripts/bench
