@@ -181,8 +181,10 @@ fn run(name: &str, op: KeyedOp, batches: &[RecordBatch], times: usize) {
     );
     let mut out = Emitted::default();
     let frozen = operator.freeze(epoch, &mut out).unwrap();
-    if frozen.write.is_some() && thaw_at == usize::MAX {
-        frozen.write.unwrap()(&store).unwrap();
+    if thaw_at == usize::MAX
+        && let Some(write) = frozen.write
+    {
+        write(&store).unwrap();
         meta = frozen.meta;
     }
     drop(operator);
