@@ -32,7 +32,7 @@ demo: build ## Run a pipeline over a month of real flights and show its result
 
 test: lint docs ## Check formatting, lints, versions and docs, and run every test
 	@$(STEP) "Build the tests" cargo build $(BUILD) --all-targets
-	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) $(STEP) "Run the tests" cargo test $(BUILD) --all-targets --no-fail-fast
+	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) $(STEP) "Run the tests" cargo test $(BUILD) --lib --bins --tests --no-fail-fast
 
 lint: setup ## Check formatting, clippy with warnings denied, and that big dependencies have one version
 	@$(STEP) "Check the formatting" cargo fmt --all --check
