@@ -285,6 +285,15 @@ fn take_column(bytes: &mut Bytes<'_>, data_type: &DataType, depth: usize) -> Res
         children.push(take_column(bytes, child, depth + 1)?);
         Ok(())
     })?;
+    // Arrow takes for granted that a buffer holds whole elements.
+    for (spec, length) in arrow::array::layout(data_type).buffers.iter().zip(buffers.iter().map(Buffer::len)) {
+        if let arrow::array::BufferSpec::FixedWidth { byte_width, .. } = spec
+            && !length.is_multiple_of(*byte_width)
+        {
+            let expected = format!("a multiple of {byte_width}");
+            return Err(StateError::damaged(PLACE, format!("a buffer of {length} bytes"), expected));
+        }
+    }
     // A struct or null column has no buffer whose length bounds its rows; its children and siblings do.
     ArrayData::try_new(data_type.clone(), rows, validity, 0, buffers, children).map_err(|error| invalid(&error))
 }
