@@ -279,19 +279,20 @@ fn take_column(bytes: &mut Bytes<'_>, data_type: &DataType, depth: usize) -> Res
     if count > bytes.0.len() / 4 {
         return Err(StateError::damaged(PLACE, format!("{count} buffers"), format!("at most {}", bytes.0.len() / 4)));
     }
-    let buffers = (0..count).map(|_| bytes.buffer()).collect::<Result<_, _>>()?;
+    let buffers = (0..count).map(|_| bytes.buffer()).collect::<Result<Vec<_>, _>>()?;
     let mut children = Vec::new();
     for_each_child(data_type, &mut |child| {
         children.push(take_column(bytes, child, depth + 1)?);
         Ok(())
     })?;
     // Arrow takes for granted that a buffer holds whole elements.
-    for (spec, length) in arrow::array::layout(data_type).buffers.iter().zip(buffers.iter().map(Buffer::len)) {
-        if let arrow::array::BufferSpec::FixedWidth { byte_width, .. } = spec
-            && !length.is_multiple_of(*byte_width)
+    for (spec, buffer) in layout.buffers.iter().zip(&buffers) {
+        if let BufferSpec::FixedWidth { byte_width, .. } = spec
+            && !buffer.len().is_multiple_of(*byte_width)
         {
-            let expected = format!("a multiple of {byte_width}");
-            return Err(StateError::damaged(PLACE, format!("a buffer of {length} bytes"), expected));
+            let (found, expected) =
+                (format!("a buffer of {} bytes", buffer.len()), format!("a multiple of {byte_width}"));
+            return Err(StateError::damaged(PLACE, found, expected));
         }
     }
     // A struct or null column has no buffer whose length bounds its rows; its children and siblings do.
