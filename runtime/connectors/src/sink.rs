@@ -1,8 +1,9 @@
 //! The contract between a sink connector, the task that writes to it and the coordinator that commits it.
 //!
 //! ```text
-//! task:         write, write, … prepare(N) ─┐                 the epoch's output is durable, and nobody sees it
-//! coordinator:                              └─ decide N ── commit(N, handles of all tasks)       everybody sees it
+//! task:         write, write, … prepare(N), write, …           the epoch's output is sealed; the task goes on
+//! beside it:                    └─ make it durable ─┐          and nobody sees it
+//! coordinator:                                      └─ decide N ── commit(N, handles of all tasks)   everybody sees it
 //! ```
 //!
 //! After a crash the coordinator calls `recover` with the handles of the last decided epoch: they are committed (again),
@@ -62,10 +63,13 @@ pub trait Sink: Send {
     /// Takes rows. They may be buffered.
     fn write(&mut self, batch: RecordBatch) -> BoxFuture<'_, Result<(), SinkError>>;
 
-    /// Makes all that was written since the last call durable, unseen by readers, and says what to commit.
+    /// Seals all that was written since the last call. The call itself holds the stream up, so it leaves what takes long
+    /// (encoding, fsync) to the future, which makes the sealed rows durable, unseen by readers, and says what to commit.
+    /// Rows of the next epoch are written meanwhile; the next call comes only when the future has ended.
+    ///
     /// An epoch without rows gives a handle too. An earlier epoch may have been aborted since; the handle then names its
     /// output again, and a commit passes over what it finds done.
-    fn prepare(&mut self, epoch: Epoch) -> BoxFuture<'_, Result<CommitHandle, SinkError>>;
+    fn prepare(&mut self, epoch: Epoch) -> BoxFuture<'static, Result<CommitHandle, SinkError>>;
 
     /// The task ends with the epoch that ends now, whatever the reason: what [`Self::prepare`] would hold back for a fuller
     /// file goes out with it. Without this call what is held back is continued by the task of the same index.

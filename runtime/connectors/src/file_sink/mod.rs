@@ -19,8 +19,8 @@ use millrace_stream::{Clock, Epoch, Timestamp};
 use crate::{
     sink::{CommitHandle, Committed, Committer, Sink, SinkContext, SinkError, SinkFactory},
     staging::{
-        Batching, Folder, Handle, Held, Pending, Prepared, Publisher, StagedFile, cannot, fault_point, refused,
-        spawn_io,
+        Batching, Failed, Folder, Handle, Held, Pending, Prepared, Publisher, StagedFile, fault_point, prepared,
+        refused, sync_staging,
     },
 };
 
@@ -65,7 +65,7 @@ pub struct FileSinkFactory {
 impl SinkFactory for FileSinkFactory {
     fn open(&self, cx: SinkContext, restored: Option<CommitHandle>) -> BoxFuture<'_, Result<Box<dyn Sink>, SinkError>> {
         Box::pin(async move {
-            let folder = Folder::new(self.path.clone(), &cx);
+            let folder = Arc::new(Folder::new(self.path.clone(), &cx));
             folder.create()?;
             let encoder = self.encoder(&cx)?;
             let held = restored.as_ref().map(Handle::load).transpose()?.and_then(|handle| handle.held);
@@ -84,7 +84,7 @@ impl SinkFactory for FileSinkFactory {
                 current,
                 pending: Pending::default(),
                 finishing: false,
-                failed: false,
+                failed: Failed::default(),
             };
             Ok(Box::new(sink) as Box<dyn Sink>)
         })
@@ -146,7 +146,7 @@ struct Current {
 }
 
 struct FileSink {
-    folder: Folder,
+    folder: Arc<Folder>,
     encoder: Encoder,
     batching: Batching,
     clock: Arc<dyn Clock>,
@@ -155,8 +155,7 @@ struct FileSink {
     current: Option<Current>,
     pending: Pending,
     finishing: bool,
-    /// Something failed, so what is in the file is unknown.
-    failed: bool,
+    failed: Failed,
 }
 
 impl FileSink {
@@ -186,68 +185,53 @@ impl FileSink {
         Ok(())
     }
 
-    async fn close_epoch(&mut self, epoch: Epoch) -> Result<Handle, SinkError> {
-        let Some(mut current) = self.current.take() else {
-            return Ok(self.pending.handle(&self.folder, Vec::new(), None, None));
-        };
-        current.file.append(&self.buffer)?;
-        self.buffer.clear();
-        current.file.sync().await?;
-        fault_point("sink-staged")?;
-        sync_staging(&self.folder).await?;
-        let (rows, bytes) = (current.rows, current.file.bytes());
-        let staged = current.file.name().to_owned();
-        if self.finishing || self.batching.is_due(rows, bytes, current.since, self.clock.now()) {
-            let name = self.folder.final_name(epoch, 0, "", self.encoder.extension());
-            let file = Prepared { staged, name, epoch: epoch.0, rows, bytes, ..Prepared::default() };
-            return Ok(self.pending.handle(&self.folder, vec![file], None, None));
+    /// Ends the file, or the part of it that belongs to this epoch, and leaves making it durable to the future.
+    fn close_epoch(
+        &mut self,
+        epoch: Epoch,
+    ) -> Result<impl Future<Output = Result<Handle, SinkError>> + Send + use<>, SinkError> {
+        let (mut files, mut held, mut sync) = (Vec::new(), None, None);
+        if let Some(mut current) = self.current.take() {
+            current.file.append(&self.buffer)?;
+            self.buffer.clear();
+            sync = Some(current.file.sync());
+            let (rows, bytes) = (current.rows, current.file.bytes());
+            let staged = current.file.name().to_owned();
+            if self.finishing || self.batching.is_due(rows, bytes, current.since, self.clock.now()) {
+                let name = self.folder.final_name(epoch, 0, "", self.encoder.extension());
+                files.push(Prepared { staged, name, epoch: epoch.0, rows, bytes, ..Prepared::default() });
+            } else {
+                held = Some(Held { staged, bytes, rows, since_ms: current.since.0 });
+                self.current = Some(current);
+            }
         }
-        let held = Held { staged, bytes, rows, since_ms: current.since.0 };
-        self.current = Some(current);
-        Ok(self.pending.handle(&self.folder, Vec::new(), Some(held), None))
+        let handle = self.pending.handle(&self.folder, files, held, None);
+        let folder = Arc::clone(&self.folder);
+        Ok(async move {
+            if let Some(sync) = sync {
+                sync.await?;
+                fault_point("sink-staged")?;
+                sync_staging(&folder).await?;
+            }
+            Ok(handle)
+        })
     }
 }
 
 impl Sink for FileSink {
     fn write(&mut self, batch: RecordBatch) -> BoxFuture<'_, Result<(), SinkError>> {
-        let result = if self.failed { Err(failed_before(&self.folder)) } else { self.take(&batch) };
-        self.failed |= result.is_err();
-        Box::pin(std::future::ready(result))
+        let taken = self.failed.check(&self.folder).and_then(|()| self.take(&batch));
+        Box::pin(std::future::ready(self.failed.note(taken)))
     }
 
-    fn prepare(&mut self, epoch: Epoch) -> BoxFuture<'_, Result<CommitHandle, SinkError>> {
-        Box::pin(async move {
-            if self.failed {
-                return Err(failed_before(&self.folder));
-            }
-            let result = self.close_epoch(epoch).await;
-            self.failed = result.is_err();
-            fault_point("sink-prepared")?;
-            result?.store()
-        })
+    fn prepare(&mut self, epoch: Epoch) -> BoxFuture<'static, Result<CommitHandle, SinkError>> {
+        let staging = self.failed.check(&self.folder).and_then(|()| self.close_epoch(epoch));
+        prepared(self.failed.clone(), staging)
     }
 
     fn finish(&mut self) {
         self.finishing = true;
     }
-}
-
-/// What a sink answers after an error, until it is opened again from a checkpoint.
-pub(crate) fn failed_before(folder: &Folder) -> SinkError {
-    SinkError::Refused {
-        what: format!(
-            "writing to {} failed before; the task starts again from its checkpoint",
-            folder.root().display()
-        ),
-        source: None,
-    }
-}
-
-/// Makes the names of staged files durable.
-pub(crate) async fn sync_staging(folder: &Folder) -> Result<(), SinkError> {
-    let staging = folder.staging().to_path_buf();
-    let synced = spawn_io(move || std::fs::File::open(staging)?.sync_all()).await;
-    synced.map_err(|source| cannot("write", folder.staging(), source))
 }
 
 /// Commits by renaming: all that `file` and `parquet` need.

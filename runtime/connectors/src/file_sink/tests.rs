@@ -77,6 +77,27 @@ async fn what_an_aborted_epoch_prepared_is_committed_with_the_next_and_only_once
 }
 
 #[tokio::test]
+async fn rows_that_come_while_an_epoch_is_made_durable_belong_to_the_next() {
+    for batching in [Batching::default(), Batching { max_rows: Some(4), ..Batching::default() }] {
+        let folder = tempfile::tempdir().unwrap();
+        let factory = factory(folder.path(), batching);
+        let mut sink = factory.open(cx(folder.path()), None).await.unwrap();
+        let mut committer = factory.committer(cx(folder.path())).await.unwrap();
+        sink.write(rows(0..2)).await.unwrap();
+        let first = sink.prepare(Epoch(1));
+        sink.write(rows(2..5)).await.unwrap();
+        let first = first.await.unwrap();
+        let second = sink.prepare(Epoch(2));
+        sink.write(rows(5..6)).await.unwrap();
+        let seen = |committed: Committed| (committed.rows, read(folder.path()).len());
+        let at_first = if batching.holds() { (0, 0) } else { (2, 2) };
+        assert_eq!(seen(committer.commit(Epoch(1), &[first]).await.unwrap()), at_first);
+        let second = second.await.unwrap();
+        assert_eq!(seen(committer.commit(Epoch(2), &[second]).await.unwrap()), (5 - at_first.0, 5));
+    }
+}
+
+#[tokio::test]
 async fn an_epoch_without_rows_makes_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let factory = factory(folder.path(), Batching::default());

@@ -85,6 +85,41 @@ async fn partitions_are_folders_and_appear_with_the_commit() {
 }
 
 #[tokio::test]
+async fn rows_that_come_while_an_epoch_is_made_durable_belong_to_the_next() {
+    for batching in [Batching::default(), Batching { max_rows: Some(4), ..Batching::default() }] {
+        let folder = tempfile::tempdir().unwrap();
+        let factory = factory(folder.path(), &["day"], batching);
+        let mut sink = factory.open(cx(folder.path()), None).await.unwrap();
+        let mut committer = factory.committer(cx(folder.path())).await.unwrap();
+        sink.write(rows(0..2)).await.unwrap();
+        let first = sink.prepare(Epoch(1));
+        sink.write(rows(2..5)).await.unwrap();
+        let first = first.await.unwrap();
+        let second = sink.prepare(Epoch(2));
+        sink.write(rows(5..6)).await.unwrap();
+        committer.commit(Epoch(1), &[first]).await.unwrap();
+        assert_eq!(all(folder.path()), if batching.holds() { vec![] } else { vec![0, 1] });
+        let second = second.await.unwrap();
+        committer.commit(Epoch(2), &[second]).await.unwrap();
+        assert_eq!(all(folder.path()), [0, 1, 2, 3, 4]);
+    }
+}
+
+#[tokio::test]
+async fn a_sink_that_is_gone_stages_nothing_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let factory = factory(folder.path(), &[], Batching { max_rows: Some(1), ..Batching::default() });
+    let mut sink = factory.open(cx(folder.path()), None).await.unwrap();
+    sink.write(rows(0..5)).await.unwrap();
+    let preparing = sink.prepare(Epoch(1));
+    drop(sink);
+    let before = files(folder.path()).into_keys().collect::<Vec<_>>();
+    let error = preparing.await.unwrap_err().to_string();
+    assert!(error.contains("is gone"), "{error}");
+    assert_eq!(files(folder.path()).into_keys().collect::<Vec<_>>(), before);
+}
+
+#[tokio::test]
 async fn files_have_plain_types_statistics_and_the_encodings_that_pay() {
     let folder = tempfile::tempdir().unwrap();
     let factory = factory(folder.path(), &[], Batching::default());

@@ -51,21 +51,25 @@ impl StagedFile {
         self.write_all(bytes).map_err(|source| cannot("write", &self.path, source))
     }
 
-    /// Makes all that was written durable.
-    pub(crate) async fn sync(&mut self) -> Result<(), SinkError> {
-        let result = async {
-            if let Some(syncing) = self.syncing.take() {
-                syncing.await.map_err(io::Error::other)??;
-            }
-            if self.unsynced_bytes > 0 {
-                self.unsynced_bytes = 0;
-                let file = self.file.try_clone()?;
-                super::spawn_io(move || file.sync_data()).await?;
-            }
-            Ok(())
-        };
-        let result: io::Result<()> = result.await;
-        result.map_err(|source| cannot("write", &self.path, source))
+    /// Makes all that was written so far durable; more may be appended meanwhile.
+    pub(crate) fn sync(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send + use<> {
+        let path = self.path.clone();
+        let syncing = self.syncing.take();
+        let file = (self.unsynced_bytes > 0).then(|| self.file.try_clone());
+        self.unsynced_bytes = 0;
+        async move {
+            let result = async {
+                if let Some(syncing) = syncing {
+                    syncing.await.map_err(io::Error::other)??;
+                }
+                if let Some(file) = file.transpose()? {
+                    super::spawn_io(move || file.sync_data()).await?;
+                }
+                Ok(())
+            };
+            let result: io::Result<()> = result.await;
+            result.map_err(|source| cannot("write", &path, source))
+        }
     }
 
     fn sync_in_background(&mut self) -> io::Result<()> {

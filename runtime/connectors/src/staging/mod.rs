@@ -25,7 +25,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -37,9 +37,11 @@ use crate::sink::{CommitHandle, SinkContext, SinkError};
 
 mod commit;
 mod file;
+mod prepare;
 
 pub(crate) use commit::{Publisher, spawn_io};
 pub(crate) use file::StagedFile;
+pub(crate) use prepare::{Failed, prepared, sync_staging};
 
 /// The folder in a destination that holds what is staged.
 pub(crate) const STAGING: &str = ".millrace-staging";
@@ -184,6 +186,7 @@ pub(crate) struct Folder {
     stage_prefix: String,
     task: u32,
     made: AtomicU32,
+    abandoned: AtomicBool,
 }
 
 impl Folder {
@@ -198,6 +201,7 @@ impl Folder {
             prefix,
             task: cx.index,
             made: AtomicU32::new(0),
+            abandoned: AtomicBool::new(false),
         }
     }
 
@@ -223,9 +227,21 @@ impl Folder {
         format!("{directory}{slash}{}-e{:010}-t{}{number}.{extension}", self.prefix, epoch.0, self.task)
     }
 
+    /// No file is staged from now on: the task is gone, and what it staged will be cleared away. What still runs on its
+    /// behalf must leave nothing behind that.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::SeqCst);
+    }
+
     /// A new staged file.
     pub(crate) fn stage(&self) -> Result<StagedFile, SinkError> {
         loop {
+            if self.abandoned.load(Ordering::SeqCst) {
+                return Err(SinkError::Refused {
+                    what: format!("the task that wrote to {} is gone", self.root.display()),
+                    source: None,
+                });
+            }
             let number = self.made.fetch_add(1, Ordering::Relaxed);
             let name = format!("{}-{number}.staged", self.stage_prefix);
             let path = self.staging.join(&name);

@@ -118,7 +118,7 @@ impl Sink for StdoutSink {
         Box::pin(std::future::ready(self.print(&batch)))
     }
 
-    fn prepare(&mut self, _epoch: Epoch) -> BoxFuture<'_, Result<CommitHandle, SinkError>> {
+    fn prepare(&mut self, _epoch: Epoch) -> BoxFuture<'static, Result<CommitHandle, SinkError>> {
         Box::pin(async { Ok(CommitHandle(json!({"version": 1}))) })
     }
 }

@@ -1,8 +1,10 @@
-//! A sink's task: hands rows to the connector, and asks it at each barrier to make them durable.
+//! A sink's task: hands rows to the connector, and has it make them durable at each barrier, while rows of the next epoch
+//! are written already.
 
 use arrow::array::RecordBatch;
-use millrace_connectors::Sink;
-use millrace_stream::Barrier;
+use millrace_connectors::{CommitHandle, Sink, SinkError};
+use millrace_stream::{Barrier, Epoch, EventTime};
+use tokio::task::JoinHandle;
 
 use super::{Report, Snapshot, TaskContext, TaskError, snapshot::stateless};
 use crate::inputs::{InputEvent, Inputs};
@@ -12,29 +14,42 @@ pub struct SinkTask {
     cx: TaskContext,
     inputs: Inputs,
     sink: Box<dyn Sink>,
+    preparing: Option<Preparing>,
+}
+
+/// An epoch that is sealed and being made durable.
+struct Preparing {
+    epoch: Epoch,
+    watermark: EventTime,
+    job: JoinHandle<Result<CommitHandle, SinkError>>,
 }
 
 impl SinkTask {
     /// A task that writes to `sink` what comes from `inputs`.
     pub fn new(cx: TaskContext, inputs: Inputs, sink: Box<dyn Sink>) -> Self {
-        Self { cx, inputs, sink }
+        Self { cx, inputs, sink, preparing: None }
     }
 
     /// Runs until a barrier that ends tasks.
     pub async fn run(mut self) -> Result<(), TaskError> {
         loop {
-            match self.inputs.next().await {
-                InputEvent::Batch(batch) => self.write(batch).await?,
-                InputEvent::Watermark(_) => self.show(false),
-                InputEvent::Idle => self.show(true),
-                InputEvent::Barrier(barrier) => {
-                    let last = barrier.kind.ends_tasks();
-                    self.barrier(barrier).await?;
-                    if last {
-                        return Ok(());
+            tokio::select! {
+                biased;
+                prepared = prepared(&mut self.preparing) => self.acknowledge(prepared?).await?,
+                event = self.inputs.next() => match event {
+                    InputEvent::Batch(batch) => self.write(batch).await?,
+                    InputEvent::Watermark(_) => self.show(false),
+                    InputEvent::Idle => self.show(true),
+                    InputEvent::Barrier(barrier) => {
+                        let last = barrier.kind.ends_tasks();
+                        self.barrier(barrier).await?;
+                        if last {
+                            let prepared = prepared(&mut self.preparing).await?;
+                            return self.acknowledge(prepared).await;
+                        }
                     }
-                }
-                InputEvent::Closed => return Err(TaskError::Neighbour),
+                    InputEvent::Closed => return Err(TaskError::Neighbour),
+                },
             }
         }
     }
@@ -59,15 +74,43 @@ impl SinkTask {
 
     async fn barrier(&mut self, barrier: Barrier) -> Result<(), TaskError> {
         let started = self.cx.clock.monotonic();
+        // At most one epoch is under way; this waits only after one that was given up.
+        while self.preparing.is_some() {
+            let prepared = prepared(&mut self.preparing).await?;
+            self.acknowledge(prepared).await?;
+        }
         // The next graph may have another sink, or fewer tasks: nothing is held back for it.
         if barrier.kind.ends_tasks() {
             self.sink.finish();
         }
-        let handle = self.sink.prepare(barrier.epoch).await?;
+        let job = tokio::spawn(self.sink.prepare(barrier.epoch));
+        self.preparing = Some(Preparing { epoch: barrier.epoch, watermark: self.inputs.watermark(), job });
         self.cx.metrics.barrier_pause.observe(self.cx.clock.monotonic().saturating_sub(started));
-        let manifest = stateless(&self.cx.id, self.inputs.watermark(), serde_json::Value::Null);
-        let snapshot = Box::new(Snapshot { manifest, sink: Some(handle), uploaded_bytes: 0 });
-        let acked = Report::Acked { task: self.cx.id.clone(), epoch: barrier.epoch, snapshot };
+        Ok(())
+    }
+
+    async fn acknowledge(&mut self, prepared: Prepared) -> Result<(), TaskError> {
+        let Prepared { epoch, watermark, handle } = prepared;
+        let manifest = stateless(&self.cx.id, watermark, serde_json::Value::Null);
+        let snapshot = Box::new(Snapshot { manifest, sink: Some(handle?), uploaded_bytes: 0 });
+        let acked = Report::Acked { task: self.cx.id.clone(), epoch, snapshot };
         self.cx.reports.send(acked).await.map_err(|_| TaskError::Neighbour)
     }
+}
+
+/// An epoch that is durable, or could not be made so.
+struct Prepared {
+    epoch: Epoch,
+    watermark: EventTime,
+    handle: Result<CommitHandle, SinkError>,
+}
+
+/// What preparing the epoch under way came to; never ready if there is none.
+async fn prepared(preparing: &mut Option<Preparing>) -> Result<Prepared, TaskError> {
+    let Some(running) = preparing else { return std::future::pending().await };
+    let joined = (&mut running.job).await;
+    let (epoch, watermark) = (running.epoch, running.watermark);
+    *preparing = None;
+    let handle = joined.map_err(|error| TaskError::Panicked(error.to_string()))?;
+    Ok(Prepared { epoch, watermark, handle })
 }

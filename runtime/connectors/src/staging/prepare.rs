@@ -1,0 +1,63 @@
+//! What the `prepare` of every staging sink begins and ends with.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use futures::future::BoxFuture;
+
+use super::{Folder, Handle, cannot, fault_point, spawn_io};
+use crate::sink::{CommitHandle, SinkError};
+
+/// Whether something failed, so that what is in the staged files is unknown until the sink is opened again from a
+/// checkpoint. A clone is the same flag.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Failed(Arc<AtomicBool>);
+
+impl Failed {
+    /// Refuses if something failed before.
+    pub(crate) fn check(&self, folder: &Folder) -> Result<(), SinkError> {
+        if !self.0.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(SinkError::Refused {
+            what: format!(
+                "writing to {} failed before; the task starts again from its checkpoint",
+                folder.root().display()
+            ),
+            source: None,
+        })
+    }
+
+    /// Passes `result` on, and remembers an error.
+    pub(crate) fn note<T>(&self, result: Result<T, SinkError>) -> Result<T, SinkError> {
+        if result.is_err() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+}
+
+/// The future of a `prepare` whose epoch is sealed, and being made durable by `staging`.
+pub(crate) fn prepared(
+    failed: Failed,
+    staging: Result<impl Future<Output = Result<Handle, SinkError>> + Send + 'static, SinkError>,
+) -> BoxFuture<'static, Result<CommitHandle, SinkError>> {
+    Box::pin(async move {
+        let handle = match staging {
+            Ok(staging) => staging.await,
+            Err(error) => Err(error),
+        };
+        let handle = failed.note(handle);
+        fault_point("sink-prepared")?;
+        handle?.store()
+    })
+}
+
+/// Makes the names of staged files durable.
+pub(crate) async fn sync_staging(folder: &Folder) -> Result<(), SinkError> {
+    let staging = folder.staging().to_path_buf();
+    let synced = spawn_io(move || std::fs::File::open(staging)?.sync_all()).await;
+    synced.map_err(|source| cannot("write", folder.staging(), source))
+}
