@@ -85,10 +85,11 @@ pub trait KeyedOperator: Send {
     }
 
     /// A barrier: what changed since the last one is handed over. Anything that must be emitted before the barrier goes
-    /// to `out`.
+    /// to `out`. The checkpoint is a copy of the store that is taken some time later, so from here to [`Self::thawed`],
+    /// also when nothing changed, the operator writes nothing to the store: it would be in the checkpoint, and come again.
     fn freeze(&mut self, epoch: Epoch, out: &mut Emitted) -> Result<Frozen, OperatorError>;
 
-    /// The last frozen changes have been written.
+    /// The last frozen changes have been written, and the checkpoint holds them.
     fn thawed(&mut self) -> Result<(), OperatorError> {
         Ok(())
     }

@@ -8,7 +8,7 @@ use crate::{
     operator::Emitted,
     window::tests::{
         Random,
-        aligned::{Row, batch_of, input, random_row},
+        aligned::{Row, batch_of, input, random_row, random_rows},
         fleet::Fleet,
         for_seeds, lines,
     },
@@ -62,9 +62,12 @@ fn run(seed: u64, budget: usize) {
             }
             _ => {
                 fleet.freeze(&mut out);
-                let checkpoint = fleet.write();
                 if random.one_in(2) {
+                    let later: Vec<_> = (0..4).map(|_| batch_of(&random_rows(&mut random, now, 60))).collect();
+                    let checkpoint = fleet.write_late(&later, watermark + 1000);
                     fleet.restart(1 + random.below(3) as u32, &checkpoint);
+                } else {
+                    let _ = fleet.write();
                 }
             }
         }

@@ -9,7 +9,9 @@ use crate::{
     operator::Emitted,
     window::tests::{
         Random,
-        aligned::{Results, Row, batch_of, generic, generic_results, input, native, native_results, random_row},
+        aligned::{
+            Results, Row, batch_of, generic, generic_results, input, native, native_results, random_row, random_rows,
+        },
         fleet::Fleet,
         for_seeds, or_dash, plans, text_of,
     },
@@ -72,10 +74,13 @@ fn run(seed: u64, budget: usize) {
             _ => {
                 spilled += fleet.stats().iter().map(|stats| stats.spilled_bytes).sum::<u64>();
                 fleet.freeze(&mut out);
-                let checkpoint = fleet.write();
                 if random.one_in(2) {
+                    let later: Vec<_> = (0..4).map(|_| batch_of(&random_rows(&mut random, 5, 60))).collect();
+                    let checkpoint = fleet.write_late(&later, 0);
                     let tasks = if keys.is_empty() { 1 } else { 1 + random.below(3) as u32 };
                     fleet.restart(tasks, &checkpoint);
+                } else {
+                    let _ = fleet.write();
                 }
             }
         }

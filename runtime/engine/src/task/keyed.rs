@@ -31,6 +31,7 @@ pub struct KeyedTask {
 /// A snapshot that is being written behind the task's back.
 struct Writing {
     epoch: Epoch,
+    spilled_bytes: u64,
     job: JoinHandle<(Snapshotter, Result<StateUpload, millrace_state::StateError>)>,
 }
 
@@ -131,17 +132,18 @@ impl KeyedTask {
         self.router.send_control(&Message::Barrier(barrier))?;
         self.cx.metrics.barrier_pause.observe(pause);
         if let Some(snapshotter) = self.snapshotter.take() {
-            let watermark = self.watermark;
+            let (watermark, spilled_bytes) = (self.watermark, self.operator.stats().spilled_bytes);
             let job = tokio::spawn(async move { snapshotter.take(epoch, frozen, watermark).await });
-            self.writing = Some(Writing { epoch, job });
+            self.writing = Some(Writing { epoch, spilled_bytes, job });
         }
         self.show(false);
         Ok(())
     }
 
     async fn written(&mut self, written: Written) -> Result<(), TaskError> {
-        let Written { epoch, snapshotter, upload } = written;
+        let Written { epoch, spilled_bytes, snapshotter, upload } = written;
         self.snapshotter = Some(snapshotter);
+        debug_assert_eq!(self.operator.stats().spilled_bytes, spilled_bytes, "nothing is spilled into a checkpoint");
         self.operator.thawed()?;
         let StateUpload { manifest, uploaded_bytes } = upload?;
         let snapshot = Box::new(Snapshot { manifest, sink: None, uploaded_bytes });
@@ -153,6 +155,7 @@ impl KeyedTask {
 /// A snapshot that is written, or could not be.
 struct Written {
     epoch: Epoch,
+    spilled_bytes: u64,
     snapshotter: Snapshotter,
     upload: Result<StateUpload, millrace_state::StateError>,
 }
@@ -161,10 +164,10 @@ struct Written {
 async fn written(writing: &mut Option<Writing>) -> Result<Written, TaskError> {
     let Some(running) = writing else { return std::future::pending().await };
     let joined = (&mut running.job).await;
-    let epoch = running.epoch;
+    let (epoch, spilled_bytes) = (running.epoch, running.spilled_bytes);
     *writing = None;
     let (snapshotter, upload) = joined.map_err(|error| TaskError::Panicked(error.to_string()))?;
-    Ok(Written { epoch, snapshotter, upload })
+    Ok(Written { epoch, spilled_bytes, snapshotter, upload })
 }
 
 async fn wait_until(cx: &TaskContext, moment: Option<Duration>) {

@@ -12,7 +12,7 @@ use crate::{
     operator::Emitted,
     window::tests::{
         Random,
-        aligned::{Row, batch_of, input, instant, random_row},
+        aligned::{Row, batch_of, input, instant, random_row, random_rows},
         fleet::Fleet,
         for_seeds, lines, or_dash, rounded,
     },
@@ -102,10 +102,13 @@ fn run(seed: u64, budget: usize) {
             }
             _ => {
                 fleet.freeze(&mut out);
-                let checkpoint = fleet.write();
                 if random.one_in(2) {
+                    let later: Vec<_> = (0..4).map(|_| batch_of(&random_rows(&mut random, now, 60))).collect();
+                    let checkpoint = fleet.write_late(&later, watermark);
                     let tasks = if partitioned { 1 + random.below(3) as u32 } else { 1 };
                     fleet.restart(tasks, &checkpoint);
+                } else {
+                    let _ = fleet.write();
                 }
             }
         }

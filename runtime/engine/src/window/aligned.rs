@@ -59,7 +59,8 @@ pub struct AlignedWindows {
     /// What the next checkpoint writes.
     next_part: u64,
     deletes: Vec<(Kind, i64, Stored)>,
-    /// Whether frozen changes are being written: their groups must keep their numbers, and their chunks are not there yet.
+    /// Whether a checkpoint is being written: frozen groups must keep their numbers, frozen chunks are not there yet, and
+    /// what came after the barrier must not be.
     writing: bool,
     merging: Option<checkpoint::Merging>,
     /// What has to be emitted before anything else.

@@ -161,17 +161,17 @@ impl RowLog {
         self.append(bucket, rows);
     }
 
-    /// Hands over what changed since the last barrier; `None`: nothing.
+    /// Hands over what changed since the last barrier; `None`: nothing. Nothing is spilled until [`Self::thaw`].
     ///
     /// # Errors
     /// Fails if rows cannot be put together.
     pub(crate) fn freeze(&mut self) -> Result<Option<RowWrites>, OperatorError> {
+        self.writing = true;
         let puts = self.unwritten()?;
         let deletes = std::mem::take(&mut self.deletes);
         if puts.is_empty() && deletes.is_empty() {
             return Ok(None);
         }
-        self.writing = true;
         Ok(Some(RowWrites { layout: self.layout.clone(), puts, deletes }))
     }
 

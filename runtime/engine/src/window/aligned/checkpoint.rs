@@ -134,10 +134,10 @@ impl AlignedWindows {
             next_part: self.next_part,
         };
         let meta = serde_json::to_value(&meta).expect("numbers and names are always JSON");
+        self.writing = true;
         if puts.is_empty() && deletes.is_empty() && jobs.is_empty() {
             return Ok(Frozen { meta, write: None });
         }
-        self.writing = true;
         let keys = self.groups.keys().clone();
         let (layout, aggregates) = (self.plan.layout.clone(), self.plan.aggregates.clone());
         self.merging = (!jobs.is_empty()).then(|| Merging { jobs: jobs.clone() });

@@ -4,8 +4,8 @@
 //! memory: no read before a write, and each run is about as large as the budget. The windows that it belongs to are merged
 //! from the store when they close ([`super::cold`]).
 //!
-//! While a checkpoint is being written nothing is spilled: its parts are not in the store yet. So memory can exceed the
-//! budget by what arrives in that time.
+//! While a checkpoint is being written nothing is spilled: its parts are not in the store yet, and it would hold rows from
+//! behind its barrier. So memory can exceed the budget by what arrives in that time.
 
 use super::{AlignedWindows, Sliding};
 use crate::{

@@ -368,10 +368,10 @@ impl OpenSessions {
         Ok(())
     }
 
-    /// What changed, to be written behind the task's back.
+    /// What changed, to be written behind the task's back. Nothing is evicted until [`Self::thaw`].
     pub(super) fn freeze(&mut self) -> Option<Write> {
-        let changes = self.changes()?;
         self.writing = true;
+        let changes = self.changes()?;
         Some(Box::new(move |store| changes.write(store).map(|_| ())))
     }
 

@@ -149,6 +149,15 @@ impl Fleet {
         Checkpoint(taken)
     }
 
+    /// The same after the tasks have gone on. A restart from the checkpoint undoes that, so nothing of it may be in there.
+    pub(crate) fn write_late(&mut self, batches: &[RecordBatch], watermark: i64) -> Checkpoint {
+        let mut undone = Emitted::default();
+        batches.iter().for_each(|batch| self.process(batch, &mut undone));
+        self.advance(watermark, &mut undone);
+        batches.iter().for_each(|batch| self.process(batch, &mut undone));
+        self.write()
+    }
+
     /// Ends the tasks and starts `tasks` of them from the checkpoint.
     pub(crate) fn restart(&mut self, tasks: u32, from: &Checkpoint) {
         self.start(tasks, from);

@@ -6,7 +6,10 @@ use millrace_plan::{KeyedOp, WindowKind};
 
 use super::{
     Random,
-    aligned::{Results, Row, batch_of, generic, generic_results, input, instant, native, native_results, random_row},
+    aligned::{
+        Results, Row, batch_of, generic, generic_results, input, instant, native, native_results, random_row,
+        random_rows,
+    },
     fleet::Fleet,
     for_seeds, lines, or_dash, plans,
 };
@@ -90,11 +93,14 @@ fn run(seed: u64, budget: usize) {
             }
             _ => {
                 fleet.freeze(&mut out);
-                let checkpoint = fleet.write();
                 spilled += fleet.stats().iter().map(|stats| stats.spilled_bytes).sum::<u64>();
                 if random.one_in(2) {
+                    let later: Vec<_> = (0..4).map(|_| batch_of(&random_rows(&mut random, now, 60))).collect();
+                    let checkpoint = fleet.write_late(&later, watermark + 1000);
                     let tasks = if keys.is_empty() { 1 } else { 1 + random.below(3) as u32 };
                     fleet.restart(tasks, &checkpoint);
+                } else {
+                    let _ = fleet.write();
                 }
             }
         }
