@@ -186,10 +186,10 @@ impl Accumulators {
     /// Fails if an aggregate cannot give its state.
     pub fn into_state(mut self) -> Result<Vec<ArrayRef>, OperatorError> {
         let mut state = Vec::new();
-        for column in self.columns.drain(..) {
+        for (spec, column) in self.specs.iter().zip(self.columns.drain(..)) {
             match column {
                 Accumulator::Native(native) => state.extend(native.into_state()),
-                Accumulator::Generic(generic) => state.extend(generic.into_state()?),
+                Accumulator::Generic(generic) => state.extend(generic.into_state(&spec.state)?),
             }
         }
         Ok(state)

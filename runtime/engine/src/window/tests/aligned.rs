@@ -1,6 +1,9 @@
 //! Tumbling and hopping windows against a model that keeps every row.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arrow::{
     array::{
@@ -99,6 +102,7 @@ pub(crate) fn generic(input: &SchemaRef) -> Vec<Aggregate> {
         of(min_max::max_udaf(), Some(1), Some(5)),
         of(sum::sum_udaf(), Some(3), None),
         of(datafusion_functions_aggregate::median::median_udaf(), Some(3), None),
+        plans::count_distinct(input, 1),
     ]
 }
 
@@ -139,6 +143,7 @@ pub(crate) fn generic_results(rows: &[&Row]) -> Vec<String> {
         or_dash(names.max()),
         or_dash((!values.is_empty()).then(|| values.iter().sum::<i64>())),
         or_dash(median),
+        rows.iter().filter_map(|row| row.name.as_ref()).collect::<BTreeSet<_>>().len().to_string(),
     ]
 }
 

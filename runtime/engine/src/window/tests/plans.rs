@@ -44,6 +44,15 @@ pub(crate) fn aggregate(
     Aggregate { call: Arc::new(call), args: arg.into_iter().collect(), filter, native }
 }
 
+/// `count(DISTINCT column)`.
+pub(crate) fn count_distinct(input: &SchemaRef, arg: usize) -> Aggregate {
+    let column = Arc::new(Column::new(input.field(arg).name(), arg));
+    let call = AggregateExprBuilder::new(datafusion_functions_aggregate::count::count_udaf(), vec![column]);
+    let call = call.schema(Arc::clone(input)).alias("a").distinct().build().unwrap();
+    assert!(!call.groups_accumulator_supported(), "this one stands for those that have to be adapted");
+    Aggregate { call: Arc::new(call), args: vec![arg], filter: None, native: None }
+}
+
 /// A windowed GROUP BY.
 pub(crate) fn window(
     kind: WindowKind,
