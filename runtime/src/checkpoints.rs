@@ -23,7 +23,8 @@ pub fn run(command: CheckpointsCommand) -> Result<(), Failure> {
             CheckpointsCommand::Savepoint { data, timeout_seconds } => {
                 savepoint(&data.data_dir, Duration::from_secs(timeout_seconds)).await
             }
-            CheckpointsCommand::Delete { data, savepoint } => delete(&data, &savepoint).await,
+            CheckpointsCommand::Delete { data, savepoint: Some(savepoint), .. } => delete(&data, &savepoint).await,
+            CheckpointsCommand::Delete { data, pipeline, .. } => delete_all(&data, pipeline.as_deref()).await,
         }
     })
 }
@@ -32,8 +33,8 @@ fn failed(error: StateError) -> Failure {
     Failure::failed(millrace_engine::chain(&error))
 }
 
-/// The stores of the folder: one a pipeline.
-fn stores(data: &DataArgs) -> Result<Vec<CheckpointStore>, Failure> {
+/// The stores of the folder, one a pipeline, with the pipelines' names.
+fn stores(data: &DataArgs) -> Result<Vec<(String, CheckpointStore)>, Failure> {
     let root = match &data.storage {
         Some(url) => url.strip_prefix("file://").unwrap_or(url).into(),
         None => DataFolder::checkpoints_of(&data.data_dir),
@@ -47,7 +48,11 @@ fn stores(data: &DataArgs) -> Result<Vec<CheckpointStore>, Failure> {
     })?;
     let folders = entries.flatten().filter(|entry| entry.path().is_dir());
     let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.map(|name| run::open_store(&data.data_dir, data.storage.as_deref(), &name).map_err(failed)).collect()
+    let opened = names.map(|name| {
+        let store = run::open_store(&data.data_dir, data.storage.as_deref(), &name).map_err(failed)?;
+        Ok((name, store))
+    });
+    opened.collect()
 }
 
 struct Found {
@@ -59,7 +64,7 @@ struct Found {
 
 async fn all(data: &DataArgs) -> Result<Vec<Found>, Failure> {
     let mut found = Vec::new();
-    for store in stores(data)? {
+    for (_, store) in stores(data)? {
         let latest = match store.folder() {
             Some(folder) => FilePointer::open(folder).and_then(|pointer| pointer.read_now()).map_err(failed)?,
             None => None,
@@ -189,5 +194,29 @@ async fn delete(data: &DataArgs, wanted: &str) -> Result<(), Failure> {
     }
     let retired = found.store.retire(&[found.id], &[]).await.map_err(failed)?;
     println!("deleted {wanted}: {} files, {}", retired.files, bytes(retired.bytes));
+    Ok(())
+}
+
+/// Deletes what a pipeline remembers: its checkpoints, savepoints and pointer, and its tasks' state.
+async fn delete_all(data: &DataArgs, pipeline: Option<&str>) -> Result<(), Failure> {
+    let stores = stores(data)?;
+    let known = stores.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    let (name, store) = match (pipeline, stores.as_slice()) {
+        (None, [only]) => only,
+        (None, []) => return Err(Failure::usage("there are no checkpoints")),
+        (None, _) => {
+            return Err(Failure::usage(format!("there are several pipelines ({known}): name one with --pipeline")));
+        }
+        (Some(wanted), stores) => stores
+            .iter()
+            .find(|(name, _)| name == wanted)
+            .ok_or_else(|| Failure::usage(format!("there is no pipeline {wanted}; there are: {known}")))?,
+    };
+    // Takes the lock, so that nobody runs there meanwhile.
+    let folder = run::open_folder(&data.data_dir)?;
+    let manifests = store.list().await.map_err(failed)?.len();
+    store.delete_all().await.map_err(failed)?;
+    folder.retain_tasks([]).map_err(failed)?;
+    println!("deleted all that {name} remembered: {manifests} checkpoints and savepoints, and its state");
     Ok(())
 }

@@ -190,14 +190,27 @@ pub enum CheckpointsCommand {
         timeout_seconds: u64,
     },
 
-    /// Delete a savepoint. Checkpoints are kept and deleted by Millrace itself.
-    #[command(after_help = "Example:\n  millrace checkpoints delete --data-dir ./data savepoint-42")]
+    /// Delete a savepoint, or with --all everything that a pipeline remembers.
+    ///
+    /// Checkpoints are kept and deleted by Millrace itself. After --all the next run begins at the beginning: it reads
+    /// everything again, and what sinks have stays there.
+    #[command(after_help = "\
+Examples:
+  millrace checkpoints delete --data-dir ./data savepoint-42
+  millrace checkpoints delete --data-dir ./data --all")]
     Delete {
         /// The data folder.
         #[command(flatten)]
         data: DataArgs,
         /// The savepoint's name.
-        savepoint: String,
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        savepoint: Option<String>,
+        /// Delete every checkpoint, savepoint and state of the pipeline, which must not be running.
+        #[arg(long)]
+        all: bool,
+        /// Whose, where the storage holds several pipelines'.
+        #[arg(long, value_name = "NAME", requires = "all")]
+        pipeline: Option<String>,
     },
 }
 

@@ -128,6 +128,11 @@ impl PipelineCollector {
             ("millrace_checkpoints_failed", "Checkpoints that were given up.", metrics.checkpoints_failed.get()),
             ("millrace_checkpoint_uploaded_bytes", "Bytes that checkpoints uploaded.", metrics.checkpoint_bytes.get()),
             ("millrace_committed_rows", "Rows that commits made visible in the sinks.", metrics.committed_rows.get()),
+            (
+                "millrace_commits_failed",
+                "Commits of completed checkpoints that a sink failed; they are tried again.",
+                metrics.commits_failed.get(),
+            ),
             ("millrace_restarts", "Times that the tasks were started again after a failure.", metrics.restarts.get()),
         ];
         for (name, help, count) in counters {

@@ -2,13 +2,16 @@
 
 use std::{io::IsTerminal, path::Path, sync::Arc};
 
+use millrace_crds::OnDelete;
 use millrace_engine::{
     Command, JobContext, JobError, Outcome, chain,
     metrics::Metrics,
     status::{JobEvent, Status},
 };
 use millrace_plan::{NodeKind, Plan};
-use millrace_state::{CheckpointStore, DataFolder, ErrorKind, FilePointer, Opener, StateError, StoreResources};
+use millrace_state::{
+    CheckpointStore, DataFolder, ErrorKind, FilePointer, ManifestId, Opener, StateError, StoreResources,
+};
 use millrace_stream::Clock;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -38,6 +41,16 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
         eprintln!("{message}");
     }
     let mut plan = compiled.plan.ok_or_else(Failure::told)?;
+    if plan.spec.pipeline.suspend {
+        return Err(Failure::usage(format!(
+            "pipeline {} is suspended (`suspend: true`); nothing was started",
+            plan.spec.name
+        ))
+        .advise("set `suspend: false`, or take it out, and run again; it goes on from its last checkpoint"));
+    }
+    for notice in notices(&plan) {
+        eprintln!("note: {notice}");
+    }
     if let Some(parallelism) = args.parallelism {
         plan = with_parallelism(&plan, parallelism)?;
     }
@@ -59,6 +72,22 @@ fn with_parallelism(plan: &Plan, parallelism: u32) -> Result<Plan, Failure> {
         .map_err(|errors| Failure::usage(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))
 }
 
+/// What the manifests say and this command does not do.
+fn notices(plan: &Plan) -> Vec<String> {
+    let spec = &plan.spec.pipeline;
+    let mut notices = Vec::new();
+    if spec.deployment.is_some() {
+        notices.push("`deployment` is for a cluster; `millrace run` makes no use of it".to_owned());
+    }
+    if spec.checkpoints.on_delete == OnDelete::Delete {
+        notices.push(
+            "`checkpoints.onDelete: Delete` is for a cluster; here, `millrace checkpoints delete --all` deletes them"
+                .to_owned(),
+        );
+    }
+    notices
+}
+
 /// A thread for each task that computes, and one for everything else.
 fn workers(plan: &Plan) -> usize {
     let machine = std::thread::available_parallelism().map_or(1, usize::from);
@@ -71,7 +100,7 @@ async fn run_plan(plan: Plan, texts: Texts, args: RunArgs) -> Result<(), Failure
     let is_live =
         !args.no_live && std::io::stderr().is_terminal() && std::io::stdout().is_terminal() && !writes_to_stdout(&plan);
     let status = Arc::new(Status::new(move |event| log(event, is_live)));
-    let cx = Arc::new(context(&plan, &args, clock, metrics, status)?);
+    let cx = Arc::new(context(&plan, &args, clock, metrics, status).await?);
     let overview = Arc::new(Overview::new(&plan, cx.clone()));
     let (commands, inbox) = mpsc::channel(16);
     let _control = control::serve(cx.folder.path(), overview.clone(), commands.clone()).await.map_err(|error| {
@@ -108,20 +137,20 @@ async fn run_plan(plan: Plan, texts: Texts, args: RunArgs) -> Result<(), Failure
     }
 }
 
-fn context(
+async fn context(
     plan: &Plan,
     args: &RunArgs,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     status: Arc<Status>,
 ) -> Result<JobContext, Failure> {
-    let opener = Opener::this_process(clock.now(), fresh_id()?);
     let opened = |error: StateError| failure(&JobError::State(error));
-    let folder = DataFolder::open(&args.data_dir, &opener).map_err(opened)?;
+    let mut folder = open_folder(&args.data_dir)?;
     let spec = &plan.spec.pipeline.checkpoints;
     let store = open_store(folder.path(), spec.storage.as_deref(), &plan.spec.name).map_err(opened)?;
     let pointer_folder = store.folder().map_or_else(|| folder.checkpoints(), Path::to_owned);
     let pointer = FilePointer::open(&pointer_folder).map_err(opened)?;
+    settle_instance(&mut folder, &store, &pointer).await.map_err(opened)?;
     Ok(JobContext {
         folder,
         store,
@@ -135,6 +164,37 @@ fn context(
         allow_previous_checkpoint: args.allow_previous_checkpoint,
         from_savepoint: args.from_savepoint.clone(),
     })
+}
+
+/// Takes a data folder for this process.
+pub fn open_folder(path: &Path) -> Result<DataFolder, Failure> {
+    let opener = Opener::this_process(SystemClock::new().now(), fresh_id()?);
+    DataFolder::open(path, &opener).map_err(|error| failure(&JobError::State(error)))
+}
+
+/// Sinks know a pipeline's commits by its instance id, and epochs are counted from 1 where nothing is stored. So the id is
+/// the one that the checkpoints were taken under, also in a new data folder; and where there are none, or no more, it is
+/// new, lest a sink take the first epochs for ones that it has.
+async fn settle_instance(
+    folder: &mut DataFolder,
+    store: &CheckpointStore,
+    pointer: &FilePointer,
+) -> Result<(), StateError> {
+    let Some(latest) = pointer.read_now()? else {
+        return if store.list().await?.is_empty() { folder.renew_instance() } else { Ok(()) };
+    };
+    for decided in latest.decided.iter().rev() {
+        let id = match decided.savepoint {
+            true => ManifestId::Savepoint { name: millrace_engine::recover::savepoint_name(decided.taken.epoch) },
+            false => ManifestId::from(decided.taken),
+        };
+        match store.read_manifest(&id.location()).await {
+            Ok(manifest) => return folder.adopt_instance(&manifest.instance),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// The checkpoint store: a URL, a plain path, or the data folder's own.
@@ -193,6 +253,8 @@ fn failure(error: &JobError) -> Failure {
         JobError::Source { .. } | JobError::Sink { .. } => {
             Failure::failed(text).advise("nothing that was committed is affected; mend this and run again")
         }
+        JobError::Commit(_) => Failure::failed(text)
+            .advise("the last checkpoint stands, and what it holds for the sink with it; mend the cause and run again, and it is committed first"),
         JobError::Task { .. } => Failure::failed(text)
             .advise("the last completed checkpoint stands; mend the cause and run again, and it goes on from there"),
         _ => Failure::failed(text),
@@ -222,8 +284,20 @@ fn log(event: &JobEvent, is_live: bool) {
             tracing::warn!(epoch = epoch.0, %reason, "checkpoint failed; the one before it stands");
         }
         JobEvent::Committed { epoch, rows } => tracing::debug!(epoch = epoch.0, rows, "committed"),
+        JobEvent::CommitFailed { epoch, error, attempt, retry_after: Some(wait) } => {
+            tracing::warn!(
+                epoch = epoch.0,
+                %error,
+                attempt,
+                wait_ms = wait.as_millis() as u64,
+                "a commit failed and is tried again; rows flow on"
+            );
+        }
+        JobEvent::CommitFailed { epoch, error, .. } => {
+            tracing::error!(epoch = epoch.0, %error, "a commit failed for good");
+        }
         JobEvent::Restarting { error, attempt, wait } => {
-            tracing::warn!(%error, attempt, wait_ms = wait.as_millis() as u64, "a task failed; starting again from the last checkpoint");
+            tracing::warn!(%error, attempt, wait_ms = wait.as_millis() as u64, "starting again from the last checkpoint");
         }
         JobEvent::Edited { from, to } => tracing::info!(%from, %to, "edit taken up"),
     }

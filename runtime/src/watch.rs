@@ -55,6 +55,12 @@ pub async fn watch(
             tracing::warn!("edit refused: the manifests have errors; the running plan stays");
             continue;
         };
+        if plan.spec.pipeline.suspend {
+            tracing::info!("suspended (`suspend: true`): stopping at a final checkpoint");
+            // Whoever has ended by itself has nothing to stop.
+            let _ = commands.send(Command::Stop).await;
+            return;
+        }
         let (reply, answer) = oneshot::channel();
         let edited = plan.clone();
         if commands.send(Command::Edit { plan: Box::new(plan), reply }).await.is_err() {

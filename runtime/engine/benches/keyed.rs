@@ -21,7 +21,9 @@ use millrace_engine::{
     operator::{Emitted, OperatorContext},
     window::{make_operator, states},
 };
-use millrace_plan::{Aggregate, KeyedOp, LateRows, NativeAggregate, WindowAggregate, WindowDef, WindowKind};
+use millrace_plan::{
+    Aggregate, KeyedOp, LateRows, NativeAggregate, RunningAggregate, WindowAggregate, WindowDef, WindowKind,
+};
 use millrace_state::{StoreResources, TaskStore};
 use millrace_stream::{Epoch, EventTime, KeyGroupRange, ManualClock, Timestamp};
 
@@ -76,6 +78,19 @@ fn window(kind: WindowKind, input: &SchemaRef, aggregates: Vec<Aggregate>) -> Ke
         late: Vec::new(),
         output: Arc::new(Schema::new(output)),
     })
+}
+
+fn running(input: &SchemaRef, aggregates: Vec<Aggregate>) -> KeyedOp {
+    let mut output = vec![
+        Field::new("_event_time", timestamp(TimeUnit::Millisecond), false),
+        Field::new("_op", DataType::UInt8, false),
+        input.field(1).clone(),
+    ];
+    let results = aggregates.iter().enumerate();
+    output.extend(results.map(|(at, of)| Field::new(format!("a{at}"), of.call.field().data_type().clone(), true)));
+    // The clock stands still, so nothing is emitted: what is measured is the taking of rows and the barrier.
+    let (input, output) = (Arc::clone(input), Arc::new(Schema::new(output)));
+    KeyedOp::Running(RunningAggregate { input, keys: vec![1], aggregates, emit_every_ms: 60_000, output })
 }
 
 /// Rows of keys in no order, with times that wander by half a second.
@@ -133,7 +148,6 @@ fn run(name: &str, op: KeyedOp, batches: &[RecordBatch], times: usize) {
     let (mut process_ns, mut advance_ns, mut write_ns) = (0_u64, 0_u64, 0_u64);
     let (mut longest_freeze, mut longest_advance, mut longest_process) = (0.0_f64, 0.0_f64, 0.0_f64);
     let mut thaw_at = usize::MAX;
-    let mut meta = serde_json::Value::Null;
     for round in 0..times {
         for batch in batches {
             let shifted = shift(batch, round as i64 * span_ms);
@@ -158,7 +172,6 @@ fn run(name: &str, op: KeyedOp, batches: &[RecordBatch], times: usize) {
                 let frozen = operator.freeze(epoch, &mut out).unwrap();
                 longest_freeze = longest_freeze.max(clock.elapsed().as_secs_f64() * 1e3);
                 epoch = epoch.next();
-                meta = frozen.meta;
                 if let Some(write) = frozen.write {
                     let before = cpu_ns();
                     write(&store).unwrap();
@@ -180,13 +193,14 @@ fn run(name: &str, op: KeyedOp, batches: &[RecordBatch], times: usize) {
         stats.memory_bytes >> 20,
     );
     let mut out = Emitted::default();
-    let frozen = operator.freeze(epoch, &mut out).unwrap();
-    if thaw_at == usize::MAX
-        && let Some(write) = frozen.write
-    {
-        write(&store).unwrap();
-        meta = frozen.meta;
+    if thaw_at < usize::MAX {
+        operator.thawed().unwrap();
     }
+    let frozen = operator.freeze(epoch, &mut out).unwrap();
+    if let Some(write) = frozen.write {
+        write(&store).unwrap();
+    }
+    let meta = frozen.meta;
     drop(operator);
     let clock = Instant::now();
     let operator = make_operator(&op, cx(vec![meta], &store)).unwrap();
@@ -259,5 +273,15 @@ fn main() {
         run("tumbling 10s, 1M keys", window(tumbling, &strings, native(&strings)), &many, 4);
         let day = WindowKind::Tumbling { size_ms: 86_400_000, offset_ms: 0 };
         run("tumbling 1d, 1M keys", window(day, &strings, native(&strings)), &many, 4);
+    }
+    if is_wanted("running, 1M keys") {
+        let many = rows(&strings, 6_000_000, 1_000_000, |id| format!("sensor-{id}"));
+        run("running, 1M keys", running(&strings, native(&strings)), &many, 2);
+        run("running generic, 1M keys", running(&strings, generic(&strings)), &many, 2);
+    }
+    if is_wanted("session, 1M keys") {
+        let many = rows(&strings, 6_000_000, 1_000_000, |id| format!("sensor-{id}"));
+        let session = WindowKind::Session { gap_ms: 3_600_000 };
+        run("session, 1M keys", window(session, &strings, native(&strings)), &many, 2);
     }
 }

@@ -1,16 +1,25 @@
 //! The committers of a plan's sinks, driven one epoch after the other beside the coordinator, so that a slow commit delays
 //! the next commit and nothing else.
+//!
+//! A commit that fails for a reason that may pass ([`may_pass`]) is asked for again by the coordinator after a while
+//! ([`retry_after`]), as often as it takes: the epoch is decided, its rows are safe, and rows flow on meanwhile. Each sink
+//! is asked until it has committed, and not again.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
+    time::Duration,
+};
 
 use millrace_connectors::{CommitHandle, Committed, Committer, SinkError};
-use millrace_stream::{Epoch, NodeName};
+use millrace_stream::{Epoch, Generation, NodeName};
 use tokio::{sync::mpsc, task::JoinHandle};
 
-/// How often a commit is tried before the pipeline is restarted.
-const ATTEMPTS: u32 = 6;
 /// The wait after the first failed attempt; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// The longest wait.
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// A decided epoch's handles, by sink node.
 pub type Handles = BTreeMap<NodeName, Vec<CommitHandle>>;
@@ -20,7 +29,7 @@ pub type Handles = BTreeMap<NodeName, Vec<CommitHandle>>;
 pub struct CommitResult {
     /// The epoch.
     pub epoch: Epoch,
-    /// What was made visible, or which sink failed for good.
+    /// What was made visible by all attempts together, or which sink failed in this one.
     pub outcome: Result<Committed, CommitError>,
 }
 
@@ -30,7 +39,7 @@ pub struct CommitResult {
 pub struct CommitError {
     /// The sink node.
     pub node: NodeName,
-    /// Why, at the last attempt.
+    /// Why.
     #[source]
     pub source: SinkError,
 }
@@ -49,8 +58,9 @@ impl Commits {
         let (result, results) = mpsc::channel(8);
         let worker = tokio::spawn(async move {
             let mut committers = committers;
+            let mut progress = Progress::default();
             while let Some((epoch, handles)) = queue.recv().await {
-                let outcome = commit_all(&mut committers, epoch, &handles).await;
+                let outcome = progress.commit(&mut committers, epoch, &handles).await;
                 if result.send(CommitResult { epoch, outcome }).await.is_err() {
                     return;
                 }
@@ -59,7 +69,7 @@ impl Commits {
         Self { work, results, worker }
     }
 
-    /// Commits the epoch after those that were given before.
+    /// Commits the epoch after those that were given before, or the last one again.
     pub async fn commit(&self, epoch: Epoch, handles: Handles) {
         // A worker that is gone has reported a failure, which the coordinator sees next.
         let _ = self.work.send((epoch, handles)).await;
@@ -91,47 +101,82 @@ pub async fn recover(
     Ok(total)
 }
 
-async fn commit_all(
-    committers: &mut BTreeMap<NodeName, Box<dyn Committer>>,
-    epoch: Epoch,
-    handles: &Handles,
-) -> Result<Committed, CommitError> {
-    let mut total = Committed::default();
-    for (node, committer) in committers {
-        let Some(handles) = handles.get(node) else { continue };
-        add(&mut total, commit_one(node, committer.as_mut(), epoch, handles).await?);
-    }
-    Ok(total)
+/// What is done of the epoch that is being committed.
+#[derive(Debug, Default)]
+struct Progress {
+    epoch: Option<Epoch>,
+    done: BTreeSet<NodeName>,
+    total: Committed,
 }
 
-async fn commit_one(
-    node: &NodeName,
-    committer: &mut dyn Committer,
-    epoch: Epoch,
-    handles: &[CommitHandle],
-) -> Result<Committed, CommitError> {
-    let mut wait = FIRST_WAIT;
-    for attempt in 1.. {
-        let error = match committer.commit(epoch, handles).await {
-            Ok(committed) => return Ok(committed),
-            Err(error) => error,
-        };
-        let wait_now = match &error {
-            SinkError::Refused { .. } => return Err(CommitError { node: node.clone(), source: error }),
-            SinkError::Conflict { retry_after, .. } => (*retry_after).max(wait),
-            SinkError::Io { .. } => wait,
-        };
-        if attempt >= ATTEMPTS {
-            return Err(CommitError { node: node.clone(), source: error });
+impl Progress {
+    /// Asks every sink that has not committed the epoch. One that fails holds no other back.
+    async fn commit(
+        &mut self,
+        committers: &mut BTreeMap<NodeName, Box<dyn Committer>>,
+        epoch: Epoch,
+        handles: &Handles,
+    ) -> Result<Committed, CommitError> {
+        if self.epoch != Some(epoch) {
+            *self = Self { epoch: Some(epoch), ..Self::default() };
         }
-        tracing::warn!(sink = %node, %epoch, attempt, error = %error, "a commit failed and is tried again");
-        tokio::time::sleep(wait_now).await;
-        wait *= 2;
+        let mut failed: Option<CommitError> = None;
+        for (node, committer) in committers {
+            let Some(handles) = handles.get(node).filter(|_| !self.done.contains(node)) else { continue };
+            match committer.commit(epoch, handles).await {
+                Ok(committed) => {
+                    add(&mut self.total, committed);
+                    self.done.insert(node.clone());
+                }
+                // What does not pass is what ends the pipeline, so it is what is told.
+                Err(source) if failed.as_ref().is_none_or(|failed| may_pass(&failed.source)) => {
+                    failed = Some(CommitError { node: node.clone(), source });
+                }
+                Err(_) => {}
+            }
+        }
+        failed.map_or(Ok(self.total), Err)
     }
-    Ok(Committed::default())
+}
+
+/// Whether the same commit may succeed later. What the operating system refuses (a missing right, a file where a folder is
+/// needed) can be mended while the pipeline runs; what does not fit the destination cannot.
+pub fn may_pass(error: &SinkError) -> bool {
+    match error {
+        SinkError::Io { .. } | SinkError::Conflict { .. } => true,
+        SinkError::Refused { source, .. } => {
+            let mut cause = source.as_ref().map(|source| source.as_ref() as &(dyn std::error::Error + 'static));
+            while let Some(error) = cause {
+                if error.is::<io::Error>() {
+                    return true;
+                }
+                cause = error.source();
+            }
+            false
+        }
+    }
+}
+
+/// How long to wait after attempt number `attempt` (from 1) has failed; `None`: another one fails too. Between half of a
+/// doubling wait and all of it, so that pipelines that fail together do not try again together.
+pub fn retry_after(error: &CommitError, attempt: u32, (epoch, generation): (Epoch, Generation)) -> Option<Duration> {
+    if !may_pass(&error.source) {
+        return None;
+    }
+    let doubled = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
+    let wait = match &error.source {
+        SinkError::Conflict { retry_after, .. } => doubled.max(*retry_after),
+        _ => doubled,
+    };
+    let mut hasher = DefaultHasher::new();
+    (&error.node.0, epoch.0, generation.0, attempt).hash(&mut hasher);
+    Some(wait.min(MAX_WAIT).mul_f64(0.5 + (hasher.finish() % 1024) as f64 / 2048.0))
 }
 
 fn add(total: &mut Committed, more: Committed) {
     total.rows += more.rows;
     total.bytes += more.bytes;
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Command, JobContext, JobError,
-    commits::{CommitResult, Commits, Handles},
+    commits::{CommitResult, Commits, Handles, retry_after},
     job::{refusal, refused_edit},
     launch::Running,
     recover::{Recovered, newest, savepoint_name},
@@ -120,6 +120,7 @@ pub async fn drive(
         uploaded_bytes: 0,
         first_error: None,
         commit_error: None,
+        commit_attempts: 0,
         inbox,
         ended: None,
     };
@@ -149,7 +150,9 @@ struct Driver<'a> {
     uploaded_bytes: u64,
     /// The first failure that is not a mere consequence of another.
     first_error: Option<JobError>,
+    /// Why the decided epoch is not committed, and how often that was tried.
     commit_error: Option<JobError>,
+    commit_attempts: u32,
     inbox: &'a mut Inbox,
     ended: Option<Driven>,
 }
@@ -187,13 +190,20 @@ impl Driver<'_> {
         let CommitResult { epoch, outcome } = result;
         match outcome {
             Ok(committed) => {
+                (self.commit_error, self.commit_attempts) = (None, 0);
                 self.cx.metrics.committed_rows.add(committed.rows);
                 self.cx.status.event(JobEvent::Committed { epoch, rows: committed.rows });
                 Some(Event::Committed { epoch })
             }
             Err(error) => {
+                self.commit_attempts += 1;
+                let attempt = self.commit_attempts;
+                let retry_after = retry_after(&error, attempt, (epoch, self.generation));
+                self.cx.metrics.commits_failed.add(1);
+                let text = crate::chain(&error);
+                self.cx.status.event(JobEvent::CommitFailed { epoch, error: text, attempt, retry_after });
                 self.commit_error = Some(error.into());
-                Some(Event::CommitFailed { epoch, retry_after: None })
+                Some(Event::CommitFailed { epoch, retry_after })
             }
         }
     }
@@ -298,11 +308,11 @@ impl Driver<'_> {
             }
             Action::Restart { why, unmet } => {
                 self.inbox.unmet = unmet;
-                let error = self.take_error().unwrap_or(JobError::Failed(why));
+                let error = self.take_error(&why).unwrap_or(JobError::Failed(why));
                 self.end(Driven::Failed(Box::new(error)))
             }
             Action::Halt { why } => {
-                let cause = self.take_error().map(Box::new);
+                let cause = self.take_error(&why).map(Box::new);
                 let decided = self.coordinator.decided();
                 self.end(Driven::Halted { why, decided, cause })
             }
@@ -328,8 +338,9 @@ impl Driver<'_> {
         None
     }
 
-    fn take_error(&mut self) -> Option<JobError> {
-        self.commit_error.take().or(self.first_error.take())
+    fn take_error(&mut self, why: &Failure) -> Option<JobError> {
+        let (of_task, of_commit) = (self.first_error.take(), self.commit_error.take());
+        if matches!(why, Failure::TaskFailed(_)) { of_task.or(of_commit) } else { of_commit.or(of_task) }
     }
 
     async fn tell_sources(&self, running: &Running, control: &SourceControl) {

@@ -149,20 +149,24 @@ mod tests {
     use millrace_stream::{BarrierKind, Epoch};
 
     use super::*;
-    use crate::channel::{Sender, channel};
+    use crate::channel::{Load, Sender, channel};
 
     fn barrier(epoch: u64) -> Message {
         Message::Barrier(Barrier { epoch: Epoch(epoch), kind: BarrierKind::Checkpoint })
     }
 
     fn two_inputs() -> (Sender, Sender, Inputs) {
-        let (a, from_a) = channel(100);
-        let (b, from_b) = channel(100);
+        let budget = Load { rows: 100, bytes: usize::MAX };
+        let (a, from_a) = channel(budget);
+        let (b, from_b) = channel(budget);
         (a, b, Inputs::new(vec![from_a, from_b]))
     }
 
     async fn send_rows(sender: &Sender) {
-        sender.send_batch(RecordBatch::new_empty(Schema::empty().into())).await.unwrap();
+        let batch = RecordBatch::new_empty(Schema::empty().into());
+        let load = Load::of(&batch);
+        sender.room_for(load).await.unwrap();
+        sender.send_over(batch, load).unwrap();
     }
 
     #[tokio::test]

@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use millrace_connectors::{SinkError, SourceError};
 use millrace_plan::{Edit, Plan, PlanError};
-use millrace_state::{CheckpointStore, DataFolder, Pointer, StateError, StoreResources};
+use millrace_state::{CheckpointStore, DataFolder, ErrorKind, Pointer, StateError, StoreResources};
 use millrace_stream::{
     BarrierKind, Clock, Epoch, Generation, NodeName,
     checkpoint::{Failure, Refusal},
@@ -20,7 +20,7 @@ use millrace_stream::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    commits::CommitError,
+    commits::{self, CommitError},
     drive::{self, Driven, Inbox},
     launch::{Connectors, launch},
     metrics::Metrics,
@@ -191,7 +191,10 @@ impl JobError {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Task { source, .. } => source.may_pass(),
-            Self::Commit(error) => !matches!(error.source, SinkError::Refused { .. }),
+            Self::Commit(error) => commits::may_pass(&error.source),
+            Self::Sink { source, .. } => matches!(source, SinkError::Io { .. } | SinkError::Conflict { .. }),
+            Self::Source { source, .. } => matches!(source, SourceError::Io { .. }),
+            Self::State(error) => matches!(error.kind(), ErrorKind::Retry | ErrorKind::Restart),
             Self::Failed(failure) => matches!(failure, Failure::LastEpochAborted(_)),
             _ => false,
         }
@@ -234,32 +237,39 @@ async fn run_generations(
     let mut inbox = Inbox::default();
     let mut first = true;
     loop {
-        let recovered = recover::recover(&plan, cx, first).await?;
+        let recovered = match recover::recover(&plan, cx, first).await {
+            Ok(recovered) => recovered,
+            // Whoever starts a pipeline is there to see what is wrong.
+            Err(error) if first => return Err(error),
+            Err(error) => {
+                attempts.wait(error, cx).await?;
+                continue;
+            }
+        };
         if recovered.finished {
             return Ok(Outcome::Finished { already: first });
         }
-        first = false;
         attempts.note(recovered.epoch());
-        let driven = one_generation(&plan, recovered, cx, commands, &mut inbox).await?;
-        let error = match driven {
-            Driven::Ended { kind: BarrierKind::Reconfigure(revision), .. } => {
+        let error = match one_generation(&plan, recovered, cx, commands, &mut inbox).await {
+            Ok(Driven::Ended { kind: BarrierKind::Reconfigure(revision), .. }) => {
                 let from = plan.revision.clone();
                 plan = inbox.take_edit(&revision).unwrap_or(plan);
                 cx.status.event(JobEvent::Edited { from, to: plan.revision.clone() });
+                first = false;
                 continue;
             }
-            Driven::Ended { kind: BarrierKind::Drain, .. } => return Ok(Outcome::Finished { already: false }),
-            Driven::Ended { epoch, .. } => return Ok(Outcome::Stopped { epoch: Some(epoch) }),
-            Driven::Halted { why, decided, cause } => {
+            Ok(Driven::Ended { kind: BarrierKind::Drain, .. }) => return Ok(Outcome::Finished { already: false }),
+            Ok(Driven::Ended { epoch, .. }) => return Ok(Outcome::Stopped { epoch: Some(epoch) }),
+            Ok(Driven::Halted { why, decided, cause }) => {
                 return Err(cause.map_or(JobError::Halted { why, decided }, |cause| *cause));
             }
-            Driven::SteppedDown { by } => return Err(JobError::SteppedDown { by }),
-            Driven::Failed(error) => *error,
+            Ok(Driven::SteppedDown { by }) => return Err(JobError::SteppedDown { by }),
+            Ok(Driven::Failed(error)) => *error,
+            Err(error) if first => return Err(error),
+            Err(error) => error,
         };
-        let Some(wait) = attempts.next(&error) else { return Err(error) };
-        cx.metrics.restarts.add(1);
-        cx.status.event(JobEvent::Restarting { error: chain(&error), attempt: attempts.failed, wait });
-        tokio::time::sleep(wait).await;
+        first = false;
+        attempts.wait(error, cx).await?;
     }
 }
 
@@ -292,6 +302,19 @@ impl Attempts {
         if from != self.since {
             *self = Self { failed: 0, since: from };
         }
+    }
+
+    /// Waits until it is time for the next attempt.
+    ///
+    /// # Errors
+    ///
+    /// The error, if another attempt would be in vain, or there were enough.
+    async fn wait(&mut self, error: JobError, cx: &JobContext) -> Result<(), JobError> {
+        let Some(wait) = self.next(&error) else { return Err(error) };
+        cx.metrics.restarts.add(1);
+        cx.status.event(JobEvent::Restarting { error: chain(&error), attempt: self.failed, wait });
+        tokio::time::sleep(wait).await;
+        Ok(())
     }
 
     /// How long to wait before the next attempt; `None`: do not try again.

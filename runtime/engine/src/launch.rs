@@ -20,7 +20,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
     JobContext, JobError,
-    channel::{self, Receiver, Sender},
+    channel::{self, BYTE_BUDGET, Load, ROW_BUDGET, Receiver, Sender},
     inputs::Inputs,
     operator::OperatorContext,
     router::{OutEdge, Router},
@@ -38,6 +38,8 @@ use crate::{
 
 /// How many reports may wait for the coordinator: several for each task that a pipeline may have.
 const REPORT_QUEUE: usize = 4096;
+/// What may be under way from one task to another.
+const CHANNEL: Load = Load { rows: ROW_BUDGET, bytes: BYTE_BUDGET };
 
 /// The running tasks of a plan. Dropping it ends them.
 pub struct Running {
@@ -144,7 +146,7 @@ impl Launcher<'_> {
             for index in 0..stage.parallelism {
                 for (number, edge) in stage.edges.iter().enumerate() {
                     for receiver in self.graph.receivers(from, number, index) {
-                        let (tx, rx) = channel::channel(channel::ROW_BUDGET);
+                        let (tx, rx) = channel::channel(CHANNEL);
                         self.senders.entry(((from, index), number)).or_default().push(tx);
                         self.receivers.entry((edge.to, receiver)).or_default().push(rx);
                     }

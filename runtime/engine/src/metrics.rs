@@ -152,6 +152,8 @@ pub struct Metrics {
     pub checkpoints_failed: Counter,
     /// Bytes that checkpoints uploaded.
     pub checkpoint_bytes: Counter,
+    /// Commits of decided epochs that failed and were, or are to be, tried again.
+    pub commits_failed: Counter,
     /// Rows that commits made visible.
     pub committed_rows: Counter,
     /// Times that the graph was started again after a failure.

@@ -71,7 +71,8 @@ pub trait KeyedOperator: Send {
     /// Takes rows, of the plan's input schema for this operator.
     fn process(&mut self, batch: RecordBatch, out: &mut Emitted) -> Result<(), OperatorError>;
 
-    /// Event time has come to `watermark`; [`EventTime::MAX`] closes everything.
+    /// Event time has come to `watermark`; [`EventTime::MAX`] closes everything, and is not given while a
+    /// [`Frozen::write`] is under way.
     fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<(), OperatorError>;
 
     /// When (by [`Clock::monotonic`]) [`Self::tick`] wants to be called; `None`: not at all.
@@ -110,6 +111,9 @@ pub enum OperatorError {
     /// State could not be read or written.
     #[error("state could not be read or written")]
     State(#[from] StateError),
+    /// What is needed now is still being written.
+    #[error("the state is still being written")]
+    StillWriting,
     /// Restored state is not what this operator wrote.
     #[error("restored state is damaged: {found}, where {expected} was expected")]
     Damaged {

@@ -7,7 +7,7 @@ use std::{
 
 use millrace_connectors::Committer;
 use millrace_plan::{KeyedStage, NodeKind, Plan, ResolvedSpec, SinkNode};
-use millrace_state::{ErrorKind, Latest, Manifest, ManifestId, Newest, StateError};
+use millrace_state::{CheckpointStore, ErrorKind, Latest, Manifest, ManifestId, Newest, StateError, fault};
 use millrace_stream::{
     Epoch, Generation, NodeName, StageId,
     checkpoint::{self, Advance, Claim, Decided, Facts, ManifestState, Pointer, Recovery, Taken},
@@ -51,11 +51,13 @@ pub async fn recover(plan: &Plan, cx: &Arc<JobContext>, first_turn: bool) -> Res
         Claim::Take(pointer) => pointer,
         Claim::Fenced { by } => return Err(JobError::SteppedDown { by }),
     };
+    fault::point("before-recover").map_err(StateError::from)?;
+    let mut manifests = read_manifests(cx).await?;
     let wanted = match &cx.from_savepoint {
-        Some(name) if first_turn => up_to_savepoint(&claimed, name)?,
+        Some(name) if first_turn => up_to_savepoint(&claimed, &manifests, name)?,
         _ => claimed.decided.clone(),
     };
-    let manifests = read_manifests(cx).await?;
+    let unchecked = check_files(cx, &wanted, &mut manifests).await?;
     let facts = Facts {
         generation,
         pointer: before.as_ref().map(|latest| Pointer { decided: wanted.clone(), ..latest.pointer() }),
@@ -83,8 +85,19 @@ pub async fn recover(plan: &Plan, cx: &Arc<JobContext>, first_turn: bool) -> Res
         forget_lost_state(plan, manifest)?;
     }
     if !moved_back && !passed_over {
-        clean(cx, &orphans).await?;
+        match clean(cx, &orphans).await {
+            // Which files a damaged checkpoint names is not known. That must not keep a run from going on that does not
+            // need it; once it has expired its files go too.
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::warn!(error = %crate::chain(&error), "nothing is cleaned up while a kept checkpoint is damaged");
+            }
+            cleaned => cleaned?,
+        }
     }
+    if first_turn {
+        tokio::spawn(check_later(cx.store.clone(), unchecked));
+    }
+    fault::point("after-recover").map_err(StateError::from)?;
     let finished = manifest.as_ref().is_some_and(|manifest| manifest.finished && manifest.revision == plan.revision);
     Ok(Recovered { generation, decided, first, manifest, committers, finished })
 }
@@ -109,17 +122,7 @@ async fn read_manifests(cx: &JobContext) -> Result<BTreeMap<Taken, Found>, State
         match cx.store.read_manifest(&entry.location).await {
             Ok(manifest) => {
                 let taken = Taken { epoch: manifest.epoch, generation: manifest.generation };
-                // What is fetched is checked in full; only a choice between checkpoints needs that beforehand.
-                let whole = if cx.allow_previous_checkpoint {
-                    cx.store.verify(&manifest).await
-                } else {
-                    cx.store.verify_lengths(&manifest).await
-                };
-                if let Err(error) = &whole {
-                    tracing::error!(epoch = %taken.epoch, error = %crate::chain(error), "a checkpoint is damaged");
-                }
-                let found = if whole.is_ok() { Found::Sound(Box::new(manifest)) } else { Found::Damaged };
-                manifests.insert(taken, found);
+                manifests.insert(taken, Found::Sound(Box::new(manifest)));
             }
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 tracing::error!(manifest = %entry.location, error = %crate::chain(&error), "a checkpoint is damaged");
@@ -133,17 +136,70 @@ async fn read_manifests(cx: &JobContext) -> Result<BTreeMap<Taken, Found>, State
     Ok(manifests)
 }
 
+/// Looks whether the files of the newest checkpoint of `wanted` are there, and, if they are not, of those before it, up to
+/// the first that is whole. Answers the manifests that were not needed and not looked at.
+async fn check_files(
+    cx: &JobContext,
+    wanted: &[Decided],
+    manifests: &mut BTreeMap<Taken, Found>,
+) -> Result<Vec<Manifest>, StateError> {
+    let mut is_found = false;
+    let mut unchecked = Vec::new();
+    for Decided { taken, .. } in wanted.iter().rev() {
+        let Some(Found::Sound(manifest)) = manifests.get(taken) else { continue };
+        if is_found {
+            unchecked.push((**manifest).clone());
+            continue;
+        }
+        // What is fetched is checked in full; only a choice between checkpoints needs that beforehand.
+        let whole = if cx.allow_previous_checkpoint {
+            cx.store.verify(manifest).await
+        } else {
+            cx.store.verify_lengths(manifest).await
+        };
+        match whole {
+            Ok(()) => is_found = true,
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::error!(epoch = %taken.epoch, error = %crate::chain(&error), "a checkpoint is damaged");
+                manifests.insert(*taken, Found::Damaged);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(unchecked)
+}
+
+/// Tells of kept checkpoints that lack files, while rows flow already: a run that goes on from a newer one does not need
+/// them, but its user may.
+async fn check_later(store: CheckpointStore, manifests: Vec<Manifest>) {
+    for manifest in manifests {
+        let Err(error) = store.verify_lengths(&manifest).await else { continue };
+        // It may have expired meanwhile.
+        let is_kept = store.list().await.is_ok_and(|kept| kept.iter().any(|entry| entry.id == manifest.id()));
+        if is_kept {
+            let error = crate::chain(&error);
+            tracing::error!(epoch = %manifest.epoch, %error, "a kept checkpoint is damaged; this run does not need it");
+        }
+    }
+}
+
 /// The name of a savepoint.
 pub fn savepoint_name(epoch: Epoch) -> String {
     format!("savepoint-{epoch}")
 }
 
-fn up_to_savepoint(pointer: &Pointer, name: &str) -> Result<Vec<Decided>, JobError> {
-    let named = |decided: &Decided| decided.savepoint && savepoint_name(decided.taken.epoch) == name;
+/// What was decided up to a savepoint. The pointer lists those too that their user has deleted since.
+fn up_to_savepoint(
+    pointer: &Pointer,
+    manifests: &BTreeMap<Taken, Found>,
+    name: &str,
+) -> Result<Vec<Decided>, JobError> {
+    let is_there = |decided: &Decided| decided.savepoint && manifests.contains_key(&decided.taken);
+    let named = |decided: &Decided| is_there(decided) && savepoint_name(decided.taken.epoch) == name;
     match pointer.decided.iter().position(named) {
         Some(place) => Ok(pointer.decided[..=place].to_vec()),
         None => {
-            let savepoints = pointer.decided.iter().filter(|decided| decided.savepoint);
+            let savepoints = pointer.decided.iter().filter(|decided| is_there(decided));
             let known = savepoints.map(|decided| savepoint_name(decided.taken.epoch)).collect();
             Err(JobError::NoSavepoint { name: name.to_owned(), known })
         }

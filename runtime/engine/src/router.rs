@@ -1,6 +1,13 @@
 //! What happens to a task's rows after its head: the stateless links, then the exchange.
+//!
+//! [`Router::route`] works out which rows go where; [`Router::flush`] sends them, when there is room. Between the two the
+//! rows lie in the router, so that a task can do something else while it waits, and give the wait up for a barrier
+//! ([`Router::flush_over`]).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use arrow::{
     array::{ArrayRef, RecordBatch, UInt32Array},
@@ -12,7 +19,7 @@ use millrace_plan::OutputName;
 use millrace_stream::{KeyGroup, Message, key_hash::hash_columns};
 
 use crate::{
-    channel::{Closed, Sender},
+    channel::{Closed, Load, Sender},
     metrics::Counter,
     stages::{Link, Route, Target},
     steps,
@@ -25,6 +32,17 @@ pub struct Router {
     links: Vec<(Link, Arc<Counter>)>,
     edges: Vec<OutEdge>,
     hashes: Vec<u64>,
+    /// What is routed and not sent, in order.
+    routed: VecDeque<Routed>,
+}
+
+/// Rows for one receiver.
+#[derive(Debug)]
+struct Routed {
+    edge: usize,
+    task: usize,
+    batch: RecordBatch,
+    load: Load,
 }
 
 /// An edge with the channels of this task's receivers.
@@ -69,18 +87,18 @@ impl Router {
             (link, rows)
         };
         let links = links.into_iter().map(counted).collect();
-        Self { outputs, links, edges, hashes: Vec::new() }
+        Self { outputs, links, edges, hashes: Vec::new(), routed: VecDeque::new() }
     }
 
-    /// Carries rows of one of the head's outputs through the links and out.
-    pub async fn send(&mut self, output: OutputName, batch: RecordBatch) -> Result<(), RouteError> {
+    /// Carries rows of one of the head's outputs through the links, up to the channels.
+    pub fn route(&mut self, output: OutputName, batch: RecordBatch) -> Result<(), RouteError> {
         let Some(targets) = self.outputs.get(&output) else { return Ok(()) };
         let mut pending: Vec<(Target, RecordBatch)> =
             targets.iter().rev().map(|target| (*target, batch.clone())).collect();
         drop(batch);
         while let Some((target, batch)) = pending.pop() {
             match target {
-                Target::Edge(edge) => self.send_over(edge, batch).await?,
+                Target::Edge(edge) => self.route_over(edge, batch)?,
                 Target::Link(index) => {
                     let (link, counter) = &self.links[index];
                     let applied = steps::apply(&link.steps, batch)
@@ -96,31 +114,72 @@ impl Router {
         Ok(())
     }
 
+    /// Sends what is routed, each batch when its channel has room. Cancel-safe: what was not sent stays routed.
+    pub async fn flush(&mut self) -> Result<(), Closed> {
+        while let Some(Routed { edge, task, load, .. }) = self.routed.front() {
+            self.edges[*edge].senders[*task].room_for(*load).await?;
+            self.send_first()?;
+        }
+        Ok(())
+    }
+
+    /// Sends what is routed, whether there is room or not.
+    pub fn flush_over(&mut self) -> Result<(), Closed> {
+        while !self.routed.is_empty() {
+            self.send_first()?;
+        }
+        Ok(())
+    }
+
+    /// Whether more is under way to some receiver than may be, after [`Self::flush_over`].
+    pub fn is_over_budget(&self) -> bool {
+        self.senders().any(Sender::is_over_budget)
+    }
+
+    /// Waits until every receiver is within its budget again. Cancel-safe.
+    pub async fn within_budget(&self) -> Result<(), Closed> {
+        for sender in self.senders() {
+            sender.within_budget().await?;
+        }
+        Ok(())
+    }
+
     /// Sends what carries no rows to every receiver, once.
     pub fn send_control(&self, message: &Message) -> Result<(), Closed> {
-        self.edges.iter().flat_map(|edge| &edge.senders).try_for_each(|sender| sender.send_control(message.clone()))
+        self.senders().try_for_each(|sender| sender.send_control(message.clone()))
     }
 
     /// For how long this task has waited for room downstream, in nanoseconds.
     pub fn waited_ns(&self) -> u64 {
-        self.edges.iter().flat_map(|edge| &edge.senders).map(Sender::waited_ns).sum()
+        self.senders().map(Sender::waited_ns).sum()
     }
 
-    async fn send_over(&mut self, edge: usize, batch: RecordBatch) -> Result<(), RouteError> {
-        let edge = &self.edges[edge];
-        match (&edge.route, edge.senders.as_slice()) {
-            (_, [only]) | (Route::Forward, [only, ..]) => only.send_batch(batch).await?,
+    fn senders(&self) -> impl Iterator<Item = &Sender> {
+        self.edges.iter().flat_map(|edge| &edge.senders)
+    }
+
+    fn send_first(&mut self) -> Result<(), Closed> {
+        let Some(Routed { edge, task, batch, load }) = self.routed.pop_front() else { return Ok(()) };
+        self.edges[edge].senders[task].send_over(batch, load)
+    }
+
+    fn route_over(&mut self, number: usize, batch: RecordBatch) -> Result<(), RouteError> {
+        let edge = &self.edges[number];
+        let mut push = |task: usize, batch: RecordBatch| {
+            let load = Load::of(&batch);
+            self.routed.push_back(Routed { edge: number, task, batch, load });
+        };
+        match (&edge.route, edge.senders.len()) {
+            (Route::Forward, 0) => {}
+            (_, 1) | (Route::Forward, _) => push(0, batch),
             (Route::Hash(columns), senders) => {
                 let keys: Vec<ArrayRef> = columns.iter().map(|column| batch.column(*column).clone()).collect();
-                for (task, rows) in part(&keys, &mut self.hashes, senders.len()).into_iter().enumerate() {
-                    if rows.is_empty() {
-                        continue;
+                for (task, rows) in part(&keys, &mut self.hashes, senders).into_iter().enumerate() {
+                    if !rows.is_empty() {
+                        push(task, take_record_batch(&batch, &UInt32Array::from(rows))?);
                     }
-                    let rows = take_record_batch(&batch, &UInt32Array::from(rows))?;
-                    senders[task].send_batch(rows).await?;
                 }
             }
-            (Route::Forward, []) => {}
         }
         Ok(())
     }

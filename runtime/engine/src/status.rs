@@ -47,6 +47,18 @@ pub struct CheckpointReport {
     pub uploaded_bytes: u64,
 }
 
+/// A decided epoch that a sink has not committed yet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CommitFailure {
+    /// Its number.
+    pub epoch: Epoch,
+    /// Why, at the last attempt.
+    pub error: String,
+    /// How many attempts there were.
+    pub attempts: u32,
+}
+
 /// The state of the whole.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -63,6 +75,8 @@ pub struct JobState {
     pub checkpoint: Option<CheckpointReport>,
     /// The last epoch that every sink has committed.
     pub committed: Option<Epoch>,
+    /// Why the last completed checkpoint is not committed, while that is tried again.
+    pub commit_failure: Option<CommitFailure>,
     /// The last failure of a task, a checkpoint or a commit.
     pub last_error: Option<String>,
 }
@@ -92,6 +106,17 @@ pub enum JobEvent {
         epoch: Epoch,
         /// How many rows.
         rows: u64,
+    },
+    /// A sink could not commit an epoch.
+    CommitFailed {
+        /// Its number.
+        epoch: Epoch,
+        /// Which sink, and why.
+        error: String,
+        /// Which attempt it was.
+        attempt: u32,
+        /// When it is tried again; `None`: that would be in vain.
+        retry_after: Option<Duration>,
     },
     /// The graph starts again.
     Restarting {
@@ -142,7 +167,14 @@ impl Status {
             JobEvent::CheckpointFailed { epoch, reason } => {
                 state.last_error = Some(format!("checkpoint {epoch} failed: {reason}"));
             }
-            JobEvent::Committed { epoch, .. } => state.committed = Some(*epoch),
+            JobEvent::Committed { epoch, .. } => {
+                state.committed = Some(*epoch);
+                state.commit_failure = None;
+            }
+            JobEvent::CommitFailed { epoch, error, attempt, .. } => {
+                state.last_error = Some(error.clone());
+                state.commit_failure = Some(CommitFailure { epoch: *epoch, error: error.clone(), attempts: *attempt });
+            }
             JobEvent::Restarting { error, .. } => {
                 state.phase = JobPhase::Restarting;
                 state.last_error = Some(error.clone());

@@ -41,6 +41,7 @@ const VERSION: u32 = 1;
 pub struct DataFolder {
     path: PathBuf,
     instance: String,
+    fresh_instance: String,
     /// Locked as long as it is open.
     _lock: File,
 }
@@ -145,7 +146,7 @@ impl DataFolder {
             }
         };
         remove_temporaries(path)?;
-        Ok(Self { path: path.to_owned(), instance, _lock: lock })
+        Ok(Self { path: path.to_owned(), instance, fresh_instance: opener.fresh_instance.clone(), _lock: lock })
     }
 
     /// Who works in a folder now, for commands that only look; `None`: nobody does.
@@ -184,6 +185,30 @@ impl DataFolder {
     /// The id that it got when it was made.
     pub fn instance(&self) -> &str {
         &self.instance
+    }
+
+    /// Gives the folder the id that this process brought: for a pipeline that starts from nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn renew_instance(&mut self) -> Result<(), StateError> {
+        let fresh = self.fresh_instance.clone();
+        self.adopt_instance(&fresh)
+    }
+
+    /// Gives the folder this id: that of the checkpoint which is gone on from.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn adopt_instance(&mut self, instance: &str) -> Result<(), StateError> {
+        if self.instance != instance {
+            let instance = instance.to_owned();
+            durable::replace(&self.path.join(INSTANCE), &envelope::seal(INSTANCE, VERSION, &instance))?;
+            self.instance = instance;
+        }
+        Ok(())
     }
 
     /// Hands out the next generation: greater than every one that was handed out before, and than `seen`, which is the

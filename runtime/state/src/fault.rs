@@ -9,12 +9,15 @@
 //! - `stall`: the thread sleeps for good, so that what waits for the step meets its time-out.
 //!
 //! A specification that can't be understood, or that names no point of [`POINTS`], aborts the process: a test that
-//! injects nothing proves nothing.
+//! injects nothing proves nothing. For the same reason `MILLRACE_FAULT_TRACE` names a file to which every point is written,
+//! a line each, when the process first comes by: so a test sees that its points are reached at all.
 
 use std::fmt;
 
 /// The environment variable that arms fault points.
 pub const VARIABLE: &str = "MILLRACE_FAULT_POINT";
+/// The environment variable that names the file to which the points that are reached are written.
+pub const TRACE_VARIABLE: &str = "MILLRACE_FAULT_TRACE";
 
 /// Every fault point, in the order in which a checkpoint comes by.
 pub const POINTS: &[&str] = &[
@@ -47,12 +50,12 @@ pub const POINTS: &[&str] = &[
     "before-retire",
     "mid-retire",
     "after-retire",
-    // start
+    // start: the pointer is claimed and sinks recover, then every keyed task restores its store
+    "before-recover",
+    "after-recover",
     "before-restore",
     "mid-restore",
     "after-restore",
-    "before-recover",
-    "after-recover",
 ];
 
 /// A fault point fired with the action `error`.
@@ -101,15 +104,18 @@ pub fn point(name: &'static str) -> Result<(), Injected> {
 #[cfg(feature = "fault-points")]
 mod armed {
     use std::{
+        collections::BTreeSet,
+        fs::{File, OpenOptions},
+        io::Write,
         str::FromStr,
         sync::{
-            OnceLock,
+            Mutex, OnceLock, PoisonError,
             atomic::{AtomicU64, Ordering},
         },
         time::Duration,
     };
 
-    use super::{Injected, POINTS, VARIABLE};
+    use super::{Injected, POINTS, TRACE_VARIABLE, VARIABLE};
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Action {
@@ -162,7 +168,32 @@ mod armed {
         })
     }
 
+    /// The points that were reached, and where that is written.
+    struct Trace {
+        file: File,
+        reached: Mutex<BTreeSet<&'static str>>,
+    }
+
+    fn trace(name: &'static str) {
+        static TRACE: OnceLock<Option<Trace>> = OnceLock::new();
+        let trace = TRACE.get_or_init(|| {
+            let path = std::env::var_os(TRACE_VARIABLE)?;
+            let file = OpenOptions::new().create(true).append(true).open(path);
+            let file = file.unwrap_or_else(|error| {
+                eprintln!("{TRACE_VARIABLE}: {error}");
+                std::process::abort()
+            });
+            Some(Trace { file, reached: Mutex::default() })
+        });
+        let Some(Trace { file, reached }) = trace else { return };
+        if reached.lock().unwrap_or_else(PoisonError::into_inner).insert(name) {
+            // A line that is lost makes the test fail that looks for it.
+            let _ = (&*file).write_all(format!("{name}\n").as_bytes());
+        }
+    }
+
     pub(super) fn hit(name: &'static str) -> Result<(), Injected> {
+        trace(name);
         for fault in faults().iter().filter(|fault| fault.name == name) {
             if fault.hits.fetch_add(1, Ordering::SeqCst) + 1 != fault.nth {
                 continue;

@@ -12,8 +12,9 @@ use std::{
     time::Duration,
 };
 
+use millrace_state::fault::POINTS;
 use millrace_tests::{
-    Millrace, Seed, Workspace,
+    Deadline, Millrace, Seed, Workspace,
     delta::{self, Watch},
     read,
     watcher::Watcher,
@@ -149,48 +150,23 @@ const WIDE: &str = "SELECT wide_key, window_start, count(*) AS n, avg(value) AS 
      (SELECT *, time_bucket(INTERVAL '1 minute', ts) - INTERVAL 1 MINUTE * unnest([0, 1]) AS window_start FROM EVENTS) \
      GROUP BY wide_key, window_start";
 
-/// Where the process can be made to die, as `millrace_state::fault` has them.
-const FAULT_POINTS: [&str; 26] = [
-    "barrier-injected",
-    "snapshot-frozen",
-    "sst-ingested",
-    "local-checkpoint",
-    "sink-staged",
-    "sink-prepared",
-    "before-upload",
-    "mid-upload",
-    "after-upload",
-    "acknowledged",
-    "before-manifest",
-    "after-manifest",
-    "before-pointer",
-    "mid-pointer",
-    "after-pointer",
-    "before-commit",
-    "mid-commit",
-    "after-commit",
-    "before-retire",
-    "mid-retire",
-    "after-retire",
-    "before-restore",
-    "mid-restore",
-    "after-restore",
-    "before-recover",
-    "after-recover",
-];
-
 /// Which kills there were.
 struct Kills {
     wanted: usize,
     at_random: usize,
     at_points: BTreeSet<&'static str>,
-    /// The points that come next, so that all have their turn.
-    points: Vec<&'static str>,
+    /// The points that come next, so that all have their turn, and how often each was tried in vain.
+    points: Vec<(&'static str, u64)>,
 }
 
 impl Kills {
     fn count(&self) -> usize {
         self.at_random + self.at_points.len()
+    }
+
+    /// Whether there were as many as wanted, and one at every point.
+    fn are_done(&self) -> bool {
+        self.count() >= self.wanted && self.points.is_empty()
     }
 }
 
@@ -198,17 +174,44 @@ impl Kills {
 fn rows_are_seen_exactly_once_however_often_the_process_is_killed() {
     let mut seed = Seed::of_test("exactly once");
     let wanted = std::env::var("MILLRACE_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(50);
-    let mut kills = Kills { wanted, at_random: 0, at_points: BTreeSet::new(), points: FAULT_POINTS.to_vec() };
+    let points = POINTS.iter().map(|point| (*point, 0)).collect();
+    let mut kills = Kills { wanted, at_random: 0, at_points: BTreeSet::new(), points };
     seed.shuffle(&mut kills.points);
-    while kills.count() < wanted {
+    while !kills.are_done() {
         killed_until_done(&mut seed.fork(), &mut kills);
     }
+    assert_eq!(kills.at_points.len(), POINTS.len());
     println!("{} kills at random, {} at {:?}", kills.at_random, kills.at_points.len(), kills.at_points);
+}
+
+#[test]
+fn every_fault_point_is_reached() {
+    let mut seed = Seed::of_test("fault points");
+    let campaign = Campaign { parallelism: 2, ..Campaign::made(&mut seed) };
+    let workspace = Workspace::new();
+    workspace.write("killed.yaml", campaign.manifests());
+    let trace = workspace.join("reached");
+    let reached = || fs::read_to_string(&trace).unwrap_or_default();
+    let run = || Millrace::run(&workspace, "killed.yaml").env("MILLRACE_FAULT_TRACE", trace.to_str().unwrap());
+    // A few checkpoints, a kill, and to the end from there. What two tasks staged takes two steps to commit.
+    let first = run().start();
+    let pointer = workspace.join("data/checkpoints/killed/latest");
+    let decided = || fs::read_to_string(&pointer).unwrap_or_default().contains("\"epoch\":3");
+    Deadline::secs(60).wait_for("checkpoints", || decided().then_some(()));
+    first.kill();
+    run().finish().expect_success();
+    let reached = reached();
+    let missed: Vec<&&str> = POINTS.iter().filter(|point| !reached.lines().any(|line| line == **point)).collect();
+    assert!(missed.is_empty(), "never came by {missed:?}; came by\n{reached}");
 }
 
 /// Runs one pipeline to its end under kills, and checks what it leaves.
 fn killed_until_done(seed: &mut Seed, kills: &mut Kills) {
-    let campaign = Campaign::made(seed);
+    let mut campaign = Campaign::made(seed);
+    if kills.points.iter().any(|(point, _)| *point == "mid-commit") {
+        // With one task a commit has one file, and no middle.
+        campaign.parallelism = 2;
+    }
     let events = campaign.events();
     let workspace = Workspace::new();
     workspace.write("killed.yaml", campaign.manifests());
@@ -223,22 +226,28 @@ fn killed_until_done(seed: &mut Seed, kills: &mut Kills) {
     ];
 
     let before = kills.count();
-    while kills.count() < kills.wanted {
+    while !kills.are_done() {
         let mut command = Millrace::run(&workspace, "killed.yaml");
         let mut limit = seed.time(Duration::from_millis(20), Duration::from_millis(900));
-        let point = if seed.one_in(2) { kills.points.pop() } else { None };
-        if let Some(point) = point {
-            command = command.env("MILLRACE_FAULT_POINT", &format!("{point}:{}", 1 + seed.below(4)));
+        let point = if seed.one_in(2) || kills.count() >= kills.wanted { kills.points.pop() } else { None };
+        if let Some((point, in_vain)) = point {
+            // Some points come by once a start, others only when a commit has several files.
+            let nth = if in_vain == 0 { 1 + seed.below(4) } else { 1 };
+            command = command.env("MILLRACE_FAULT_POINT", &format!("{point}:{nth}"));
             limit = Duration::from_millis(1500);
         }
         let (status, finished) = command.start().wait_or_kill(limit);
         match (status.map(|status| (status.code(), status.signal())), point) {
-            (Some((Some(0), _)), _) => break,
-            (Some((None, Some(SIGKILL))), Some(point)) => _ = kills.at_points.insert(point),
+            (Some((Some(0), _)), point) => {
+                kills.points.extend(point);
+                break;
+            }
+            (Some((None, Some(SIGKILL))), Some((point, _))) => _ = kills.at_points.insert(point),
             (None, None) => kills.at_random += 1,
-            (None, Some(point)) => {
+            (None, Some((point, in_vain))) => {
                 kills.at_random += 1;
-                kills.points.insert(0, point);
+                assert!(in_vain < 20, "the process never came by {point}");
+                kills.points.insert(0, (point, in_vain + 1));
             }
             (Some(_), _) => panic!("ended with {} at {point:?}:\n{}", finished.status, finished.stderr),
         }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cli;
+mod commits;
 mod continuing;
 mod edits;
 mod exactly_once;
@@ -10,3 +11,6 @@ mod examples;
 mod flights_year;
 mod generated;
 mod hostile;
+mod recovery;
+mod savepoints;
+mod suspended;

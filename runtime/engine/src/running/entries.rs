@@ -23,8 +23,8 @@ use super::STATE;
 use crate::{
     aggregate::Aggregates,
     group::{GroupKeys, Groups, NO_GROUP},
-    operator::{OperatorError, Write},
-    window::chunks::unstorable,
+    operator::OperatorError,
+    window::{chunks::unstorable, table::Table},
 };
 
 const VERSION: u8 = 1;
@@ -89,9 +89,8 @@ impl Entry {
     }
 }
 
-/// The entries of a task.
+/// The entries of a task, by the number of their group. They can go to another thread; the groups stay.
 pub(super) struct Entries {
-    groups: Groups,
     key_types: Vec<DataType>,
     entries: Vec<Entry>,
     pending: Vec<u32>,
@@ -101,7 +100,8 @@ pub(super) struct Entries {
     store: Arc<TaskStore>,
     /// Whether everything that the store has is in memory too.
     complete: bool,
-    writing: bool,
+    /// Whether the store has something else of some entry.
+    dirty: bool,
     bytes: usize,
     spilled_bytes: u64,
 }
@@ -115,7 +115,6 @@ impl Entries {
         let fields = aggregates.state_fields();
         let states = RowConverter::new(fields.iter().map(|field| SortField::new(field.data_type().clone())).collect())?;
         Ok(Self {
-            groups: Groups::new(key_types)?,
             key_types: key_types.to_vec(),
             entries: Vec::new(),
             pending: Vec::new(),
@@ -124,37 +123,45 @@ impl Entries {
             empty_states: fields.iter().map(|field| arrow::array::new_empty_array(field.data_type())).collect(),
             store: Arc::clone(store),
             complete: true,
-            writing: false,
+            dirty: false,
             bytes: 0,
             spilled_bytes: 0,
         })
     }
 
-    /// The groups of rows with these keys; returns how many groups there are.
-    pub(super) fn intern(
+    /// Merges changes into the entries of their groups.
+    pub(super) fn fold(
         &mut self,
-        keys: &[ArrayRef],
-        rows: usize,
-        groups: &mut Vec<u32>,
-    ) -> Result<usize, OperatorError> {
-        self.groups.intern(keys, rows, groups)?;
-        let known = self.groups.len();
-        let fetched = self.complete;
-        self.entries.resize_with(known, || Entry { fetched, ..Entry::default() });
-        Ok(known)
+        changes: Table,
+        keys: &GroupKeys,
+        aggregates: &Aggregates,
+    ) -> Result<(), OperatorError> {
+        self.know(keys.len());
+        let changes = changes.into_part(&mut Vec::new())?;
+        self.fetch(keys, &changes.groups)?;
+        let count = changes.groups.len();
+        let mut total = aggregates.accumulators()?;
+        // The changes first, so that the accumulators see every group when it is new to them.
+        let all: Vec<u32> = (0..count as u32).collect();
+        total.merge(&changes.state, &all, count)?;
+        let (locals, states) = self.current_states(&changes.groups)?;
+        total.merge(&states, &locals, count)?;
+        self.set_current(&changes.groups, &total.into_state()?)
     }
 
-    pub(super) fn keys_of(&self, groups: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
-        self.groups.keys().gather(groups)
+    /// There are so many groups by now.
+    fn know(&mut self, groups: usize) {
+        let fetched = self.complete;
+        self.entries.resize_with(groups, || Entry { fetched, ..Entry::default() });
     }
 
     /// Reads the entries of the groups that may be in the store and have not been read.
-    pub(super) fn fetch(&mut self, groups: &[u32]) -> Result<(), OperatorError> {
+    fn fetch(&mut self, keys: &GroupKeys, groups: &[u32]) -> Result<(), OperatorError> {
         let wanted: Vec<u32> = groups.iter().copied().filter(|group| !self.entries[*group as usize].fetched).collect();
         if wanted.is_empty() {
             return Ok(());
         }
-        let mut keys = stored_keys(self.groups.keys(), &self.key_types, &wanted, ENTRY)?;
+        let mut keys = stored_keys(keys, &self.key_types, &wanted, ENTRY)?;
         keys.sort_unstable();
         let names: Vec<&[u8]> = keys.iter().map(|(key, _)| &key[..]).collect();
         let store = Arc::clone(&self.store);
@@ -198,7 +205,8 @@ impl Entries {
     }
 
     /// Sets the current states of groups, which are to be emitted.
-    pub(super) fn set_current(&mut self, groups: &[u32], states: &[ArrayRef]) -> Result<(), OperatorError> {
+    fn set_current(&mut self, groups: &[u32], states: &[ArrayRef]) -> Result<(), OperatorError> {
+        self.dirty |= !groups.is_empty();
         let rows = if self.state_columns == 0 { None } else { Some(self.states.convert_columns(states)?) };
         for (at, group) in groups.iter().enumerate() {
             let entry = &mut self.entries[*group as usize];
@@ -222,6 +230,7 @@ impl Entries {
 
     /// The current states of groups have been emitted.
     pub(super) fn set_emitted(&mut self, groups: &[u32]) {
+        self.dirty |= !groups.is_empty();
         for group in groups {
             let entry = &mut self.entries[*group as usize];
             self.bytes -= entry.bytes();
@@ -236,14 +245,20 @@ impl Entries {
         !self.pending.is_empty()
     }
 
-    /// What changed, to be written behind the task's back. Nothing is evicted until [`Self::thaw`].
-    pub(super) fn freeze(&mut self) -> Option<Write> {
-        self.writing = true;
-        let changes = self.changes()?;
-        Some(Box::new(move |store| changes.write(store).map(|_| ())))
+    pub(super) fn is_dirty(&self) -> bool {
+        self.dirty
     }
 
-    fn changes(&mut self) -> Option<Changes> {
+    /// Writes what the store has otherwise; answers how many bytes that were.
+    pub(super) fn write(&mut self, keys: &GroupKeys, store: &TaskStore) -> Result<u64, StateError> {
+        let Some(changes) = self.changes(keys) else { return Ok(0) };
+        changes.write(store)
+    }
+
+    fn changes(&mut self, keys: &GroupKeys) -> Option<Changes> {
+        if !std::mem::take(&mut self.dirty) {
+            return None;
+        }
         let mut changed = Vec::new();
         for (group, entry) in self.entries.iter_mut().enumerate().filter(|(_, entry)| entry.dirty) {
             entry.dirty = false;
@@ -251,26 +266,18 @@ impl Entries {
             entry.marked = entry.pending;
             changed.push((group as u32, entry.clone(), mark));
         }
-        let keys = self.groups.keys().clone();
+        let keys = keys.clone();
         (!changed.is_empty()).then(|| Changes { keys, key_types: self.key_types.clone(), changed })
     }
 
-    pub(super) fn thaw(&mut self) {
-        self.writing = false;
-    }
-
-    pub(super) fn is_writing(&self) -> bool {
-        self.writing
-    }
-
     /// Lets every entry leave memory, save those that are still to be emitted.
-    pub(super) fn evict(&mut self) -> Result<(), OperatorError> {
-        if let Some(changes) = self.changes() {
-            self.spilled_bytes += changes.write(&self.store)?;
-        }
+    pub(super) fn evict(&mut self, groups: &mut Groups) -> Result<(), OperatorError> {
+        self.know(groups.len());
+        let store = Arc::clone(&self.store);
+        self.spilled_bytes += self.write(groups.keys(), &store)?;
         let live: Vec<bool> = self.entries.iter().map(|entry| entry.pending).collect();
-        let renumbered = self.groups.retain(&live)?;
-        let mut kept = vec![Entry::default(); self.groups.len()];
+        let renumbered = groups.retain(&live)?;
+        let mut kept = vec![Entry::default(); groups.len()];
         for (entry, group) in self.entries.drain(..).zip(&renumbered).filter(|(_, group)| **group != NO_GROUP) {
             kept[*group as usize] = entry;
         }
@@ -282,7 +289,12 @@ impl Entries {
     }
 
     /// Reads the keys that are still to be emitted, and everything else as far as `budget_bytes` allow.
-    pub(super) fn load(&mut self, range: KeyGroupRange, budget_bytes: usize) -> Result<(), OperatorError> {
+    pub(super) fn load(
+        &mut self,
+        groups: &mut Groups,
+        range: KeyGroupRange,
+        budget_bytes: usize,
+    ) -> Result<(), OperatorError> {
         let store = Arc::clone(&self.store);
         let converter = key_converter(&self.key_types)?;
         let mut pending = Vec::new();
@@ -309,10 +321,10 @@ impl Entries {
                         converter.convert_rows(keys.iter().map(|key| parser.parse(key)))?
                     }
                 };
-                let mut groups = Vec::new();
-                self.groups.intern(&columns, keys.len(), &mut groups)?;
-                self.entries.resize(self.groups.len(), Entry::default());
-                for (group, entry) in groups.into_iter().zip(entries) {
+                let mut numbers = Vec::new();
+                groups.intern(&columns, keys.len(), &mut numbers)?;
+                self.entries.resize(groups.len(), Entry::default());
+                for (group, entry) in numbers.into_iter().zip(entries) {
                     let held = &mut self.entries[group as usize];
                     if kind == ENTRY {
                         let (pending, marked) = (held.pending, held.marked);
@@ -326,15 +338,11 @@ impl Entries {
         }
         self.pending = pending;
         let wanted = self.pending.clone();
-        self.fetch(&wanted)
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.fetch(groups.keys(), &wanted)
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes + self.entries.capacity() * size_of::<Entry>() + self.groups.memory_bytes()
+        self.bytes + self.entries.capacity() * size_of::<Entry>()
     }
 
     pub(super) fn spilled_bytes(&self) -> u64 {

@@ -1,13 +1,18 @@
 //! GROUP BY without a window: emits the rows that changed, as upserts.
 //!
 //! Rows go into a table of *changes*: partial states since it was last folded. Folding merges them into the keys'
-//! *entries*, each the current state and the state that was last emitted. It happens when rows are to be emitted, at a
-//! barrier, and when memory is short. Emitting compares the two: a key that was never emitted is an insert; one whose
+//! *entries*, each the current state and the state that was last emitted. It happens when rows are to be emitted, behind
+//! the task's back after a barrier, and when memory is short. Emitting compares the two: a key that was never emitted is an insert; one whose
 //! result has changed is its row as it was and its row as it is; one whose result is the same again is nothing.
 //!
 //! Rows come out at most every `emitEvery` of processing time, and when the stream ends; their event time is the greatest
 //! that the task has seen. A barrier does not make them come out sooner: which keys are still to be emitted, and what was
 //! emitted of them, is part of the state, so that what comes after a restart takes back exactly what was decided before it.
+//!
+//! A barrier lends changes and entries, as they are, to whoever writes the checkpoint, which takes no time; rows that come
+//! meanwhile are changes of a new table. Until the entries are back nothing is emitted and nothing leaves memory: both want
+//! the entries, and neither is owed at once. Nor does anything leave memory while the checkpoint of a store is taken that has
+//! not changed, lest it hold rows from behind the barrier. Only the end of the stream waits for them (see [`KeyedOperator::advance`]).
 //!
 //! Entries are a write-back cache of the task's store ([`entries`]): over the memory budget the clean and the changed alike
 //! leave memory, in one sorted run, and come back, many sorted keys at a time, when rows of their keys do.
@@ -16,7 +21,10 @@ pub(crate) mod entries;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use arrow::{
     array::{ArrayRef, RecordBatch, TimestampMillisecondArray, UInt8Array, UInt32Array},
@@ -30,9 +38,10 @@ use millrace_stream::{Clock, Epoch, EventTime, KeyGroupRange, Operation};
 use self::entries::Entries;
 use crate::{
     aggregate::{Aggregates, longs},
-    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats},
+    group::Groups,
+    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Write},
     topn::push_in_batches,
-    window::{facts::Facts, table::Table},
+    window::{chunks::unstorable, facts::Facts, table::Table},
 };
 
 /// The name of the state in the task's store.
@@ -42,7 +51,15 @@ pub(crate) const STATE: &str = "running";
 pub struct Running {
     plan: RunningAggregate,
     aggregates: Aggregates,
-    entries: Entries,
+    groups: Groups,
+    /// `None` while they are lent to the writer of a checkpoint.
+    entries: Option<Entries>,
+    /// Where the writer puts them.
+    returned: Arc<Mutex<Option<Entries>>>,
+    /// What they held when they were lent.
+    lent: OperatorStats,
+    /// Whether a checkpoint is being taken of the store, changed or not: nothing else may go into it meanwhile.
+    writing: bool,
     changes: Option<Table>,
     results: RowConverter,
     latest: i64,
@@ -51,7 +68,7 @@ pub struct Running {
     batch_rows: usize,
     clock: Arc<dyn Clock>,
     last_emission: Duration,
-    groups: Vec<u32>,
+    numbers: Vec<u32>,
     locals: Vec<u32>,
 }
 
@@ -66,15 +83,20 @@ impl Running {
         let first_result = 2 + plan.keys.len();
         let results = plan.output.fields()[first_result..].iter();
         let results = RowConverter::new(results.map(|field| SortField::new(field.data_type().clone())).collect())?;
+        let mut groups = Groups::new(&key_types)?;
         let mut entries = Entries::new(&key_types, &aggregates, &cx.store)?;
         let facts = Facts::join(&cx.restored)?;
         if facts.is_some() {
-            entries.load(cx.key_groups, cx.memory_budget_bytes / 2)?;
+            entries.load(&mut groups, cx.key_groups, cx.memory_budget_bytes / 2)?;
         }
         Ok(Self {
             plan: plan.clone(),
             aggregates,
-            entries,
+            groups,
+            entries: Some(entries),
+            returned: Arc::default(),
+            lent: OperatorStats::default(),
+            writing: false,
             changes: None,
             results,
             latest: facts.map_or(i64::MIN, |facts| facts.latest),
@@ -83,31 +105,20 @@ impl Running {
             batch_rows: cx.batch_rows.max(1),
             last_emission: cx.clock.monotonic(),
             clock: cx.clock,
-            groups: Vec::new(),
+            numbers: Vec::new(),
             locals: Vec::new(),
         })
     }
 
-    /// Merges the changes into the entries.
-    fn fold(&mut self) -> Result<(), OperatorError> {
-        let Some(changes) = self.changes.take() else { return Ok(()) };
-        let changes = changes.into_part(&mut Vec::new())?;
-        self.entries.fetch(&changes.groups)?;
-        let count = changes.groups.len();
-        let mut total = self.aggregates.accumulators()?;
-        // The changes first, so that the accumulators see every group when it is new to them.
-        let all: Vec<u32> = (0..count as u32).collect();
-        total.merge(&changes.state, &all, count)?;
-        let (locals, states) = self.entries.current_states(&changes.groups)?;
-        total.merge(&states, &locals, count)?;
-        self.entries.set_current(&changes.groups, &total.into_state()?)
-    }
-
-    /// Emits the keys whose results have changed since they were last emitted.
+    /// Emits the keys whose results have changed since they were last emitted; nothing while the entries are lent.
     fn emit(&mut self, out: &mut Emitted) -> Result<(), OperatorError> {
+        let Some(entries) = &mut self.entries else { return Ok(()) };
         self.last_emission = self.clock.monotonic();
-        self.fold()?;
-        let groups = self.entries.take_pending();
+        let keys = self.groups.keys();
+        if let Some(changes) = self.changes.take() {
+            entries.fold(changes, keys, &self.aggregates)?;
+        }
+        let groups = entries.take_pending();
         if groups.is_empty() {
             return Ok(());
         }
@@ -116,12 +127,12 @@ impl Running {
             total.merge(states, &(0..count as u32).collect::<Vec<_>>(), count)?;
             total.evaluate()
         };
-        let (emitted, states) = self.entries.emitted_states(&groups)?;
+        let (emitted, states) = entries.emitted_states(&groups)?;
         // Where the result that was emitted of a group stands in `before`.
         let mut places = vec![None; groups.len()];
         emitted.iter().enumerate().for_each(|(at, local)| places[*local as usize] = Some(at));
         let before = if emitted.is_empty() { None } else { Some(evaluate(&states, emitted.len())?) };
-        let after = evaluate(&self.entries.current_states(&groups)?.1, groups.len())?;
+        let after = evaluate(&entries.current_states(&groups)?.1, groups.len())?;
         let texts = |columns: &[ArrayRef]| self.results.convert_columns(columns);
         let (before_rows, after_rows) = (before.as_deref().map(texts).transpose()?, texts(&after)?);
         // Where each row's results are: in `before` (0) or `after` (1), and at which place; and whose they are.
@@ -141,7 +152,7 @@ impl Running {
                 }
             }
         }
-        self.entries.set_emitted(&groups);
+        entries.set_emitted(&groups);
         if rows.is_empty() {
             return Ok(());
         }
@@ -150,7 +161,7 @@ impl Running {
             Arc::new(TimestampMillisecondArray::from_value(self.latest, rows.len()).with_timezone("UTC")),
             Arc::new(UInt8Array::from(operations)),
         ];
-        columns.extend(compute::take_arrays(&self.entries.keys_of(&groups)?, &which, None)?);
+        columns.extend(compute::take_arrays(&keys.gather(&groups)?, &which, None)?);
         for (at, after) in after.iter().enumerate() {
             let before = before.as_ref().map_or(after, |before| &before[at]);
             columns.push(compute::interleave(&[before, after], &rows)?);
@@ -161,19 +172,19 @@ impl Running {
     }
 
     fn mind_memory(&mut self) -> Result<(), OperatorError> {
-        if self.memory_bytes() > self.memory_budget_bytes && !self.entries.is_writing() {
-            self.fold()?;
-            self.entries.evict()?;
+        if self.writing || self.memory_bytes() <= self.memory_budget_bytes {
+            return Ok(());
         }
-        Ok(())
+        let Some(entries) = &mut self.entries else { return Ok(()) };
+        if let Some(changes) = self.changes.take() {
+            entries.fold(changes, self.groups.keys(), &self.aggregates)?;
+        }
+        entries.evict(&mut self.groups)
     }
 
     fn memory_bytes(&self) -> usize {
-        self.entries.memory_bytes() + self.changes.as_ref().map_or(0, Table::memory_bytes)
-    }
-
-    fn is_behind(&self) -> bool {
-        self.changes.is_some() || self.entries.has_pending()
+        let entries = self.entries.as_ref().map_or(self.lent.memory_bytes as usize, Entries::memory_bytes);
+        entries + self.groups.memory_bytes() + self.changes.as_ref().map_or(0, Table::memory_bytes)
     }
 }
 
@@ -183,12 +194,13 @@ impl KeyedOperator for Running {
         let Some(latest) = times.iter().max() else { return Ok(()) };
         self.latest = self.latest.max(*latest);
         let keys: Vec<ArrayRef> = self.plan.keys.iter().map(|key| Arc::clone(batch.column(*key))).collect();
-        let known = self.entries.intern(&keys, batch.num_rows(), &mut self.groups)?;
+        self.groups.intern(&keys, batch.num_rows(), &mut self.numbers)?;
+        let known = self.groups.len();
         let changes = match &mut self.changes {
             Some(changes) => changes,
             none => none.insert(Table::new(&self.aggregates, known, &mut Vec::new())?),
         };
-        changes.update(&batch, &self.groups, known, &mut self.locals)?;
+        changes.update(&batch, &self.numbers, known, &mut self.locals)?;
         if self.plan.emit_every_ms == 0 {
             self.emit(out)?;
         }
@@ -196,11 +208,17 @@ impl KeyedOperator for Running {
     }
 
     fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<(), OperatorError> {
-        if watermark == EventTime::MAX { self.emit(out) } else { Ok(()) }
+        match (watermark, &self.entries) {
+            (EventTime::MAX, None) => Err(OperatorError::StillWriting),
+            (EventTime::MAX, Some(_)) => self.emit(out),
+            _ => Ok(()),
+        }
     }
 
     fn next_tick(&self) -> Option<Duration> {
-        self.is_behind().then(|| self.last_emission + Duration::from_millis(self.plan.emit_every_ms))
+        let entries = self.entries.as_ref()?;
+        let is_behind = self.changes.is_some() || entries.has_pending();
+        is_behind.then(|| self.last_emission + Duration::from_millis(self.plan.emit_every_ms))
     }
 
     fn tick(&mut self, out: &mut Emitted) -> Result<(), OperatorError> {
@@ -208,21 +226,42 @@ impl KeyedOperator for Running {
     }
 
     fn freeze(&mut self, _epoch: Epoch, _out: &mut Emitted) -> Result<Frozen, OperatorError> {
-        self.fold()?;
-        let facts = Facts::new(self.key_groups, i64::MIN, self.latest, 1);
-        Ok(Frozen { meta: facts.to_value(), write: self.entries.freeze() })
+        let meta = Facts::new(self.key_groups, i64::MIN, self.latest, 1).to_value();
+        let lent = self.stats();
+        let mut entries = self.entries.take().ok_or(OperatorError::StillWriting)?;
+        self.writing = true;
+        let changes = self.changes.take();
+        if changes.is_none() && !entries.is_dirty() {
+            self.entries = Some(entries);
+            return Ok(Frozen { meta, write: None });
+        }
+        self.lent = OperatorStats { memory_bytes: entries.memory_bytes() as u64, ..lent };
+        let (keys, aggregates) = (self.groups.keys().clone(), self.aggregates.clone());
+        let returned = Arc::clone(&self.returned);
+        let write: Write = Box::new(move |store| {
+            if let Some(changes) = changes {
+                entries.fold(changes, &keys, &aggregates).map_err(unstorable)?;
+            }
+            entries.write(&keys, store)?;
+            *returned.lock().unwrap_or_else(PoisonError::into_inner) = Some(entries);
+            Ok(())
+        });
+        Ok(Frozen { meta, write: Some(write) })
     }
 
     fn thawed(&mut self) -> Result<(), OperatorError> {
-        self.entries.thaw();
+        self.writing = false;
+        if let Some(entries) = self.returned.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.entries = Some(entries);
+        }
         self.mind_memory()
     }
 
     fn stats(&self) -> OperatorStats {
         OperatorStats {
-            entries: self.entries.len() as u64,
+            entries: self.groups.len() as u64,
             memory_bytes: self.memory_bytes() as u64,
-            spilled_bytes: self.entries.spilled_bytes(),
+            spilled_bytes: self.entries.as_ref().map_or(self.lent.spilled_bytes, Entries::spilled_bytes),
             ..OperatorStats::default()
         }
     }

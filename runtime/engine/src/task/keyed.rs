@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use millrace_plan::OutputName;
 use millrace_stream::{Barrier, Epoch, EventTime, Message};
 use tokio::task::JoinHandle;
 
 use super::{
-    Report, Snapshot, TaskContext, TaskError,
+    Snapshot, TaskContext, TaskError, hit,
     snapshot::{Snapshotter, StateUpload},
 };
 use crate::{
@@ -53,7 +54,7 @@ impl KeyedTask {
             let tick = self.operator.next_tick();
             tokio::select! {
                 biased;
-                written = written(&mut self.writing) => self.written(written?).await?,
+                written = written(&mut self.writing) => self.parts().1.written(written?).await?,
                 () = wait_until(&self.cx, tick), if tick.is_some() => {
                     let mut emitted = Emitted::default();
                     self.operator.tick(&mut emitted)?;
@@ -75,8 +76,7 @@ impl KeyedTask {
                         let last = barrier.kind.ends_tasks();
                         self.barrier(barrier).await?;
                         if last {
-                            let written = written(&mut self.writing).await?;
-                            return self.written(written).await;
+                            return self.until_written().await;
                         }
                     }
                     InputEvent::Closed => return Err(TaskError::Neighbour),
@@ -87,6 +87,10 @@ impl KeyedTask {
 
     async fn advance(&mut self, watermark: EventTime) -> Result<(), TaskError> {
         self.watermark = watermark;
+        if watermark == EventTime::MAX {
+            // The operator emits all that it has, and needs what is being written for that.
+            self.until_written().await?;
+        }
         let mut emitted = Emitted::default();
         self.operator.advance(watermark, &mut emitted)?;
         self.emit(emitted).await?;
@@ -99,13 +103,41 @@ impl KeyedTask {
         let waited = self.router.waited_ns();
         for rows in emitted.rows {
             self.cx.metrics.rows_out.add(rows.num_rows() as u64);
-            self.router.send(OutputName::Main, rows).await?;
+            self.send(OutputName::Main, rows).await?;
         }
         for rows in emitted.late {
-            self.router.send(OutputName::Late, rows).await?;
+            self.send(OutputName::Late, rows).await?;
         }
         self.cx.metrics.backpressure_ns.add(self.router.waited_ns() - waited);
         Ok(())
+    }
+
+    /// Carries rows on, when there is room; what has been written meanwhile is acknowledged without it.
+    async fn send(&mut self, output: OutputName, rows: RecordBatch) -> Result<(), TaskError> {
+        self.router.route(output, rows)?;
+        let (router, mut state) = self.parts();
+        loop {
+            tokio::select! {
+                biased;
+                sent = router.flush() => return Ok(sent?),
+                written = written(state.writing) => state.written(written?).await?,
+            }
+        }
+    }
+
+    /// Waits for the snapshot that is being written, if there is one.
+    async fn until_written(&mut self) -> Result<(), TaskError> {
+        while self.writing.is_some() {
+            let written = written(&mut self.writing).await?;
+            self.parts().1.written(written).await?;
+        }
+        Ok(())
+    }
+
+    /// What waits for room, and what goes on meanwhile.
+    fn parts(&mut self) -> (&mut Router, Snapshots<'_>) {
+        let Self { cx, operator, router, snapshotter, writing, .. } = self;
+        (router, Snapshots { cx, operator: operator.as_mut(), snapshotter, writing })
     }
 
     fn show(&self, idle: bool) {
@@ -119,10 +151,7 @@ impl KeyedTask {
 
     async fn barrier(&mut self, barrier: Barrier) -> Result<(), TaskError> {
         // At most one snapshot is under way; this waits only after an epoch that was given up.
-        while self.writing.is_some() {
-            let written = written(&mut self.writing).await?;
-            self.written(written).await?;
-        }
+        self.until_written().await?;
         let started = self.cx.clock.monotonic();
         let mut emitted = Emitted::default();
         let frozen = self.operator.freeze(barrier.epoch, &mut emitted)?;
@@ -131,6 +160,7 @@ impl KeyedTask {
         let epoch = barrier.epoch;
         self.router.send_control(&Message::Barrier(barrier))?;
         self.cx.metrics.barrier_pause.observe(pause);
+        hit("snapshot-frozen")?;
         if let Some(snapshotter) = self.snapshotter.take() {
             let (watermark, spilled_bytes) = (self.watermark, self.operator.stats().spilled_bytes);
             let job = tokio::spawn(async move { snapshotter.take(epoch, frozen, watermark).await });
@@ -139,16 +169,24 @@ impl KeyedTask {
         self.show(false);
         Ok(())
     }
+}
 
+/// The part of a task that a snapshot needs when it is written.
+struct Snapshots<'a> {
+    cx: &'a TaskContext,
+    operator: &'a mut dyn KeyedOperator,
+    snapshotter: &'a mut Option<Snapshotter>,
+    writing: &'a mut Option<Writing>,
+}
+
+impl Snapshots<'_> {
     async fn written(&mut self, written: Written) -> Result<(), TaskError> {
         let Written { epoch, spilled_bytes, snapshotter, upload } = written;
-        self.snapshotter = Some(snapshotter);
+        *self.snapshotter = Some(snapshotter);
         debug_assert_eq!(self.operator.stats().spilled_bytes, spilled_bytes, "nothing is spilled into a checkpoint");
-        self.operator.thawed()?;
         let StateUpload { manifest, uploaded_bytes } = upload?;
-        let snapshot = Box::new(Snapshot { manifest, sink: None, uploaded_bytes });
-        let acked = Report::Acked { task: self.cx.id.clone(), epoch, snapshot };
-        self.cx.reports.send(acked).await.map_err(|_| TaskError::Neighbour)
+        self.operator.thawed()?;
+        self.cx.acknowledge(epoch, Snapshot { manifest, sink: None, uploaded_bytes }).await
     }
 }
 

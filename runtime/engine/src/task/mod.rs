@@ -3,6 +3,9 @@
 //!
 //! A task answers a barrier by freezing what it has, passing the barrier on, and only then writing and uploading what it
 //! froze, so that rows flow again at once. It acknowledges when all of that is in the checkpoint store.
+//!
+//! A task that waits for room downstream still does what the coordinator waits for: a source begins the barrier that it is
+//! told to, over the channels' budget if need be, and a keyed task acknowledges the epoch that has been written meanwhile.
 
 pub mod event_times;
 pub mod keyed;
@@ -13,7 +16,7 @@ pub mod source;
 use std::sync::Arc;
 
 use millrace_connectors::{CommitHandle, SinkError, SourceError};
-use millrace_state::{StateError, TaskManifest};
+use millrace_state::{StateError, TaskManifest, fault};
 use millrace_stream::{Clock, Epoch, TaskId};
 use tokio::sync::mpsc;
 
@@ -30,6 +33,21 @@ pub struct TaskContext {
     pub clock: Arc<dyn Clock>,
     /// To the coordinator.
     pub reports: mpsc::Sender<Report>,
+}
+
+impl TaskContext {
+    /// Tells the coordinator that everything that the task wrote for the epoch is in the checkpoint store.
+    async fn acknowledge(&self, epoch: Epoch, snapshot: Snapshot) -> Result<(), TaskError> {
+        let acked = Report::Acked { task: self.id.clone(), epoch, snapshot: Box::new(snapshot) };
+        // The coordinator is gone only when everything ends.
+        self.reports.send(acked).await.map_err(|_| TaskError::Neighbour)?;
+        hit("acknowledged")
+    }
+}
+
+/// A place at which a test can make a task die or fail: one of [`fault::POINTS`].
+fn hit(point: &'static str) -> Result<(), TaskError> {
+    Ok(fault::point(point).map_err(StateError::from)?)
 }
 
 /// What a task tells the coordinator.

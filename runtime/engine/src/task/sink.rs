@@ -6,7 +6,7 @@ use millrace_connectors::{CommitHandle, Sink, SinkError};
 use millrace_stream::{Barrier, Epoch, EventTime};
 use tokio::task::JoinHandle;
 
-use super::{Report, Snapshot, TaskContext, TaskError, snapshot::stateless};
+use super::{Snapshot, TaskContext, TaskError, snapshot::stateless};
 use crate::inputs::{InputEvent, Inputs};
 
 /// A sink's task.
@@ -92,9 +92,7 @@ impl SinkTask {
     async fn acknowledge(&mut self, prepared: Prepared) -> Result<(), TaskError> {
         let Prepared { epoch, watermark, handle } = prepared;
         let manifest = stateless(&self.cx.id, watermark, serde_json::Value::Null);
-        let snapshot = Box::new(Snapshot { manifest, sink: Some(handle?), uploaded_bytes: 0 });
-        let acked = Report::Acked { task: self.cx.id.clone(), epoch, snapshot };
-        self.cx.reports.send(acked).await.map_err(|_| TaskError::Neighbour)
+        self.cx.acknowledge(epoch, Snapshot { manifest, sink: Some(handle?), uploaded_bytes: 0 }).await
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 
 use millrace_state::{
     CheckpointStore, Origin, RestoreFrom, StateError, StoredFile, TaskManifest, TaskStore, data_folder::remove_folder,
+    fault,
 };
 use millrace_stream::{Epoch, EventTime, Generation, KeyGroupRange, TaskId};
 
@@ -51,6 +52,9 @@ impl Snapshotter {
         let folder = cx.folder.task_folder(task);
         // A folder a generation: what an earlier one left, or still writes, is not in the way.
         let live = folder.join(format!("db-{generation}"));
+        if !parts.is_empty() {
+            fault::point("before-restore")?;
+        }
         let mut from = Vec::new();
         for (number, part) in parts.iter().enumerate() {
             let fetched = folder.join(format!("restore-{generation}-{number}"));
@@ -70,6 +74,9 @@ impl Snapshotter {
             }
         })
         .await?;
+        if !parts.is_empty() {
+            fault::point("after-restore")?;
+        }
         let kept = epoch.map(|epoch| cx.folder.task_checkpoint(task, epoch));
         clean(&folder, &[Some(live), kept]);
         let known = match parts {

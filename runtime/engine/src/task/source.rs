@@ -1,4 +1,8 @@
 //! A source's task: reads, times and routes rows; begins every barrier.
+//!
+//! A barrier begins when the coordinator says so, also while the task waits for room downstream: what it has read and not
+//! sent belongs to the epoch that ends, goes over the channels' budget, and the barrier follows it. Until the channels are
+//! within their budget again the task reads nothing more.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -15,6 +19,7 @@ use tokio::{sync::mpsc, time::Sleep};
 use super::{
     Report, Snapshot, TaskContext, TaskError,
     event_times::{EventTimes, Progress, SplitWatermarks, StoredProgress},
+    hit,
     snapshot::stateless,
 };
 use crate::{router::Router, steps};
@@ -31,6 +36,16 @@ pub enum SourceControl {
     Decided(Epoch),
 }
 
+/// Whether a task goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    On,
+    /// The barrier that ends tasks has been sent.
+    Last,
+    /// The coordinator is gone.
+    Gone,
+}
+
 /// A source's task.
 pub struct SourceTask {
     cx: TaskContext,
@@ -41,6 +56,8 @@ pub struct SourceTask {
     times: EventTimes,
     progress: SplitWatermarks,
     ended: bool,
+    /// Whether more was sent than there was room for: nothing is read until that has been taken.
+    over_budget: bool,
     /// What the reader had counted when it was last asked.
     bad_rows: u64,
 }
@@ -57,7 +74,7 @@ impl SourceTask {
     ) -> Self {
         let times = EventTimes::new(&node);
         let progress = SplitWatermarks::new(&node, restored, cx.clock.monotonic());
-        Self { cx, node, reader, router, control, times, progress, ended: false, bad_rows: 0 }
+        Self { cx, node, reader, router, control, times, progress, ended: false, over_budget: false, bad_rows: 0 }
     }
 
     /// Runs until a barrier that ends tasks, or until the coordinator is gone.
@@ -67,36 +84,57 @@ impl SourceTask {
         }
         let mut pause: Option<Pin<Box<Sleep>>> = None;
         loop {
-            let ended = self.ended;
-            tokio::select! {
+            let (ended, over_budget) = (self.ended, self.over_budget);
+            let turn = tokio::select! {
                 biased;
-                control = self.control.recv() => match control {
-                    None => return Ok(()),
-                    Some(SourceControl::Decided(epoch)) => self.reader.decided(epoch).await?,
-                    Some(SourceControl::Inject(barrier)) => {
-                        let last = barrier.kind.ends_tasks();
-                        self.barrier(barrier).await?;
-                        if last {
-                            return self.until_decided().await;
-                        }
-                    }
-                },
+                control = self.control.recv() => self.control(control).await?,
+                within = self.router.within_budget(), if over_budget => {
+                    within?;
+                    self.over_budget = false;
+                    Turn::On
+                }
                 () = elapsed(&mut pause), if !ended && pause.is_some() => {
                     pause = None;
                     self.note_progress()?;
+                    Turn::On
                 }
-                read = self.reader.next(), if !ended && pause.is_none() => match read? {
+                read = self.reader.next(), if !ended && !over_budget && pause.is_none() => match read? {
                     Read::Rows { split, rows, errors, bytes } => self.rows(&split, rows, errors, bytes).await?,
                     Read::SplitEnded(split) => {
                         self.progress.ended(&split);
                         self.note_progress()?;
+                        Turn::On
                     }
                     Read::Pending(wait) => {
                         pause = Some(Box::pin(tokio::time::sleep(wait.min(IDLE_CHECK))));
                         self.note_progress()?;
+                        Turn::On
                     }
-                    Read::Ended => self.end().await?,
+                    Read::Ended => {
+                        self.end().await?;
+                        Turn::On
+                    }
                 },
+            };
+            match turn {
+                Turn::On => {}
+                Turn::Last => return self.until_decided().await,
+                Turn::Gone => return Ok(()),
+            }
+        }
+    }
+
+    async fn control(&mut self, control: Option<SourceControl>) -> Result<Turn, TaskError> {
+        match control {
+            None => Ok(Turn::Gone),
+            Some(SourceControl::Decided(epoch)) => {
+                self.reader.decided(epoch).await?;
+                Ok(Turn::On)
+            }
+            Some(SourceControl::Inject(barrier)) => {
+                let last = barrier.kind.ends_tasks();
+                self.barrier(barrier).await?;
+                Ok(if last { Turn::Last } else { Turn::On })
             }
         }
     }
@@ -117,7 +155,7 @@ impl SourceTask {
         rows: RecordBatch,
         errors: Option<RecordBatch>,
         bytes: u64,
-    ) -> Result<(), TaskError> {
+    ) -> Result<Turn, TaskError> {
         let metrics = self.cx.metrics.clone();
         metrics.bytes_in.add(bytes);
         // The reader's count holds the rows that were dropped, of which no batch tells.
@@ -127,14 +165,13 @@ impl SourceTask {
         self.bad_rows = bad_rows;
         metrics.rows_in.add(rows.num_rows() as u64);
         if let Some(errors) = errors {
-            self.send_errors(errors).await?;
+            self.route_errors(errors.num_rows(), errors.columns().to_vec())?;
         }
         let timed = self.times.apply(rows, self.cx.clock.now())?;
         if let Some(unusable) = timed.unusable {
             metrics.bad_rows.add(unusable.num_rows() as u64);
-            self.unusable(split, &unusable).await?;
+            self.unusable(split, &unusable)?;
         }
-        let waited = self.router.waited_ns();
         if timed.rows.num_rows() > 0 {
             let kept = match &self.node.filter {
                 Some(predicate) => steps::keep(predicate, timed.rows).map_err(crate::operator::OperatorError::from)?,
@@ -142,17 +179,41 @@ impl SourceTask {
             };
             if let Some(kept) = kept {
                 metrics.rows_out.add(kept.num_rows() as u64);
-                self.router.send(OutputName::Main, kept).await?;
+                self.router.route(OutputName::Main, kept)?;
             }
         }
-        metrics.backpressure_ns.add(self.router.waited_ns() - waited);
         let watermark = self.progress.rows(split, timed.latest, self.cx.clock.monotonic());
         self.reader.note_watermark(split, watermark);
-        self.note_progress()
+        let waited = self.router.waited_ns();
+        let turn = self.flush().await;
+        metrics.backpressure_ns.add(self.router.waited_ns() - waited);
+        if turn.as_ref().is_ok_and(|turn| *turn == Turn::On) {
+            self.note_progress()?;
+        }
+        turn
+    }
+
+    /// Sends what is routed, when there is room, and does what the coordinator says meanwhile.
+    async fn flush(&mut self) -> Result<Turn, TaskError> {
+        loop {
+            tokio::select! {
+                biased;
+                sent = self.router.flush() => {
+                    sent?;
+                    return Ok(Turn::On);
+                }
+                control = self.control.recv() => {
+                    let turn = self.control(control).await?;
+                    if turn != Turn::On {
+                        return Ok(turn);
+                    }
+                }
+            }
+        }
     }
 
     /// Rows whose event time cannot be used are bad rows, as those that cannot be decoded are.
-    async fn unusable(&mut self, split: &SplitId, rows: &RecordBatch) -> Result<(), TaskError> {
+    fn unusable(&mut self, split: &SplitId, rows: &RecordBatch) -> Result<(), TaskError> {
         match self.node.spec.on_error {
             OnError::Drop => Ok(()),
             OnError::Fail => {
@@ -173,21 +234,17 @@ impl SourceTask {
                     Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(&*split.0, count))),
                     Arc::new(Int64Array::new_null(count)),
                 ];
-                self.send_error_columns(count, columns).await
+                self.route_errors(count, columns)
             }
         }
     }
 
-    async fn send_errors(&mut self, errors: RecordBatch) -> Result<(), TaskError> {
-        self.send_error_columns(errors.num_rows(), errors.columns().to_vec()).await
-    }
-
-    async fn send_error_columns(&mut self, rows: usize, columns: Vec<ArrayRef>) -> Result<(), TaskError> {
+    fn route_errors(&mut self, rows: usize, columns: Vec<ArrayRef>) -> Result<(), TaskError> {
         let now = i64::try_from(self.cx.clock.now().0).unwrap_or(i64::MAX);
         let read_at = TimestampMillisecondArray::from_value(now, rows).with_timezone("UTC");
         let all = std::iter::once(Arc::new(read_at) as ArrayRef).chain(columns).collect();
         let batch = RecordBatch::try_new(errors_schema(), all)?;
-        Ok(self.router.send(OutputName::Errors, batch).await?)
+        Ok(self.router.route(OutputName::Errors, batch)?)
     }
 
     fn note_progress(&mut self) -> Result<(), TaskError> {
@@ -230,15 +287,17 @@ impl SourceTask {
         let replay_points =
             self.reader.replay_points().into_iter().map(|(split, point)| (split.0.to_string(), point.0)).collect();
         let epoch = barrier.epoch;
+        // The replay points are behind what was read, so all of it comes before the barrier.
+        self.router.flush_over()?;
+        self.over_budget = self.router.is_over_budget();
         self.router.send_control(&Message::Barrier(barrier))?;
+        hit("barrier-injected")?;
         self.cx.metrics.barrier_pause.observe(self.cx.clock.monotonic().saturating_sub(started));
         self.show(false);
         let stored = serde_json::to_value(self.progress.stored()).unwrap_or_default();
         let manifest =
             millrace_state::TaskManifest { replay_points, ..stateless(&self.cx.id, self.progress.current(), stored) };
-        let snapshot = Box::new(Snapshot { manifest, sink: None, uploaded_bytes: 0 });
-        let acked = Report::Acked { task: self.cx.id.clone(), epoch, snapshot };
-        self.cx.reports.send(acked).await.map_err(|_| TaskError::Neighbour)
+        self.cx.acknowledge(epoch, Snapshot { manifest, sink: None, uploaded_bytes: 0 }).await
     }
 }
 
@@ -264,3 +323,6 @@ fn as_text(rows: &RecordBatch, row: usize) -> Result<String, TaskError> {
     text.push('}');
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests;

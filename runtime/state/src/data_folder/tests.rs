@@ -23,6 +23,21 @@ fn a_second_opener_is_told_who_holds_the_folder() {
 }
 
 #[test]
+fn a_folder_takes_the_id_of_what_it_goes_on_from_and_a_new_one_where_it_begins_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut data = DataFolder::open(folder.path(), &opener()).unwrap();
+    data.adopt_instance("of-the-savepoint").unwrap();
+    assert_eq!(data.instance(), "of-the-savepoint");
+    drop(data);
+    let second = Opener { fresh_instance: "instance-2".into(), ..opener() };
+    let mut data = DataFolder::open(folder.path(), &second).unwrap();
+    assert_eq!(data.instance(), "of-the-savepoint");
+    data.renew_instance().unwrap();
+    assert_eq!(data.instance(), "instance-2");
+    assert_eq!(DataFolder::instance_of(folder.path()).unwrap().unwrap(), "instance-2");
+}
+
+#[test]
 fn the_instance_is_kept_and_generations_only_rise() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a/b");

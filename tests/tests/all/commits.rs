@@ -1,0 +1,162 @@
+//! Commits that fail for a while, and commits that fail for good.
+
+use std::fs;
+
+use millrace_tests::{Deadline, Millrace, Running, Workspace, delta, read};
+
+const DAY: &str = "day=2024-01-01";
+const ROWS: i64 = 160_000;
+
+/// A pipeline whose rows go, by day, into a folder of a sink.
+fn pipeline(sink: &str) -> String {
+    format!(
+        "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: committed}}
+spec:
+  checkpoints: {{interval: 100ms, minPause: 10ms}}
+  sources:
+    - name: events
+      generator: {{rows: {ROWS}, rate: 40000, fields: [{{name: id, sequence: {{}}}}, {{name: ts, timestamp: {{start: \"2024-01-01T00:00:00Z\", step: 1ms}}}}]}}
+      eventTime: {{column: ts}}
+  transforms:
+    - {{name: some, sql: \"SELECT id, to_char(ts, '%Y-%m-%d') AS day FROM events WHERE id % 100 = 0\"}}
+  outputs:
+    - {{from: some, sink: out}}
+    - {{from: some, sink: beside}}
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Sink
+metadata: {{name: out}}
+spec:
+  {sink}
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Sink
+metadata: {{name: beside}}
+spec:
+  file: {{path: beside, format: {{json: {{}}}}}}
+"
+    )
+}
+
+/// Waits until what it has written to its standard error says this.
+fn said(running: &Running, text: &str) {
+    Deadline::secs(60).wait_for(text, || running.stderr().contains(text).then_some(()));
+}
+
+fn expect_ids(ids: impl Iterator<Item = i64>) {
+    let mut ids: Vec<i64> = ids.collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..ROWS / 100).map(|id| id * 100).collect::<Vec<_>>(), "each row once");
+}
+
+fn rows_beside(workspace: &Workspace) -> usize {
+    read::folder(&workspace.join("beside")).len()
+}
+
+/// A file stands where the folder of the day is needed; rows flow on, and when it is gone nothing is lost or repeated.
+fn becomes_writable_again(sink: &str, in_the_way: &str) {
+    let workspace = Workspace::new();
+    workspace.write("committed.yaml", pipeline(sink));
+    workspace.write(in_the_way, "not a folder");
+    let running = Millrace::run(&workspace, "committed.yaml").args(["--listen", "127.0.0.1:0"]).start();
+    said(&running, "attempt=3");
+    // Every sink of the epoch that can commit has done so, and none does it twice.
+    assert!(rows_beside(&workspace) > 0);
+    fs::remove_file(workspace.join(in_the_way)).unwrap();
+    let finished = running.wait().expect_success();
+    assert!(finished.stderr.contains("a commit failed and is tried again; rows flow on"), "{}", finished.stderr);
+    assert!(finished.stderr.contains("a file stands where a folder is needed"), "says why: {}", finished.stderr);
+    assert!(!finished.stderr.contains("starting again"), "no task was disturbed: {}", finished.stderr);
+    expect_ids(read::folder(&workspace.join("beside")).column("id").map(millrace_tests::Cell::int));
+    let out = match sink.starts_with("delta") {
+        true => delta::table(&workspace.join("out")),
+        false => read::folder(&workspace.join("out")),
+    };
+    expect_ids(out.column("id").map(millrace_tests::Cell::int));
+}
+
+#[test]
+fn a_parquet_folder_that_cannot_be_written_for_a_while_gets_every_row_once() {
+    becomes_writable_again("parquet: {uri: out, partitionBy: [day]}", &format!("out/{DAY}"));
+}
+
+#[test]
+fn a_delta_table_that_cannot_be_written_for_a_while_gets_every_row_once() {
+    becomes_writable_again("delta: {uri: out, partitionBy: [day]}", &format!("out/{DAY}"));
+}
+
+#[test]
+fn a_commit_that_fails_stands_in_status_and_metrics_until_it_succeeds() {
+    let workspace = Workspace::new();
+    workspace.write("committed.yaml", pipeline("parquet: {uri: out, partitionBy: [day]}"));
+    let in_the_way = workspace.write(format!("out/{DAY}"), "not a folder");
+    let running = Millrace::run(&workspace, "committed.yaml").start();
+    said(&running, "attempt=2");
+    let status = ask(&workspace, "/api/v1/pipeline");
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["phase"], "Running", "{status}");
+    assert!(status["commitFailure"]["attempts"].as_u64() >= Some(2), "{status}");
+    assert_eq!(status["commitFailure"]["epoch"], status["checkpoint"]["epoch"], "no epoch overtakes it: {status}");
+    assert!(ask(&workspace, "/metrics").lines().any(|line| {
+        line.strip_prefix("millrace_commits_failed_total ").is_some_and(|count| count.parse::<u64>().unwrap() >= 2)
+    }));
+    fs::remove_file(in_the_way).unwrap();
+    let healed = || {
+        let status: serde_json::Value = serde_json::from_str(&ask(&workspace, "/api/v1/pipeline")).ok()?;
+        status["commitFailure"].is_null().then_some(())
+    };
+    Deadline::secs(60).wait_for("the commit", healed);
+    running.wait().expect_success();
+}
+
+#[test]
+fn a_stop_while_a_commit_fails_leaves_it_to_the_next_run() {
+    let workspace = Workspace::new();
+    let text = pipeline("parquet: {uri: out, partitionBy: [day]}");
+    workspace.write("committed.yaml", text.replace("minPause: 10ms", "minPause: 10ms, timeout: 2s"));
+    let in_the_way = workspace.write(format!("out/{DAY}"), "not a folder");
+    let running = Millrace::run(&workspace, "committed.yaml").start();
+    said(&running, "attempt=2");
+    running.terminate();
+    let stopped = running.wait().expect_code(1);
+    assert!(stopped.stderr.contains("sink some->out could not be committed"), "{}", stopped.stderr);
+    fs::remove_file(in_the_way).unwrap();
+    Millrace::run(&workspace, "committed.yaml").finish().expect_success();
+    expect_ids(read::folder(&workspace.join("out")).column("id").map(millrace_tests::Cell::int));
+    expect_ids(read::folder(&workspace.join("beside")).column("id").map(millrace_tests::Cell::int));
+}
+
+#[test]
+fn a_table_whose_columns_somebody_has_changed_ends_the_pipeline() {
+    let workspace = Workspace::new();
+    workspace.write("committed.yaml", pipeline("delta: {uri: out, partitionBy: [day]}"));
+    let running = Millrace::run(&workspace, "committed.yaml").start();
+    let log = workspace.join("out/_delta_log");
+    Deadline::secs(60).wait_for("a commit", || log.join(format!("{:020}.json", 2)).exists().then_some(()));
+    let first = fs::read_to_string(log.join(format!("{:020}.json", 0))).unwrap();
+    let metadata = first.lines().find(|line| line.contains("\"metaData\"")).unwrap();
+    assert!(metadata.contains("\\\"id\\\""), "{metadata}");
+    let renamed = metadata.replace("\\\"id\\\"", "\\\"number\\\"");
+    // Another writer takes the next version that is free.
+    (1..).find(|version| {
+        let path = log.join(format!("{version:020}.json"));
+        let created = fs::File::options().write(true).create_new(true).open(&path);
+        created.and_then(|mut file| std::io::Write::write_all(&mut file, renamed.as_bytes())).is_ok()
+    });
+    let ended = running.wait().expect_code(1);
+    assert!(ended.stderr.contains("a commit failed for good"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("sink some->out could not be committed"), "{}", ended.stderr);
+}
+
+/// What the process that runs in the workspace answers over its control socket.
+fn ask(workspace: &Workspace, path: &str) -> String {
+    use std::io::{Read, Write};
+    let address = fs::read_to_string(workspace.join("data/control")).unwrap();
+    let mut stream = std::os::unix::net::UnixStream::connect(address.trim()).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: millrace\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
