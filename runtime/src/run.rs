@@ -300,5 +300,8 @@ fn log(event: &JobEvent, is_live: bool) {
             tracing::warn!(%error, attempt, wait_ms = wait.as_millis() as u64, "starting again from the last checkpoint");
         }
         JobEvent::Edited { from, to } => tracing::info!(%from, %to, "edit taken up"),
+        JobEvent::RolledBack { from, to, error } => {
+            tracing::error!(%from, %to, %error, "the edited plan failed and is rolled back; nothing is lost");
+        }
     }
 }

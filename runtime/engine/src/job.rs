@@ -7,6 +7,9 @@
 //! ```
 //!
 //! Every turn of the loop is a generation of its own, and comes in the same way: from the last decided checkpoint.
+//!
+//! An edited plan is on trial until it has completed a checkpoint. If it fails for good before that, the checkpoint at which
+//! it was taken up is still the last one, and the plan that wrote it goes on from there ([`Trial`]).
 
 use std::{sync::Arc, time::Duration};
 
@@ -208,6 +211,21 @@ struct Attempts {
     since: Option<Epoch>,
 }
 
+/// An edited plan that has not completed a checkpoint yet.
+struct Trial {
+    /// The plan that ran before.
+    before: Plan,
+    /// The checkpoint at which the edit was taken up.
+    since: Epoch,
+}
+
+impl Trial {
+    /// Whether the plan before can go on from where it left off.
+    fn is_open(&self, cx: &JobContext) -> bool {
+        cx.status.get().checkpoint.is_none_or(|checkpoint| checkpoint.epoch <= self.since)
+    }
+}
+
 /// Runs a pipeline to its end.
 ///
 /// # Errors
@@ -236,25 +254,23 @@ async fn run_generations(
     let mut attempts = Attempts::default();
     let mut inbox = Inbox::default();
     let mut first = true;
+    let mut trial: Option<Trial> = None;
     loop {
-        let recovered = match recover::recover(&plan, cx, first).await {
-            Ok(recovered) => recovered,
-            // Whoever starts a pipeline is there to see what is wrong.
-            Err(error) if first => return Err(error),
-            Err(error) => {
-                attempts.wait(error, cx).await?;
-                continue;
+        let ended = match recover::recover(&plan, cx, first).await {
+            Ok(recovered) if recovered.finished => return Ok(Outcome::Finished { already: first }),
+            Ok(recovered) => {
+                attempts.note(recovered.epoch());
+                one_generation(&plan, recovered, cx, commands, &mut inbox).await
             }
+            Err(error) => Err(error),
         };
-        if recovered.finished {
-            return Ok(Outcome::Finished { already: first });
-        }
-        attempts.note(recovered.epoch());
-        let error = match one_generation(&plan, recovered, cx, commands, &mut inbox).await {
-            Ok(Driven::Ended { kind: BarrierKind::Reconfigure(revision), .. }) => {
-                let from = plan.revision.clone();
-                plan = inbox.take_edit(&revision).unwrap_or(plan);
-                cx.status.event(JobEvent::Edited { from, to: plan.revision.clone() });
+        let error = match ended {
+            Ok(Driven::Ended { kind: BarrierKind::Reconfigure(revision), epoch }) => {
+                if let Some(edited) = inbox.take_edit(&revision) {
+                    let before = std::mem::replace(&mut plan, edited);
+                    cx.status.event(JobEvent::Edited { from: before.revision.clone(), to: plan.revision.clone() });
+                    trial = Some(Trial { before, since: epoch });
+                }
                 first = false;
                 continue;
             }
@@ -265,11 +281,18 @@ async fn run_generations(
             }
             Ok(Driven::SteppedDown { by }) => return Err(JobError::SteppedDown { by }),
             Ok(Driven::Failed(error)) => *error,
+            // Whoever starts a pipeline is there to see what is wrong.
             Err(error) if first => return Err(error),
             Err(error) => error,
         };
         first = false;
-        attempts.wait(error, cx).await?;
+        if let Err(error) = attempts.wait(error, cx).await {
+            let Some(Trial { before, .. }) = trial.take_if(|trial| trial.is_open(cx)) else { return Err(error) };
+            let failed = std::mem::replace(&mut plan, before);
+            let (from, to) = (failed.revision, plan.revision.clone());
+            cx.status.event(JobEvent::RolledBack { from, to, error: chain(&error) });
+            attempts = Attempts::default();
+        }
     }
 }
 

@@ -134,6 +134,15 @@ pub enum JobEvent {
         /// The plan now.
         to: Revision,
     },
+    /// An edited plan failed before it had completed a checkpoint; the plan before it runs again, from where it left off.
+    RolledBack {
+        /// The plan that failed.
+        from: Revision,
+        /// The plan now.
+        to: Revision,
+        /// Why.
+        error: String,
+    },
 }
 
 /// The state of the whole, shared with those who show it, and where events go.
@@ -180,6 +189,10 @@ impl Status {
                 state.last_error = Some(error.clone());
             }
             JobEvent::Edited { to, .. } => state.revision = Some(to.clone()),
+            JobEvent::RolledBack { to, error, .. } => {
+                state.revision = Some(to.clone());
+                state.last_error = Some(error.clone());
+            }
         });
         (self.on_event)(&event);
     }

@@ -11,6 +11,7 @@ mod examples;
 mod flights_year;
 mod generated;
 mod hostile;
+mod rollback;
 mod recovery;
 mod savepoints;
 mod suspended;
