@@ -37,9 +37,7 @@ class Api:
 
         Raises an OSError where the server is away, and `Refused` where it answers with an error.
         """
-        connection = http.client.HTTPSConnection(
-            NODE_ADDRESS, API_PORT, context=self._context, timeout=TIMEOUT_SECONDS
-        )
+        connection = http.client.HTTPSConnection(NODE_ADDRESS, API_PORT, context=self._context, timeout=TIMEOUT_SECONDS)
         try:
             kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
             data = None if body is None else json.dumps(body)

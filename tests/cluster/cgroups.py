@@ -47,7 +47,7 @@ def _groups() -> list[pathlib.Path]:
 
 def members() -> list[processes.Identity]:
     """The processes of pods."""
-    numbers = set()
+    numbers: set[int] = set()
     for group in _groups():
         try:
             numbers.update(int(line) for line in (group / "cgroup.procs").read_text().split())
@@ -58,12 +58,18 @@ def members() -> list[processes.Identity]:
 
 def remove() -> None:
     """Kills what is in the cgroup, and removes it."""
-    # What is killed while it forks may leave a child: once more, until there is none.
-    until("the processes of pods to end", lambda: not members() or processes.end(members(), 0), 30)
+    until("the processes of pods to end", _killed, 30)
     try:
         until("the cgroups of pods to be empty", _removed, 10)
     except TimedOut as failure:
         raise Failure(f"{failure}; left are {', '.join(map(str, _groups()))}") from None
+
+
+def _killed() -> bool:
+    # What is killed while it forks may leave a child, so only finding none is the end.
+    found = members()
+    processes.end(found, 0)
+    return not found
 
 
 def _removed() -> bool:

@@ -10,7 +10,6 @@ and have no times and no owners but root. The layout of such a tar:
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import io
@@ -59,10 +58,10 @@ class RootFs:
                 tar.addfile(entry)
             for path, (content, mode) in sorted(self.files.items()):
                 entry = _entry(path, tarfile.REGTYPE, mode)
-                with contextlib.closing(io.BytesIO(content) if isinstance(content, bytes) else content.open("rb")) as it:
-                    entry.size = it.seek(0, io.SEEK_END)
-                    it.seek(0)
-                    tar.addfile(entry, it)
+                with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as opened:
+                    entry.size = opened.seek(0, io.SEEK_END)
+                    opened.seek(0)
+                    tar.addfile(entry, opened)
 
 
 def _entry(path: str, kind: bytes, mode: int) -> tarfile.TarInfo:
@@ -164,8 +163,8 @@ def write(target: pathlib.Path, name: str, root: RootFs, entrypoint: list[str], 
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         layer = pathlib.Path(folder) / "layer"
         root.write(layer)
-        with layer.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
+        with layer.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
         machine = platform.machine()
         config = _json(
             {
@@ -195,15 +194,14 @@ def write(target: pathlib.Path, name: str, root: RootFs, entrypoint: list[str], 
             }
         )
         named = _descriptor(MANIFEST, manifest) | {"annotations": {"io.containerd.image.name": full_name(name)}}
-        files: RootFs = RootFs()
-        for path, content in {
-            "/oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
-            "/index.json": _json({"schemaVersion": 2, "manifests": [named]}),
-            _blob(config): config,
-            _blob(manifest): manifest,
-            f"/blobs/sha256/{digest}": layer,
-        }.items():
-            files.files[path] = (content, 0o644)
+        files = RootFs()
+        files.files = {
+            "/oci-layout": (_json({"imageLayoutVersion": "1.0.0"}), 0o644),
+            "/index.json": (_json({"schemaVersion": 2, "manifests": [named]}), 0o644),
+            _blob(config): (config, 0o644),
+            _blob(manifest): (manifest, 0o644),
+            f"/blobs/sha256/{digest}": (layer, 0o644),
+        }
         unfinished = pathlib.Path(folder) / "image"
         files.write(unfinished)
         shutil.move(unfinished, target)
@@ -228,9 +226,7 @@ def load(layout: Layout, name: str, tar: pathlib.Path) -> None:
     """
     before = set(_listed(layout))
     named = ["--index-name", full_name(name)] if not _carries(tar, full_name(name)) else []
-    done = subprocess.run(
-        services.ctr(layout, "images", "import", *named, str(tar)), capture_output=True, text=True
-    )
+    done = subprocess.run(services.ctr(layout, "images", "import", *named, str(tar)), capture_output=True, text=True)
     if done.returncode != 0:
         raise Failure(f"containerd does not take {tar}: {done.stderr.strip()}")
     if full_name(name) not in _listed(layout):

@@ -37,10 +37,11 @@ def picture(layout: Layout) -> set[str]:
         except OSError:
             continue
         alive = processes.identify(int(folder.name)) is not None
-        if alive and (str(layout.folder) in command or str(CACHE / "bin") in command or "containerd" in command):
-            # The command that takes the picture may name the folder itself.
-            if "tests/cluster" not in command or "serve-volumes" in command:
-                seen.add(f"process {folder.name}: {command}")
+        named = any(mark in command for mark in (str(layout.folder), str(CACHE / "bin"), "containerd"))
+        # The command that takes the picture may name the folder itself.
+        itself = "tests/cluster" in command and "serve-volumes" not in command
+        if alive and named and not itself:
+            seen.add(f"process {folder.name}: {command}")
     return seen
 
 

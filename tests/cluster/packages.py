@@ -1,4 +1,4 @@
-"""What the machine must have from its distribution. Installed with apt-get where something is missing; else does nothing.
+"""What the machine must have from its distribution, installed with apt-get where something of it is missing.
 
 Debian's containerd comes with a service of its own, which this cluster neither needs nor touches.
 """

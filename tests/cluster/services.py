@@ -74,7 +74,7 @@ def _answers(url: str) -> bool:
     context.verify_mode = ssl.CERT_NONE
     handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
     with urllib.request.build_opener(*handlers).open(url, timeout=5) as answer:
-        return answer.status == 200
+        return bool(answer.status == 200)
 
 
 def _containerd(layout: Layout) -> list[str]:
