@@ -8,6 +8,7 @@ import pathlib
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 
 sys.dont_write_bytecode = True
 
@@ -22,6 +23,9 @@ import up
 import volumes
 from layout import Layout
 from talk import Failure, say, step
+
+# What a command does; its exit status is 0 where it returns none.
+Run = Callable[[Layout, argparse.Namespace], int | None]
 
 DESCRIPTION = """\
 A whole Kubernetes on this machine: etcd, the API server, controllers, scheduler, kubelet, kube-proxy, DNS and
@@ -53,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--dir", type=pathlib.Path, help="the cluster's folder (default: $CACHE/cluster/run)")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, does: str, run: object) -> argparse.ArgumentParser:
+    def command(name: str, does: str, run: Run) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=does, description=does)
         sub.set_defaults(run=run)
         return sub
@@ -95,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     ):
         fails = command(name, does, lambda it, arguments, number=number: _signal(it, arguments, number))
         if number is None:
-            fails.add_argument("number", metavar="SIGNAL", type=lambda text: signal.Signals[f"SIG{text.upper()}"])
+            fails.add_argument("number", metavar="SIGNAL", type=_signal_number, help="KILL, TERM, USR1, …")
         fails.add_argument("pod", metavar="POD")
         fails.add_argument("-n", "--namespace", default="default")
         fails.add_argument("-c", "--container", help="only this one of its containers")
@@ -106,8 +110,15 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _locked(run):
-    def locked(layout: Layout, arguments: argparse.Namespace):
+def _signal_number(name: str) -> signal.Signals:
+    try:
+        return signal.Signals[f"SIG{name.upper().removeprefix('SIG')}"]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"there is no signal {name}") from None
+
+
+def _locked(run: Run) -> Run:
+    def locked(layout: Layout, arguments: argparse.Namespace) -> int | None:
         with up.lock():
             return run(layout, arguments)
 

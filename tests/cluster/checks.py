@@ -9,7 +9,6 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 
 import faults
@@ -18,7 +17,7 @@ import layout as at
 import processes
 import up
 from layout import Layout
-from talk import Failure, step, until
+from talk import Failure, TimedOut, step, until
 
 NAMESPACE = "selftest"
 PATIENCE_SECONDS = 60
@@ -193,19 +192,24 @@ def _run_to_its_end(cluster: Cluster, name: str, image: str, arguments: list[str
 
 def a_frozen_pod_is_silent_and_a_thawed_one_goes_on(cluster: Cluster) -> None:
     claim = cluster.kubectl("get", "pvc", "data-kept-0", "-o", "jsonpath={.spec.volumeName}")
-    beat = cluster.layout.volumes / claim / "beat"
+    beats = cluster.layout.volumes / claim / "beats"
 
-    def beats() -> bool:
-        before = beat.read_text()
-        time.sleep(0.5)  # Ten beats.
-        return beat.read_text() != before
+    def grown(seconds: float) -> bool:
+        """Whether the pod writes something within a time."""
+        before = beats.stat().st_size
+        try:
+            return bool(until("a beat", lambda: beats.stat().st_size > before, seconds, every=0.02))
+        except TimedOut:
+            return False
 
-    if not beats():
+    if not grown(10):
         raise Failure("the pod was silent before")
     faults.signal_pod(cluster.layout, NAMESPACE, "kept-0", None, faults.FREEZE)
-    until("silence", lambda: not beats(), 10)
+    if grown(1):
+        raise Failure("the frozen pod goes on")
     faults.signal_pod(cluster.layout, NAMESPACE, "kept-0", None, faults.THAW)
-    until("the pod to go on", beats, 10)
+    if not grown(10):
+        raise Failure("the thawed pod is silent")
 
 
 def pods_live_through_the_death_of_every_component(cluster: Cluster) -> None:

@@ -40,6 +40,8 @@ def clean(layout: Layout) -> None:
     """Removes everything, and fails with a list of what it could not remove."""
     if not is_ours(layout):
         raise Failure(f"{layout.folder} holds files that are no cluster's: nothing is removed")
+    # From now on there is nothing to mend.
+    layout.complete.unlink(missing_ok=True)
     running = processes.all_recorded(layout)
     # First who would start anew what the rest loses; containerd last, since the kubelet speaks to it.
     containerd = running.pop("containerd", None)

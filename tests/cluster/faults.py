@@ -51,7 +51,7 @@ def signal_pod(layout: Layout, namespace: str, pod: str, container: str | None, 
     """Signals every process in a pod's containers, or in one of them; says how many it were."""
     found = _processes(layout, namespace, pod, container)
     if not found:
-        raise Failure(f"no container runs in the pod {namespace}/{pod}" + (f" by the name {container}" if container else ""))
+        raise Failure(f"no container{f' {container}' if container else ''} runs in the pod {namespace}/{pod}")
     count = sum(processes.send(identity, number) for identity in found)
     if number == FREEZE:
         # What was forked while we stopped the others.

@@ -65,6 +65,11 @@ class Layout:
         return self.folder / "footprint.json"
 
     @property
+    def complete(self) -> pathlib.Path:
+        """An empty file: the cluster has been whole once."""
+        return self.folder / "complete"
+
+    @property
     def pki(self) -> pathlib.Path:
         """Keys and certificates."""
         return self.folder / "pki"

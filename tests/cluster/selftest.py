@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import pathlib
 import subprocess
+import sys
 import time
 
 import checks
 import components
 import down
 import evidence
+import faults
 import machine
 import packages
 import processes
 import up
-from layout import CACHE, Layout
+from layout import CACHE, HERE, Layout
 from talk import Failure, say, warn
 
 
@@ -26,6 +28,8 @@ def run(layout: Layout, program: pathlib.Path | None) -> int:
     """Runs everything, prints a line for each check and the times, and returns the exit status."""
     if other := up.other_cluster(layout):
         raise Failure(f"the self-test starts a cluster of its own: unset KUBECONFIG, which is {other}")
+    if subprocess.run([sys.executable, HERE / "tests.py"]).returncode != 0:
+        return 1
     if down.remains(layout):
         down.down(layout)
     # Before the clock starts: what is done once on a machine.
@@ -48,6 +52,13 @@ def run(layout: Layout, program: pathlib.Path | None) -> int:
             warn(f"FAILED: {name} ({time.monotonic() - started:.1f} s)\n{failure}")
     if failed:
         evidence.collect(layout, CACHE / "failure")
+    for name in ("kube-scheduler", "coredns", "etcd"):
+        faults.kill(layout, name)
+    started = time.monotonic()
+    up.up(layout)
+    times["up, with three parts stopped"] = time.monotonic() - started
+    if cluster.tried("get", "pod", "kept-0").returncode != 0:
+        failed.append("up keeps the objects of a cluster in which parts have stopped")
     crashed = _crash(layout)
     started = time.monotonic()
     up.up(layout)

@@ -1,7 +1,8 @@
 """Starting a cluster: from a bare machine to a node that is Ready and answers for its DNS and its volumes.
 
-`up` may be called at any time. On a cluster that is whole it does nothing; what a crashed run left is removed first;
-and where the environment names another cluster (`KUBECONFIG`), that one is checked and used instead.
+`up` may be called at any time. On a cluster that is whole it does nothing; where some parts of one have stopped it
+starts these; what a crashed run left, or a start that did not end, is removed first; and where the environment names
+another cluster (`KUBECONFIG`), that one is checked and used instead.
 """
 
 from __future__ import annotations
@@ -75,10 +76,12 @@ def up(layout: Layout) -> None:
     if whole(layout):
         say("The cluster is up already")
     else:
-        _clear_the_way(layout)
+        mendable = layout.complete.exists() and processes.all_recorded(layout)
+        if not mendable:
+            _clear_the_way(layout)
         started = time.monotonic()
         try:
-            _start(layout)
+            _mend(layout) if mendable else _start(layout)
         except Failure as failure:
             raise Failure(f"{failure}\nLogs are in {layout.logs}; `down` removes what was started") from failure
         say(f"The cluster is up after {time.monotonic() - started:.1f} s")
@@ -114,6 +117,15 @@ def _clear_the_way(layout: Layout) -> None:
     if down.remains(layout):
         with step("Clean up after a run that did not end well"):
             down.clean(layout)
+
+
+def _mend(layout: Layout) -> None:
+    stopped = [name for name in services.SERVICES if processes.recorded(layout, name) is None]
+    if stopped:
+        say(f"Start what has stopped: {', '.join(stopped)}")
+    for name in services.SERVICES:
+        services.start(layout, name)
+        services.wait_ready(layout, name)
 
 
 def _start(layout: Layout) -> None:
@@ -153,6 +165,7 @@ def _start(layout: Layout) -> None:
         # No pod can be made in a namespace before this account is there.
         api = Api(layout, "admin")
         until("the default ServiceAccount", lambda: api.get("/api/v1/namespaces/default/serviceaccounts/default"), 60)
+    layout.complete.touch()
 
 
 def _load_images(layout: Layout) -> None:
