@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     load = command("load", "load an image into the cluster", _load)
     load.add_argument("name", metavar="NAME", help="what pods call it")
     load.add_argument("source", metavar="TAR|ROOTFS", type=pathlib.Path, help="an OCI or Docker tar, or a root folder")
-    load.add_argument("--entrypoint", default="/bin/sh", help="of a ROOTFS (default: /bin/sh)")
+    load.add_argument("--entrypoint", help="of a ROOTFS (default: what the pod says, else /bin/sh)")
 
     image = command("image", "make an image of a program and the libraries it loads, and load it", _image)
     image.add_argument("name", metavar="NAME", help="what pods call it")
@@ -143,7 +143,8 @@ def _load(layout: Layout, arguments: argparse.Namespace) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         tar = pathlib.Path(folder) / "image.tar"
-        images.write(tar, arguments.name, images.of_folder(arguments.source), [arguments.entrypoint])
+        entrypoint = [arguments.entrypoint] if arguments.entrypoint else []
+        images.write(tar, arguments.name, images.of_folder(arguments.source), entrypoint)
         images.load(layout, arguments.name, tar)
 
 

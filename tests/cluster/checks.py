@@ -129,7 +129,8 @@ def a_token_does_what_its_role_gives_and_no_more(cluster: Cluster) -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".kubeconfig") as empty:
 
         def reader(*arguments: str) -> subprocess.CompletedProcess[str]:
-            program = up.kubectl(cluster.layout, kubeconfig=empty.name)
+            remembers = f"--cache-dir={cluster.layout.folder}/kubectl-cache"
+            program = up.kubectl(cluster.layout, remembers, kubeconfig=empty.name)
             command = [*program, *address, "--token", token, "--namespace", NAMESPACE, *arguments]
             return subprocess.run(command, capture_output=True, text=True)
 

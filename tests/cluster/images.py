@@ -158,7 +158,10 @@ def full_name(name: str) -> str:
 
 
 def write(target: pathlib.Path, name: str, root: RootFs, entrypoint: list[str], user: int = 0) -> None:
-    """Writes an image as a tar of an OCI layout."""
+    """Writes an image as a tar of an OCI layout.
+
+    Without an entrypoint a pod's arguments are its command, and a shell is where it has none.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         layer = pathlib.Path(folder) / "layer"
@@ -171,7 +174,7 @@ def write(target: pathlib.Path, name: str, root: RootFs, entrypoint: list[str], 
                 "architecture": ARCHITECTURES.get(machine, machine),
                 "os": "linux",
                 "config": {
-                    "Entrypoint": entrypoint,
+                    **({"Entrypoint": entrypoint} if entrypoint else {"Cmd": ["/bin/sh"]}),
                     "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"],
                     "User": f"{user}:{user}",
                     "WorkingDir": "/",

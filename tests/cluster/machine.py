@@ -26,7 +26,7 @@ def picture(layout: Layout) -> set[str]:
     for name in footprint.SETTINGS:
         if footprint.setting(name).exists():
             seen.add(f"setting {name} = {footprint.setting(name).read_text().strip()}")
-    for folder in (*footprint.FOLDERS, layout.folder):
+    for folder in (*footprint.FOLDERS, layout.folder, pathlib.Path.home() / ".kube"):
         if folder.exists():
             seen.add(f"folder {folder}")
     seen |= {f"socket {line.split()[-1]}" for line in _sockets() if line.split()[-1].startswith("/")}

@@ -172,7 +172,7 @@ def _load_images(layout: Layout) -> None:
     services.wait_ready(layout, "containerd")
     for name, entrypoint in (
         (at.PAUSE_IMAGE, ["/bin/busybox", "sleep", "2147483647"]),
-        (at.BUSYBOX_IMAGE, ["/bin/sh"]),
+        (at.BUSYBOX_IMAGE, []),
     ):
         tar = layout.images / f"{name.rpartition('/')[2].replace(':', '-')}.tar"
         images.write(tar, name, images.of_busybox(), entrypoint)
