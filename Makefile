@@ -15,11 +15,13 @@ MILLRACE := $(CARGO_TARGET_DIR)/debug/millrace
 # nothing unless it is armed through the environment.
 BUILD := --workspace --features millrace/fault-points --locked
 STEP := scripts/step
+# A whole Kubernetes on this machine, for tests: see docs/cluster.md.
+CLUSTER := python3 tests/cluster
 
-.PHONY: help setup build demo test lint docs bench
+.PHONY: help setup build demo test lint docs bench cluster-build cluster-up cluster-image cluster-test cluster-down
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what building and testing need: system packages, the Rust toolchain, a Python venv
 	@scripts/setup
@@ -44,3 +46,18 @@ docs: setup ## Build the Rust documentation with warnings denied
 
 bench: build ## Measure the whole process: events per CPU-second, memory, barrier times
 	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) scripts/bench
+
+cluster-build: ## Build the parts of a Kubernetes cluster from Go modules: half an hour, once
+	@$(STEP) "Build the cluster's parts" $(CLUSTER) build
+
+cluster-up: ## Start a Kubernetes cluster on this machine, as root; or check the one that KUBECONFIG names
+	@$(CLUSTER) up
+
+cluster-image: build ## Load the millrace command into the cluster, as the image millrace:dev
+	@$(CLUSTER) image millrace:dev --binary $(MILLRACE)
+
+cluster-test: ## Show that a cluster works here: start one, use and break it, take it down
+	@$(STEP) "Test the cluster" $(CLUSTER) selftest
+
+cluster-down: ## Stop the cluster and remove all it left
+	@$(CLUSTER) down
