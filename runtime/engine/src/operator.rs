@@ -122,4 +122,12 @@ pub enum OperatorError {
         /// What should have been there.
         expected: &'static str,
     },
+    /// A window's lengths change, and the checkpoint does not say which rows have come.
+    #[error(
+        "the checkpoint is of a release whose windows could not change: start once with the window as it was, and change it then"
+    )]
+    Unnoted,
+    /// A window's lengths change, and no instant is left at which the new ones could take over.
+    #[error("the changed window can take over at no instant of event time that can be named")]
+    NoBoundary,
 }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use millrace_connectors::Committer;
-use millrace_plan::{KeyedStage, NodeKind, Plan, ResolvedSpec, SinkNode};
+use millrace_plan::{KeyedOp, KeyedStage, NodeKind, Plan, ResolvedSpec, SinkNode};
 use millrace_state::{CheckpointStore, ErrorKind, Latest, Manifest, ManifestId, Newest, StateError, fault};
 use millrace_stream::{
     Epoch, Generation, NodeName, StageId,
@@ -18,6 +18,7 @@ use crate::{
     drive::{sink_handles, sink_nodes},
     job::refused_edit,
     launch::Connectors,
+    window::eras,
 };
 
 /// What a generation starts from.
@@ -82,7 +83,7 @@ pub async fn recover(plan: &Plan, cx: &Arc<JobContext>, first_turn: bool) -> Res
     let mut manifest = manifest;
     let committers = recover_sinks(plan, manifest.as_ref(), generation, cx).await?;
     if let Some(manifest) = &mut manifest {
-        forget_lost_state(plan, manifest)?;
+        take_up_edit(plan, manifest)?;
     }
     if !moved_back && !passed_over {
         match clean(cx, &orphans).await {
@@ -279,18 +280,33 @@ async fn recover_sinks(
     Ok(committers)
 }
 
-/// After an edit: a stage that cannot go on with what it remembered (as `allowStateLoss` says) begins with nothing.
-fn forget_lost_state(plan: &Plan, manifest: &mut Manifest) -> Result<(), JobError> {
+/// After an edit: a stage that cannot go on with what it remembered (as `allowStateLoss` says) begins with nothing, and a
+/// window of other lengths takes over at its next boundary.
+fn take_up_edit(plan: &Plan, manifest: &mut Manifest) -> Result<(), JobError> {
     if manifest.revision == plan.revision {
         return Ok(());
     }
     let stored = stored_plan(manifest)?;
+    manifest.tasks.retain(|task| millrace_plan::keeps_state(&stored, plan, &task.task.stage));
     let before = keyed_stages(&stored);
-    let after = keyed_stages(plan);
-    manifest.tasks.retain(|task| match (before.get(&task.task.stage), after.get(&task.task.stage)) {
-        (Some(before), Some(after)) => millrace_plan::keeps_state(before, after),
-        _ => true,
-    });
+    for (id, stage) in keyed_stages(plan) {
+        let (KeyedOp::Window(is), Some(KeyedOp::Window(was))) = (&stage.op, before.get(id).map(|stage| &stage.op))
+        else {
+            continue;
+        };
+        if was.def == is.def {
+            continue;
+        }
+        let tasks = manifest.tasks.iter_mut().filter(|task| task.task.stage == *id);
+        let mut left: Vec<_> = tasks.map(|task| &mut task.meta).collect();
+        let taken = eras::take_up(&was.def, &is.def, &mut left)
+            .map_err(|source| JobError::Operator { node: NodeName(id.0.clone()), source })?;
+        if let Some(from_ms) = taken.and_then(|taken| taken.from_ms)
+            && was.def.kind != is.def.kind
+        {
+            tracing::info!(stage = %id, from = %eras::instant(from_ms), "the window changes at its next boundary");
+        }
+    }
     Ok(())
 }
 

@@ -2,18 +2,23 @@
 //!
 //! | class | what changes |
 //! |---|---|
-//! | hot | filters, columns, lateness, sinks, new and removed branches: taken up at a barrier, with the state of every stage that keeps its name |
+//! | hot | filters, columns, windows, sinks, new and removed branches: taken up at a barrier, with the state of every stage that keeps its name |
 //! | rescale | the number of tasks: the same, with key groups moved |
 //! | restart | what pods are made from |
 //! | refused | what would drop state that `allowStateLoss` does not name, or what cannot change |
+
+mod take_over;
 
 use std::collections::BTreeMap;
 
 use arrow::datatypes::Schema;
 pub use millrace_crds::EditClass;
 use millrace_crds::{DeploymentSpec, SchemaEvolution, SinkDestination};
+use millrace_stream::NodeName;
 use serde_json::Value;
 
+pub use self::take_over::keeps_state;
+use self::take_over::{TakeOver, how_it_takes_over, take_over};
 use crate::{
     columns::type_name,
     explain,
@@ -53,15 +58,6 @@ pub fn diff(old: &Plan, new: &Plan) -> Edit {
     Edit { class, nodes }
 }
 
-/// Whether a keyed stage can go on with what its namesake in an older plan remembered.
-pub fn keeps_state(old: &KeyedStage, new: &KeyedStage) -> bool {
-    let same_windows = match (&old.op, &new.op) {
-        (KeyedOp::Window(before), KeyedOp::Window(after)) => before.def.kind == after.def.kind,
-        _ => true,
-    };
-    same_windows && old.state_signature == new.state_signature
-}
-
 struct Changes<'a> {
     old: &'a Plan,
     new: &'a Plan,
@@ -80,16 +76,15 @@ impl Changes<'_> {
 
     /// Refused, unless the loss is allowed.
     fn loss(&mut self, node: &str, stage: &str, what: &str) {
+        self.loss_unless(node, stage, &format!("{what}, which would drop the state of `{stage}`"), what);
+    }
+
+    /// The same, where there is more to say of why it is refused.
+    fn loss_unless(&mut self, node: &str, stage: &str, refused: &str, what: &str) {
         if self.may_lose([node, stage]) {
             self.add(node, EditClass::Hot, format!("{what}; its state is dropped, as `allowStateLoss` says"));
         } else {
-            self.add(
-                node,
-                EditClass::Refused,
-                format!(
-                    "{what}, which would drop the state of `{stage}`; to drop it, name `{node}` in `allowStateLoss`"
-                ),
-            );
+            self.add(node, EditClass::Refused, format!("{refused}; to drop it, name `{node}` in `allowStateLoss`"));
         }
     }
 
@@ -256,10 +251,27 @@ impl Changes<'_> {
             (KeyedOp::Window(before), KeyedOp::Window(after)) if before.def != after.def => {
                 let (was, is) = (explain::window(&before.def), explain::window(&after.def));
                 let what = format!("the window changes from `{was}` to `{is}`");
-                if before.def.kind == after.def.kind {
-                    self.add(name, EditClass::Hot, what);
-                } else {
-                    self.loss(name, id, &what);
+                let node = NodeName(name.to_owned());
+                match take_over(&before.def, &after.def, self.new, &node, &new.id) {
+                    TakeOver::AtOnce => self.add(name, EditClass::Hot, what),
+                    TakeOver::At(boundaries) => {
+                        let how = how_it_takes_over(after.def.kind, &boundaries);
+                        self.add(name, EditClass::Hot, format!("{what}, {how}"));
+                    }
+                    TakeOver::Never => {
+                        let refused = format!(
+                            "{what}, but windows of both never begin at the same instant, at which the one could follow the \
+                             other: choose an `offset` with which they do. Otherwise the state of `{id}` would be dropped"
+                        );
+                        self.loss_unless(name, id, &refused, &what);
+                    }
+                    TakeOver::Ranked => {
+                        let refused = format!(
+                            "{what}, but its rows are ranked window by window, and windows of both would end at the same \
+                             instant. The state of `{id}` would have to be dropped"
+                        );
+                        self.loss_unless(name, id, &refused, &what);
+                    }
                 }
             }
             (KeyedOp::Top(before), KeyedOp::Top(after)) if before.limit != after.limit => {

@@ -32,6 +32,7 @@
 //! window bounds is made callable (`rewrite`); DataFusion plans it, coerces types and simplifies (`logical`); and the
 //! logical plan is split into stateless steps and keyed stages (`lower`).
 
+mod boundary;
 mod checks;
 mod columns;
 mod compile;
@@ -48,6 +49,7 @@ mod rewrite;
 pub mod sink_rules;
 mod sql;
 
+pub use boundary::Boundaries;
 pub use columns::errors_schema;
 pub use compile::{compile, resolve_and_compile};
 pub use diff::{Edit, EditClass, NodeChange, diff, keeps_state};

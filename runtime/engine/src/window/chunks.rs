@@ -1,11 +1,13 @@
 //! Where and how parts of slices lie in the store: one columnar chunk for the rows of one key group in one part.
 //!
 //! ```text
-//! key    key group u16 | kind u8 | slice start i64, sign flipped | part u64          all big-endian
+//! key    key group u16 | kind u8 | slice start i64, sign flipped | part u64                  all big-endian
+//!        key group u16 | kind u8 | era u32 | slice start i64, sign flipped | part u64        of eras but the first
 //! value  a chunk (`millrace_state::chunk`): key columns, then state columns
 //! ```
 //!
-//! Kinds are 1 for parts and 2 for the numbers of corrected results. Part numbers rise and are never used twice by a task.
+//! Kinds are 1 for parts and 2 for the numbers of corrected results, and 3 and 4 for those of a window's later definitions
+//! ([`super::eras`]), whose slices may begin where others do. Part numbers rise and are never used twice by a task.
 
 use std::{
     collections::BTreeMap,
@@ -33,23 +35,51 @@ pub(crate) enum Kind {
     Panes = 2,
 }
 
-const KEY_BYTES: usize = 19;
+/// The length of the end of a key that names slice and part.
+const SLICE_AND_PART_BYTES: usize = 16;
 
-/// The store's key of a chunk.
-pub(crate) fn key_of(key_group: u16, kind: Kind, slice: i64, part: u64) -> [u8; KEY_BYTES] {
-    let mut key = [0; KEY_BYTES];
-    key[..2].copy_from_slice(&key_group.to_be_bytes());
-    key[2] = kind as u8;
-    key[3..11].copy_from_slice(&((slice as u64) ^ (1 << 63)).to_be_bytes());
-    key[11..].copy_from_slice(&part.to_be_bytes());
-    key
+/// What the keys of the chunks of one key group, kind and era begin with.
+fn prefix_of(key_group: u16, kind: Kind, era: u32) -> Vec<u8> {
+    let mut prefix = Vec::with_capacity(7 + SLICE_AND_PART_BYTES);
+    prefix.extend(key_group.to_be_bytes());
+    if era == 0 {
+        prefix.push(kind as u8);
+    } else {
+        prefix.push(kind as u8 + LATER_ERAS);
+        prefix.extend(era.to_be_bytes());
+    }
+    prefix
 }
 
-/// The slice and the part that a key of the store names.
-fn parse_key(key: &[u8]) -> Option<(i64, u64)> {
-    let key: &[u8; KEY_BYTES] = key.try_into().ok()?;
+/// What is added to a kind where an era's number follows it.
+const LATER_ERAS: u8 = 2;
+
+/// The store's key of a chunk.
+fn key_of(mut prefix: Vec<u8>, slice: i64, part: u64) -> Vec<u8> {
+    prefix.extend(((slice as u64) ^ (1 << 63)).to_be_bytes());
+    prefix.extend(part.to_be_bytes());
+    prefix
+}
+
+/// The first key after all that begin with a prefix.
+fn after(mut prefix: Vec<u8>) -> Vec<u8> {
+    while let Some(last) = prefix.last_mut() {
+        match last.checked_add(1) {
+            Some(next) => {
+                *last = next;
+                break;
+            }
+            None => drop(prefix.pop()),
+        }
+    }
+    prefix
+}
+
+/// The slice and the part that a key with this prefix names.
+fn parse_key(key: &[u8], prefix: &[u8]) -> Option<(i64, u64)> {
+    let key: &[u8; SLICE_AND_PART_BYTES] = key.strip_prefix(prefix)?.try_into().ok()?;
     let long = |at: usize| u64::from_be_bytes(std::array::from_fn(|byte| key[at + byte]));
-    Some(((long(3) ^ (1 << 63)) as i64, long(11)))
+    Some(((long(0) ^ (1 << 63)) as i64, long(8)))
 }
 
 /// A part that is in the store, and in which key groups it has rows. Those are known once it has been written.
@@ -72,6 +102,8 @@ impl Stored {
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     state: &'static str,
+    /// Which of a window's definitions they belong to.
+    era: u32,
     keys: usize,
     parts: SchemaRef,
     panes: SchemaRef,
@@ -84,7 +116,16 @@ impl Layout {
             Arc::new(Schema::new(keys.chain(rest).collect::<Vec<_>>()))
         };
         let panes = schema(vec![Field::new("pane", DataType::Int32, true)]);
-        Self { state, keys: keys.len(), parts: schema(states), panes }
+        Self { state, era: 0, keys: keys.len(), parts: schema(states), panes }
+    }
+
+    /// The same for another era.
+    pub(crate) fn of_era(self, era: u32) -> Self {
+        Self { era, ..self }
+    }
+
+    fn key_of(&self, key_group: u16, kind: Kind, slice: i64, part: u64) -> Vec<u8> {
+        key_of(prefix_of(key_group, kind, self.era), slice, part)
     }
 
     fn schema(&self, kind: Kind) -> &SchemaRef {
@@ -105,15 +146,16 @@ impl Layout {
         mut wanted: impl FnMut(i64, u64) -> bool,
         mut take: impl FnMut(i64, u64, RecordBatch) -> Result<(), OperatorError>,
     ) -> Result<(), OperatorError> {
-        let from = key_of(key_group, kind, slices.0, 0);
+        let prefix = prefix_of(key_group, kind, self.era);
+        let from = key_of(prefix.clone(), slices.0, 0);
         let to = match slices.1 {
-            Some(to) => key_of(key_group, kind, to, 0).to_vec(),
-            None => [&key_group.to_be_bytes()[..], &[kind as u8 + 1]].concat(),
+            Some(to) => key_of(prefix.clone(), to, 0),
+            None => after(prefix.clone()),
         };
         let mut scan = store.scan(self.state, &from..&to)?;
         while let Some(entry) = scan.next_entry() {
             let (key, value) = entry?;
-            let (slice, part) = parse_key(key).ok_or_else(|| OperatorError::Damaged {
+            let (slice, part) = parse_key(key, &prefix).ok_or_else(|| OperatorError::Damaged {
                 found: format!("a key of {} bytes", key.len()),
                 expected: "the key of a chunk",
             })?;
@@ -168,15 +210,15 @@ pub(crate) fn write(
         let mut entries = Vec::with_capacity(puts.len());
         entries.extend(puts.iter().zip(&by_key_group).filter_map(|(put, rows)| {
             let rows = rows.of(key_group)?;
-            Some((key_of(key_group, put.kind, put.slice, put.stored.part), Some((put, rows))))
+            Some((layout.key_of(key_group, put.kind, put.slice, put.stored.part), Some((put, rows))))
         }));
         let bit = 1_u128 << key_group;
         entries.extend(
             gone.iter()
                 .filter(|(_, key_groups)| *key_groups & bit != 0)
-                .map(|((kind, slice, part), _)| (key_of(key_group, *kind, *slice, *part), None)),
+                .map(|((kind, slice, part), _)| (layout.key_of(key_group, *kind, *slice, *part), None)),
         );
-        entries.sort_by_key(|(key, _)| *key);
+        entries.sort_by(|(left, _), (right, _)| left.cmp(right));
         for (key, put) in entries {
             match put {
                 None => run.delete(layout.state, key)?,
@@ -300,4 +342,39 @@ pub(crate) fn unstorable(error: OperatorError) -> StateError {
 /// The key groups of a range, in order.
 pub(crate) fn key_groups(range: KeyGroupRange) -> std::ops::Range<u16> {
     range.start..range.end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_of_chunks_are_stored_like_this() {
+        let key = |era| {
+            let layout = Layout::new("s", &[], Vec::new()).of_era(era);
+            let bytes = layout.key_of(0x0102, Kind::Panes, -2, 7);
+            bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        assert_eq!(key(0), "0102027ffffffffffffffe0000000000000007");
+        assert_eq!(key(5), "010204000000057ffffffffffffffe0000000000000007");
+    }
+
+    #[test]
+    fn the_chunks_of_an_era_are_apart_from_those_of_others() {
+        for (kind, era) in
+            [(Kind::Part, 0), (Kind::Panes, 0), (Kind::Part, 1), (Kind::Panes, 255), (Kind::Part, u32::MAX)]
+        {
+            let prefix = prefix_of(3, kind, era);
+            let within = prefix.clone()..after(prefix.clone());
+            for (other_kind, other_era) in [Kind::Part, Kind::Panes]
+                .into_iter()
+                .flat_map(|kind| [0, 1, 2, 255, 256, u32::MAX].map(|era| (kind, era)))
+            {
+                let key = key_of(prefix_of(3, other_kind, other_era), -9, 4);
+                let same = (kind, era) == (other_kind, other_era);
+                assert_eq!(within.contains(&key), same, "{kind:?} {era} and {other_kind:?} {other_era}");
+                assert_eq!(parse_key(&key, &prefix), same.then_some((-9, 4)));
+            }
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use millrace_stream::KeyGroupRange;
 use serde::{Deserialize, Serialize};
 
+use super::eras::Era;
 use crate::operator::OperatorError;
 
 const VERSION: u32 = 1;
@@ -58,5 +59,111 @@ impl Facts {
             next_part: before.next_part.max(facts.next_part),
         });
         Ok(joined)
+    }
+}
+
+const WINDOW_VERSION: u32 = 2;
+
+/// Where a window's operator stood at a barrier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct WindowFacts {
+    version: u32,
+    /// The key groups that it owned.
+    pub(crate) key_groups: KeyGroupRange,
+    /// Its watermark.
+    pub(crate) watermark: i64,
+    /// The greatest event time that it had seen; the least number if none. `None`: written by a release that did not note it.
+    pub(crate) latest: Option<i64>,
+    /// Above every part number that it had used.
+    pub(crate) next_part: u64,
+    /// The definitions that it worked by. None: the plan's alone.
+    pub(crate) eras: Vec<Era>,
+}
+
+/// Version 1, of all kinds of window.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WindowFacts1 {
+    key_groups: KeyGroupRange,
+    watermark: i64,
+    next_part: u64,
+}
+
+impl WindowFacts {
+    pub(crate) fn new(key_groups: KeyGroupRange, watermark: i64, latest: i64, next_part: u64, eras: &[Era]) -> Self {
+        let (latest, eras) = (Some(latest), eras.to_vec());
+        Self { version: WINDOW_VERSION, key_groups, watermark, latest, next_part, eras }
+    }
+
+    pub(crate) fn to_value(&self) -> serde_json::Value {
+        serde_json::to_value(self).expect("numbers and names are always JSON")
+    }
+
+    /// What each task left.
+    ///
+    /// # Errors
+    /// Fails if they are not facts of a version that is known.
+    pub(crate) fn read_all(restored: &[serde_json::Value]) -> Result<Vec<Self>, OperatorError> {
+        restored.iter().map(Self::read).collect()
+    }
+
+    fn read(value: &serde_json::Value) -> Result<Self, OperatorError> {
+        let damaged = |found: String| OperatorError::Damaged { found, expected: "facts of a window, version 1 or 2" };
+        let unread = |error: serde_json::Error| damaged(error.to_string());
+        match value.get("version").and_then(serde_json::Value::as_u64) {
+            Some(1) => {
+                let WindowFacts1 { key_groups, watermark, next_part } =
+                    serde_json::from_value(value.clone()).map_err(unread)?;
+                let (version, latest, eras) = (WINDOW_VERSION, None, Vec::new());
+                Ok(Self { version, key_groups, watermark, latest, next_part, eras })
+            }
+            Some(2) => {
+                let facts: Self = serde_json::from_value(value.clone()).map_err(unread)?;
+                if facts.eras.is_empty() { Err(damaged("no definition".into())) } else { Ok(facts) }
+            }
+            version => Err(damaged(format!("version {version:?}"))),
+        }
+    }
+
+    /// The greatest event time that any of them had seen, as far as they noted it.
+    pub(crate) fn latest(facts: &[Self]) -> i64 {
+        facts.iter().filter_map(|facts| facts.latest).max().unwrap_or(i64::MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_plan::{LateRows, WindowDef, WindowKind};
+    use serde_json::json;
+
+    use super::*;
+    use crate::window::eras::Eras;
+
+    #[test]
+    fn the_facts_of_a_window_are_stored_like_this() {
+        let window = WindowDef {
+            kind: WindowKind::Hopping { size_ms: 60_000, slide_ms: 10_000, offset_ms: 0 },
+            allowed_lateness_ms: 5000,
+            late_rows: LateRows::Drop,
+        };
+        let facts = WindowFacts::new(KeyGroupRange::ALL, 1000, 2000, 7, Eras::of(&window).list());
+        let stored = r#"{"eras":[{"number":0,"window":{"allowed_lateness_ms":5000,"kind":{"Hopping":{"offset_ms":0,"size_ms":60000,"slide_ms":10000}},"late_rows":"Drop"}}],"keyGroups":{"end":128,"start":0},"latest":2000,"nextPart":7,"version":2,"watermark":1000}"#;
+        assert_eq!(facts.to_value().to_string(), stored);
+        assert_eq!(WindowFacts::read_all(&[facts.to_value()]).unwrap(), [facts]);
+    }
+
+    #[test]
+    fn facts_of_the_first_version_say_nothing_of_eras() {
+        let range = json!({"start": 0, "end": 128});
+        let window = json!({"kind": {"Tumbling": {"size_ms": 10, "offset_ms": 0}}, "allowed_lateness_ms": 0, "late_rows": "Drop"});
+        let aligned = json!({"version": 1, "keyGroups": range, "window": window, "watermark": 5, "closedUntil": 0, "nextPart": 3});
+        let other = json!({"version": 1, "keyGroups": range, "watermark": 5, "latest": 5, "nextPart": 3});
+        for value in [aligned, other] {
+            let facts = WindowFacts::read_all(&[value]).unwrap();
+            assert_eq!((facts[0].watermark, facts[0].latest, facts[0].next_part), (5, None, 3));
+            assert!(facts[0].eras.is_empty());
+        }
+        assert!(WindowFacts::read_all(&[json!({"version": 3})]).is_err());
     }
 }

@@ -5,12 +5,14 @@
 //! | [`aligned`] | tumbling and hopping windows |
 //! | [`rolling`] | for each row, the trailing range |
 //! | [`session`] | rows of a key with no long silence between them |
+//! | [`eras`] | what happens when a window's lengths change |
 //! | [`crate::topn`] | the first n of each window |
 //! | [`crate::running`] | GROUP BY without a window |
 //! | [`crate::distinct`] | DISTINCT ON with `within` |
 
 pub mod aligned;
 pub(crate) mod chunks;
+pub(crate) mod eras;
 pub(crate) mod facts;
 pub mod grid;
 pub mod rolling;
@@ -22,7 +24,7 @@ pub(crate) mod waiting;
 
 use millrace_plan::{KeyedOp, WindowKind};
 
-use self::{aligned::AlignedWindows, grid::Grid, rolling::RollingWindows, session::SessionWindows};
+use self::{aligned::AlignedWindows, rolling::RollingWindows, session::SessionWindows};
 use crate::{
     distinct::{self, DistinctWithin},
     operator::{KeyedOperator, OperatorContext, OperatorError},
@@ -51,14 +53,9 @@ pub fn states(op: &KeyedOp) -> &'static [&'static str] {
 pub fn make_operator(op: &KeyedOp, cx: OperatorContext) -> Result<Box<dyn KeyedOperator>, OperatorError> {
     Ok(match op {
         KeyedOp::Window(window) => match window.def.kind {
-            WindowKind::Tumbling { size_ms, offset_ms } => {
-                Box::new(AlignedWindows::new(window, Grid::new(size_ms, size_ms, offset_ms), cx)?)
-            }
-            WindowKind::Hopping { size_ms, slide_ms, offset_ms } => {
-                Box::new(AlignedWindows::new(window, Grid::new(size_ms, slide_ms, offset_ms), cx)?)
-            }
-            WindowKind::Rolling { range_ms } => Box::new(RollingWindows::new(window, range_ms, cx)?),
-            WindowKind::Session { gap_ms } => Box::new(SessionWindows::new(window, gap_ms, cx)?),
+            WindowKind::Tumbling { .. } | WindowKind::Hopping { .. } => Box::new(AlignedWindows::new(window, cx)?),
+            WindowKind::Rolling { .. } => Box::new(RollingWindows::new(window, cx)?),
+            WindowKind::Session { .. } => Box::new(SessionWindows::new(window, cx)?),
         },
         KeyedOp::Top(top) => Box::new(Top::new(top, cx)?),
         KeyedOp::Distinct(distinct) => Box::new(DistinctWithin::new(distinct, cx)?),

@@ -9,6 +9,9 @@
 //! those that have stay as they are, so it is as if they had been asked too early. Beyond the lateness it is dropped, or
 //! goes to the late output.
 //!
+//! When the range changes, each row has the range of the era that owns its event time ([`super::eras`]), over the rows that
+//! are still remembered.
+//!
 //! # How
 //!
 //! All rows that are due, and all that lie in their ranges, are put in the order of key and time. Every row's own state,
@@ -28,12 +31,13 @@ use arrow::{
     compute::{self, concat_batches},
     datatypes::DataType,
 };
-use millrace_plan::{LateRows, WindowAggregate};
+use millrace_plan::{LateRows, WindowAggregate, WindowKind};
 use millrace_stream::{Epoch, EventTime, KeyGroupRange};
 
 use super::{
     chunks::key_groups_of,
-    facts::Facts,
+    eras::{Era, Eras},
+    facts::WindowFacts,
     row_log::RowLog,
     waiting::{append_by_bucket, part_by_time},
 };
@@ -53,26 +57,43 @@ pub struct RollingWindows {
     plan: WindowAggregate,
     aggregates: Aggregates,
     key_types: Vec<DataType>,
-    range_ms: i64,
+    eras: Eras,
+    /// How long the buckets are into which rows go.
     bucket_ms: i64,
+    /// How long the longest bucket is.
+    widest_ms: i64,
     log: RowLog,
     /// Late rows within the allowed lateness, which come out next.
     late: Vec<RecordBatch>,
     watermark: i64,
+    /// The greatest event time seen.
+    latest: i64,
     key_groups: KeyGroupRange,
     memory_budget_bytes: usize,
     batch_rows: usize,
     stats: OperatorStats,
 }
 
+fn range_of(era: &Era) -> i64 {
+    match era.window.kind {
+        WindowKind::Rolling { range_ms } => range_ms.max(1),
+        _ => 1,
+    }
+}
+
+fn bucket_of(era: &Era) -> i64 {
+    (range_of(era) / 16).clamp(1, 60_000)
+}
+
 impl RollingWindows {
-    /// The operator of `plan` over ranges of `range_ms`, with the state that the context restores.
+    /// The operator of `plan`, with the state that the context restores.
     ///
     /// # Errors
     /// Fails if the plan's aggregates cannot be computed, or stored state cannot be read.
-    pub fn new(plan: &WindowAggregate, range_ms: i64, cx: OperatorContext) -> Result<Self, OperatorError> {
+    pub fn new(plan: &WindowAggregate, cx: OperatorContext) -> Result<Self, OperatorError> {
         let mut log = RowLog::new(STATE, &plan.input, &plan.keys, &cx.store, cx.key_groups);
-        let tasks = Facts::read_all(&cx.restored)?;
+        let tasks = WindowFacts::read_all(&cx.restored)?;
+        let eras = Eras::restored(&tasks, &plan.def)?;
         let watermark = tasks.iter().map(|facts| facts.watermark).max();
         if let Some(next_part) = tasks.iter().map(|facts| facts.next_part).max() {
             log.load(next_part, cx.memory_budget_bytes)?;
@@ -80,17 +101,26 @@ impl RollingWindows {
         let mut rolling = Self {
             aggregates: Aggregates::new(&plan.aggregates, &plan.input)?,
             key_types: plan.keys.iter().map(|key| plan.input.field(*key).data_type().clone()).collect(),
-            range_ms: range_ms.max(1),
-            bucket_ms: (range_ms / 16).clamp(1, 60_000),
+            bucket_ms: bucket_of(eras.last()),
+            widest_ms: 0,
+            eras,
             log,
             late: Vec::new(),
             watermark: watermark.unwrap_or(i64::MIN),
+            latest: WindowFacts::latest(&tasks),
             key_groups: cx.key_groups,
             memory_budget_bytes: cx.memory_budget_bytes,
             batch_rows: cx.batch_rows.max(1),
             stats: OperatorStats::default(),
             plan: plan.clone(),
         };
+        rolling.measure_buckets();
+        if tasks.iter().any(|facts| facts.latest.is_none()) {
+            // What an older release did not write down lies in a bucket, or has passed.
+            let open =
+                rolling.log.buckets().next_back().map_or(i64::MIN, |bucket| bucket.saturating_add(rolling.widest_ms));
+            rolling.latest = rolling.latest.max(open).max(rolling.watermark.saturating_sub(1));
+        }
         // What a task had not emitted that another of that time had.
         for behind in tasks.iter().filter(|facts| facts.watermark < rolling.watermark) {
             let first = rolling.log.first_bucket().unwrap_or(behind.watermark);
@@ -102,15 +132,36 @@ impl RollingWindows {
         Ok(rolling)
     }
 
-    fn bucket_of(&self, time: i64) -> i64 {
-        time.saturating_sub(time.rem_euclid(self.bucket_ms))
+    fn measure_buckets(&mut self) {
+        self.widest_ms = self.eras.iter().map(|(era, _)| bucket_of(era)).max().unwrap_or(self.bucket_ms);
+    }
+
+    /// Forgets the definitions before the plan's when no row is to come out by them and no bucket is of their length.
+    fn forget_eras(&mut self) {
+        let (watermark, first) = (self.watermark, self.log.first_bucket().unwrap_or(i64::MAX));
+        let last_row = watermark.saturating_sub(self.most_late());
+        self.eras.forget(|_, until| until <= last_row && until <= first);
+        self.measure_buckets();
+    }
+
+    /// The greatest allowed lateness.
+    fn most_late(&self) -> i64 {
+        self.eras.iter().map(|(era, _)| era.window.allowed_lateness_ms).max().unwrap_or(0)
+    }
+
+    /// How far before the watermark a row is remembered: those that are still to come out may be late, and have a range.
+    fn kept_ms(&self) -> i64 {
+        let late = self.most_late();
+        let last_row = self.watermark.saturating_sub(late);
+        let to_come = self.eras.iter().filter(|(_, until)| *until > last_row);
+        to_come.map(|(era, _)| range_of(era)).max().unwrap_or(0).saturating_add(late)
     }
 
     /// The remembered rows with times in `times`.
     fn rows_in(&self, times: Range<i64>) -> Result<RecordBatch, OperatorError> {
         let mut found = Vec::new();
-        let first = self.bucket_of(times.start);
-        for bucket in self.log.buckets().filter(|bucket| *bucket >= first && *bucket < times.end) {
+        let first = times.start.saturating_sub(self.widest_ms);
+        for bucket in self.log.buckets().filter(|bucket| *bucket > first && *bucket < times.end) {
             let rows = self.log.read(bucket)?;
             let (rows, _) = part_by_time(&rows, times.end)?;
             let (_, rows) = part_by_time(&rows, times.start)?;
@@ -124,17 +175,18 @@ impl RollingWindows {
         let due = by_time(due)?;
         let times = longs(due.column(0)).unwrap_or_default();
         let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(()) };
-        let from = first.saturating_sub(self.range_ms).saturating_add(1);
-        let all = self.rows_in(from..last.saturating_add(1))?;
-        let results = self.results(&due, &all)?;
-        let micros = |back: i64| {
-            let bounds = times.iter().map(|time| time.saturating_sub(back).saturating_mul(1000));
+        let ranges: Vec<i64> = times.iter().map(|time| range_of(self.eras.at(*time))).collect();
+        let widest = ranges.iter().copied().max().unwrap_or(1);
+        let all = self.rows_in(first.saturating_sub(widest).saturating_add(1)..last.saturating_add(1))?;
+        let results = self.results(&due, &ranges, &all)?;
+        let micros = |bounds: &mut dyn Iterator<Item = i64>| {
+            let bounds = bounds.map(|bound| bound.saturating_mul(1000));
             TimestampMicrosecondArray::from_iter_values(bounds).with_timezone("UTC")
         };
         let mut columns: Vec<ArrayRef> = vec![
             Arc::clone(due.column(0)),
-            Arc::new(micros(self.range_ms)),
-            Arc::new(micros(0)),
+            Arc::new(micros(&mut times.iter().zip(&ranges).map(|(time, range)| time.saturating_sub(*range)))),
+            Arc::new(micros(&mut times.iter().copied())),
             Arc::new(Int32Array::from_value(0, due.num_rows())),
         ];
         columns.extend(self.plan.keys.iter().chain(&self.plan.carried).map(|column| Arc::clone(due.column(*column))));
@@ -145,7 +197,7 @@ impl RollingWindows {
     }
 
     /// The aggregates over the range of each row of `due`, all of which lies in `all`.
-    fn results(&self, due: &RecordBatch, all: &RecordBatch) -> Result<Vec<ArrayRef>, OperatorError> {
+    fn results(&self, due: &RecordBatch, ranges_ms: &[i64], all: &RecordBatch) -> Result<Vec<ArrayRef>, OperatorError> {
         let keys_of = |rows: &RecordBatch| -> Vec<ArrayRef> {
             self.plan.keys.iter().map(|key| Arc::clone(rows.column(*key))).collect()
         };
@@ -159,13 +211,24 @@ impl RollingWindows {
         let place = |row: u32| (of_all[row as usize], times[row as usize]);
         order.sort_by_key(|row| place(*row));
         let places: Vec<(u32, i64)> = order.iter().map(|row| place(*row)).collect();
-        let ranges = of_due.iter().zip(longs(due.column(0)).unwrap_or_default()).map(|(group, time)| {
-            let from = places.partition_point(|place| *place <= (*group, time.saturating_sub(self.range_ms)));
+        let times = longs(due.column(0)).unwrap_or_default();
+        let ranges = of_due.iter().zip(times.iter().zip(ranges_ms)).map(|(group, (time, range))| {
+            let from = places.partition_point(|place| *place <= (*group, time.saturating_sub(*range)));
             from..places.partition_point(|place| *place <= (*group, *time))
         });
         let ranges: Vec<Range<usize>> = ranges.collect();
         let sorted = compute::take_record_batch(all, &UInt32Array::from(order))?;
         Tree { aggregates: &self.aggregates }.totals(&sorted, &ranges)
+    }
+
+    /// The late rows that come too late, and those that may still come out.
+    fn part_late(&self, late: &RecordBatch) -> Result<(RecordBatch, RecordBatch), OperatorError> {
+        let lateness_ms = |time: i64| self.eras.at(time).window.allowed_lateness_ms;
+        let times = longs(late.column(0)).unwrap_or_default();
+        let beyond = times.iter().map(|time| Some(*time < self.watermark.saturating_sub(lateness_ms(*time))));
+        let beyond: BooleanArray = beyond.collect();
+        let within = compute::not(&beyond)?;
+        Ok((compute::filter_record_batch(late, &beyond)?, compute::filter_record_batch(late, &within)?))
     }
 
     fn emit_late(&mut self, out: &mut Emitted) -> Result<(), OperatorError> {
@@ -237,11 +300,12 @@ impl Tree<'_> {
 
 impl KeyedOperator for RollingWindows {
     fn process(&mut self, batch: RecordBatch, out: &mut Emitted) -> Result<(), OperatorError> {
+        let times = longs(batch.column(0)).unwrap_or_default();
+        self.latest = times.iter().copied().max().unwrap_or(i64::MIN).max(self.latest);
         let bucket_ms = self.bucket_ms;
         let bucket_of = |time: i64| time.saturating_sub(time.rem_euclid(bucket_ms));
         if let Some(late) = append_by_bucket(&mut self.log, &batch, self.watermark, bucket_of)? {
-            let horizon = self.watermark.saturating_sub(self.plan.def.allowed_lateness_ms);
-            let (beyond, within) = part_by_time(&late, horizon)?;
+            let (beyond, within) = self.part_late(&late)?;
             self.stats.late_rows += beyond.num_rows() as u64;
             if beyond.num_rows() > 0 && self.plan.def.late_rows == LateRows::SideOutput && !self.plan.late.is_empty() {
                 out.late.push(beyond.project(&self.plan.late)?);
@@ -263,12 +327,14 @@ impl KeyedOperator for RollingWindows {
         let due = self.rows_in(self.watermark.max(first)..watermark.0)?;
         self.watermark = watermark.0;
         self.emit(&due, out)?;
-        let kept = self.range_ms.saturating_add(self.plan.def.allowed_lateness_ms);
-        let horizon = watermark.0.saturating_sub(kept);
+        let horizon = watermark.0.saturating_sub(self.kept_ms());
         while let Some(bucket) = self.log.first_bucket()
-            && bucket.saturating_add(self.bucket_ms - 1) <= horizon
+            && bucket.saturating_add(self.widest_ms - 1) <= horizon
         {
             self.log.remove(bucket);
+        }
+        if self.eras.len() > 1 {
+            self.forget_eras();
         }
         Ok(())
     }
@@ -276,7 +342,8 @@ impl KeyedOperator for RollingWindows {
     fn freeze(&mut self, _epoch: Epoch, out: &mut Emitted) -> Result<Frozen, OperatorError> {
         self.emit_late(out)?;
         let writes = self.log.freeze()?;
-        let facts = Facts::new(self.key_groups, self.watermark, self.watermark, self.log.next_part());
+        let (next_part, eras) = (self.log.next_part(), self.eras.list());
+        let facts = WindowFacts::new(self.key_groups, self.watermark, self.latest, next_part, eras);
         let write = writes.map(|writes| -> Write { Box::new(move |store| writes.write(store)) });
         Ok(Frozen { meta: facts.to_value(), write })
     }

@@ -10,6 +10,9 @@
 //!            then one at 21          [3, 19) and [21, 40): 21 - 9 is not less than 10, 30 - 21 is
 //! ```
 //!
+//! When the gap changes, a row that begins a session gives it the gap of the era that owns the row's event time
+//! ([`super::eras`]), and the session keeps it. A row that joins sessions of several definitions leaves the longest gap.
+//!
 //! # How
 //!
 //! Rows go into a table of *changes* by session, columnar like everything else; that sessions join is noted, and costs
@@ -18,7 +21,7 @@
 //!
 //! A session's entry in the store is written at the barrier after it changed and deleted at the one after it closed or its
 //! start moved. Over the memory budget the states leave memory, and are read back, many sorted keys at a time, when
-//! they are needed; what remains of an open session is its key and about fifty bytes.
+//! they are needed; what remains of an open session is its key and about sixty bytes.
 
 mod open;
 
@@ -29,11 +32,15 @@ use arrow::{
     compute,
     datatypes::DataType,
 };
-use millrace_plan::{LateRows, WindowAggregate};
+use millrace_plan::{LateRows, WindowAggregate, WindowKind};
 use millrace_stream::{Epoch, EventTime, KeyGroupRange};
 
 use self::open::OpenSessions;
-use super::{facts::Facts, table::Table};
+use super::{
+    eras::{Era, Eras},
+    facts::WindowFacts,
+    table::Table,
+};
 use crate::{
     aggregate::{Aggregates, longs},
     operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats},
@@ -47,13 +54,15 @@ pub(super) const STATE: &str = "sessions";
 pub struct SessionWindows {
     plan: WindowAggregate,
     aggregates: Aggregates,
-    gap_ms: i64,
+    eras: Eras,
     open: OpenSessions,
     changes: Option<Table>,
     /// Sessions by when they may end.
     wheel: BTreeMap<i64, Vec<u32>>,
     notch_ms: i64,
     watermark: i64,
+    /// The greatest event time seen.
+    latest: i64,
     key_groups: KeyGroupRange,
     memory_budget_bytes: usize,
     batch_rows: usize,
@@ -62,24 +71,35 @@ pub struct SessionWindows {
     late_rows: u64,
 }
 
+fn gap_of(era: &Era) -> i64 {
+    match era.window.kind {
+        WindowKind::Session { gap_ms } => gap_ms.max(1),
+        _ => 1,
+    }
+}
+
 impl SessionWindows {
-    /// The operator of `plan` over sessions with this gap, with the state that the context restores.
+    /// The operator of `plan`, with the state that the context restores.
     ///
     /// # Errors
     /// Fails if the plan's aggregates cannot be computed or their states not be stored, or stored state cannot be read.
-    pub fn new(plan: &WindowAggregate, gap_ms: i64, cx: OperatorContext) -> Result<Self, OperatorError> {
+    pub fn new(plan: &WindowAggregate, cx: OperatorContext) -> Result<Self, OperatorError> {
         let key_types: Vec<DataType> = plan.keys.iter().map(|key| plan.input.field(*key).data_type().clone()).collect();
         let aggregates = Aggregates::new(&plan.aggregates, &plan.input)?;
-        let gap_ms = gap_ms.max(1);
-        let facts = Facts::join(&cx.restored)?;
+        let tasks = WindowFacts::read_all(&cx.restored)?;
+        let eras = Eras::restored(&tasks, &plan.def)?;
+        let gaps = eras.list().iter().map(|era| (era.from_ms(), gap_of(era))).collect();
+        // What one of the tasks had not done yet has to be done.
+        let watermark = tasks.iter().map(|facts| facts.watermark).min();
         let mut windows = Self {
-            open: OpenSessions::new(&key_types, gap_ms, &aggregates, &cx.store)?,
+            open: OpenSessions::new(&key_types, gaps, &aggregates, &cx.store)?,
             aggregates,
-            gap_ms,
             changes: None,
             wheel: BTreeMap::new(),
-            notch_ms: (gap_ms / 16).max(1),
-            watermark: facts.map_or(i64::MIN, |facts| facts.watermark),
+            notch_ms: (gap_of(eras.last()) / 16).max(1),
+            eras,
+            watermark: watermark.unwrap_or(i64::MIN),
+            latest: WindowFacts::latest(&tasks),
             key_groups: cx.key_groups,
             memory_budget_bytes: cx.memory_budget_bytes,
             batch_rows: cx.batch_rows.max(1),
@@ -88,9 +108,14 @@ impl SessionWindows {
             late_rows: 0,
             plan: plan.clone(),
         };
-        if facts.is_some() {
+        if !tasks.is_empty() {
             windows.open.load(cx.key_groups, cx.memory_budget_bytes / 2)?;
             windows.watch_new();
+        }
+        if tasks.iter().any(|facts| facts.latest.is_none()) {
+            // What an older release did not write down is in a session that is open, or has passed.
+            let passed = windows.watermark.saturating_sub(1);
+            windows.latest = windows.latest.max(windows.open.latest()).max(passed);
         }
         Ok(windows)
     }
@@ -159,12 +184,17 @@ impl SessionWindows {
 
     /// The rows that are not late; those that are go their way.
     fn timely(&mut self, batch: RecordBatch, out: &mut Emitted) -> Result<RecordBatch, OperatorError> {
-        let horizon = self.watermark.saturating_sub(self.gap_ms).saturating_sub(self.plan.def.allowed_lateness_ms);
+        let horizon_of =
+            |era: &Era| self.watermark.saturating_sub(gap_of(era)).saturating_sub(era.window.allowed_lateness_ms);
         let times = longs(batch.column(0)).unwrap_or_default();
+        // A row before the first era belonged to one that is over.
+        let passed = self.eras.list()[0].from_ms().saturating_sub(1);
+        let horizon = self.eras.list().iter().map(horizon_of).max().unwrap_or(i64::MIN).max(passed);
         if self.watermark == i64::MIN || times.iter().all(|time| *time > horizon) {
             return Ok(batch);
         }
-        let late: BooleanArray = times.iter().map(|time| Some(*time <= horizon)).collect();
+        let is_late = |time: i64| time <= passed || time <= horizon_of(self.eras.at(time));
+        let late: BooleanArray = times.iter().map(|time| Some(is_late(*time))).collect();
         self.late_rows += late.true_count() as u64;
         if self.plan.def.late_rows == LateRows::SideOutput && !self.plan.late.is_empty() {
             out.late.push(compute::filter_record_batch(&batch.project(&self.plan.late)?, &late)?);
@@ -194,6 +224,7 @@ impl KeyedOperator for SessionWindows {
         let keys: Vec<ArrayRef> = self.plan.keys.iter().map(|key| Arc::clone(rows.column(*key))).collect();
         let event_time = Arc::clone(rows.column(0));
         let times = longs(&event_time).unwrap_or_default();
+        self.latest = times.iter().copied().max().unwrap_or(i64::MIN).max(self.latest);
         self.open.assign(&keys, times, &mut self.sessions)?;
         self.watch_new();
         let known = self.open.slots();
@@ -222,7 +253,12 @@ impl KeyedOperator for SessionWindows {
 
     fn freeze(&mut self, _epoch: Epoch, _out: &mut Emitted) -> Result<Frozen, OperatorError> {
         self.fold()?;
-        let facts = Facts::new(self.key_groups, self.watermark, self.watermark, 1);
+        // No row that is not late can begin a session by a definition that is over; those that are open know their gap.
+        let watermark = self.watermark;
+        self.eras.forget(|era, until| {
+            until.saturating_add(gap_of(era)).saturating_add(era.window.allowed_lateness_ms) <= watermark
+        });
+        let facts = WindowFacts::new(self.key_groups, self.watermark, self.latest, 1, self.eras.list());
         Ok(Frozen { meta: facts.to_value(), write: self.open.freeze() })
     }
 

@@ -28,9 +28,9 @@ impl Lowering<'_> {
     /// ORDER BY … LIMIT n.
     pub(super) fn top(&mut self, sort: &Sort, limit: usize) -> Result<Flow, Fault> {
         let mut flow = self.node(&sort.input, None)?;
-        self.ranked_input(&mut flow, "ORDER")?;
+        let cut = self.ranked_input(&mut flow, "ORDER")?;
         let (_, order_by) = self.rank_columns(&mut flow, &sort.input, &[], &sort.expr)?;
-        self.push_top(&mut flow, Vec::new(), order_by, limit, false)?;
+        self.push_top(&mut flow, cut, Vec::new(), order_by, limit, false)?;
         Ok(flow)
     }
 
@@ -51,7 +51,7 @@ impl Lowering<'_> {
         };
         self.check_row_number(function)?;
         let mut flow = self.node(&window.input, None)?;
-        self.ranked_input(&mut flow, "OVER")?;
+        let cut = self.ranked_input(&mut flow, "OVER")?;
 
         // The row number is the last logical column of the window's output.
         let number = window.schema.columns().into_iter().next_back();
@@ -76,7 +76,7 @@ impl Lowering<'_> {
                 "ROW_NUMBER",
             ));
         }
-        self.push_top(&mut flow, partition_by, order_by, limit, true)?;
+        self.push_top(&mut flow, cut, partition_by, order_by, limit, true)?;
         flow.columns.push(flow.schema.fields().len() - 1);
         let rest: Vec<Expr> = terms
             .into_iter()
@@ -110,8 +110,8 @@ impl Lowering<'_> {
         })
     }
 
-    /// Makes sure that equal event times mean the same window.
-    fn ranked_input(&mut self, flow: &mut Flow, word: &str) -> Result<(), Fault> {
+    /// Makes sure that equal event times mean the same window. Gives the window that rows have been cut into for that.
+    fn ranked_input(&mut self, flow: &mut Flow, word: &str) -> Result<Option<WindowKind>, Fault> {
         if flow.changelog.is_some() {
             return Err(self.placed(
                 Fault::new("the rows of a running aggregate change, and cannot be ranked")
@@ -151,7 +151,7 @@ impl Lowering<'_> {
                 .collect();
             flow.project_at(event_time, exprs)?;
             flow.stamp = Stamp { window: true, corrected: false };
-            return Ok(());
+            return Ok(Some(def.kind));
         }
         if !flow.stamp.window {
             return Err(self.placed(
@@ -161,7 +161,7 @@ impl Lowering<'_> {
                 word,
             ));
         }
-        Ok(())
+        Ok(None)
     }
 
     /// Gives what is partitioned and ordered by columns.
@@ -215,6 +215,7 @@ impl Lowering<'_> {
     fn push_top(
         &mut self,
         flow: &mut Flow,
+        cut: Option<WindowKind>,
         partition_by: Vec<usize>,
         order_by: Vec<(usize, SortOptions)>,
         limit: usize,
@@ -233,7 +234,7 @@ impl Lowering<'_> {
             row_number,
             output: Arc::clone(&output),
         };
-        let state_signature = signature::of_top(&op);
+        let state_signature = signature::of_top(&op, cut);
         flow.keyed.push(KeyedStage {
             id,
             exchange: partition_by,

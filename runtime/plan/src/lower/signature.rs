@@ -5,6 +5,7 @@ use std::fmt::Write;
 use arrow::datatypes::SchemaRef;
 use datafusion_common::tree_node::{Transformed, TreeNode};
 use datafusion_expr::{Expr, expr::Alias};
+use millrace_crds::DurationStr;
 
 use crate::{
     columns::type_name,
@@ -49,8 +50,14 @@ pub(super) fn of_distinct(op: &Distinct) -> String {
     format!("distinct on {}", fields(&op.input, &op.keys))
 }
 
-pub(super) fn of_top(op: &TopN) -> String {
+/// `cut` is the window that the rows were cut into in order to be ranked: their event times are its ends.
+pub(super) fn of_top(op: &TopN, cut: Option<WindowKind>) -> String {
     let mut text = format!("top by {}", fields(&op.input, &op.partition_by));
+    if let Some(WindowKind::Tumbling { size_ms, offset_ms }) = cut {
+        let of = |ms: i64| DurationStr::from_millis(ms.unsigned_abs());
+        let shifted = if offset_ms == 0 { String::new() } else { format!(" shifted by {}", of(offset_ms)) };
+        let _ = write!(text, " in windows of {}{shifted}", of(size_ms));
+    }
     for (number, (place, options)) in op.order_by.iter().enumerate() {
         let direction = if options.descending { "desc" } else { "asc" };
         let _ =

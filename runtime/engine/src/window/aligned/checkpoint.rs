@@ -9,25 +9,24 @@
 //! slice has a number of parts logarithmic in how much was written to it, in memory and in the store alike. The task
 //! takes the merged part in when it is told that the write has ended.
 //!
-//! What goes into the manifest beside that: the watermark, how far windows have been closed, and the next part number.
+//! How far windows have been closed follows from the watermark, which is in the manifest ([`WindowFacts`]).
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, OnceLock},
 };
 
-use millrace_plan::{WindowAggregate, WindowDef};
+use millrace_plan::WindowAggregate;
 use millrace_state::{StateError, TaskStore};
-use millrace_stream::{Epoch, EventTime, KeyGroupRange};
-use serde::{Deserialize, Serialize};
 
-use super::AlignedWindows;
+use super::era::EraWindows;
 use crate::{
     aggregate::Aggregates,
-    operator::{Emitted, Frozen, OperatorContext, OperatorError},
+    operator::{Emitted, OperatorContext, OperatorError, Write},
     window::{
         chunks::{self, Content, Kind, PartWrite, Stored, unstorable},
-        grid::Grid,
+        eras::Era,
+        facts::WindowFacts,
         slice::SlicePart,
         table::{Part, Table},
     },
@@ -35,20 +34,6 @@ use crate::{
 
 /// A slice with this many sealed parts has its newest ones merged.
 const PARTS_BEFORE_MERGE: usize = 8;
-
-const META_VERSION: u32 = 1;
-
-/// What stands in the manifest.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Meta {
-    version: u32,
-    key_groups: KeyGroupRange,
-    window: WindowDef,
-    watermark: i64,
-    closed_until: i64,
-    next_part: u64,
-}
 
 /// The merges that the writer does.
 pub(super) struct Merging {
@@ -89,9 +74,9 @@ impl MergeJob {
     }
 }
 
-impl AlignedWindows {
+impl EraWindows {
     /// Hands over what changed since the last barrier.
-    pub(super) fn freeze_changes(&mut self, _epoch: Epoch) -> Result<Frozen, OperatorError> {
+    pub(super) fn freeze_changes(&mut self) -> Result<Option<Write>, OperatorError> {
         let mut puts = Vec::new();
         let mut jobs = Vec::new();
         for (start, slice) in &mut self.slices {
@@ -125,18 +110,9 @@ impl AlignedWindows {
         }
         let mut deletes = std::mem::take(&mut self.deletes);
         puts.extend(self.corrections.changes(&mut self.next_part, &mut deletes));
-        let meta = Meta {
-            version: META_VERSION,
-            key_groups: self.key_groups,
-            window: self.plan.def.clone(),
-            watermark: self.watermark,
-            closed_until: self.closed_until,
-            next_part: self.next_part,
-        };
-        let meta = serde_json::to_value(&meta).expect("numbers and names are always JSON");
         self.writing = true;
         if puts.is_empty() && deletes.is_empty() && jobs.is_empty() {
-            return Ok(Frozen { meta, write: None });
+            return Ok(None);
         }
         let keys = self.groups.keys().clone();
         let (layout, aggregates) = (self.plan.layout.clone(), self.plan.aggregates.clone());
@@ -154,7 +130,7 @@ impl AlignedWindows {
             chunks::write(store, &layout, &keys, puts, &deletes)?;
             Ok(())
         };
-        Ok(Frozen { meta, write: Some(Box::new(write)) })
+        Ok(Some(Box::new(write)))
     }
 
     /// Takes in the parts that the writer has merged.
@@ -178,41 +154,44 @@ impl AlignedWindows {
         self.reclaim_groups()
     }
 
-    /// Starts from what the context restores.
-    pub(super) fn restore(
-        &mut self,
+    /// The windows of an era as several tasks left them at a barrier; one that has forgotten the era was done with it.
+    pub(super) fn restored(
         plan: &WindowAggregate,
-        grid: Grid,
+        era: &Era,
+        until: i64,
+        tasks: &[WindowFacts],
+        memory_budget_bytes: usize,
         cx: &OperatorContext,
-    ) -> Result<(), OperatorError> {
-        let metas = cx.restored.iter().map(Meta::read).collect::<Result<Vec<_>, _>>()?;
-        if let Some(other) = metas.iter().find(|meta| meta.window.kind != plan.def.kind) {
-            return Err(OperatorError::Damaged {
-                found: format!("state of windows {:?}", other.window.kind),
-                expected: "state of the windows that the plan has",
-            });
-        }
-        let Some(furthest) = metas.iter().map(|meta| (meta.closed_until, meta.watermark)).max() else { return Ok(()) };
+    ) -> Result<Self, OperatorError> {
+        let new = |key_groups| Self::empty(plan, era, until, memory_budget_bytes, cx, key_groups);
+        let mut windows = new(cx.key_groups)?;
+        let Some(furthest) = tasks.iter().map(|task| task.watermark).max() else { return Ok(windows) };
+        let grid = windows.plan.grid;
+        let closed_until = |watermark| match watermark {
+            i64::MIN => i64::MIN,
+            watermark => grid.last_window_end_by(watermark),
+        };
         // A task that had not come as far as another closes for its own key groups what the other has closed already.
-        for meta in &metas {
-            let Some(range) = meta.key_groups.intersection(cx.key_groups) else { continue };
-            if meta.closed_until < furthest.0 {
-                let mut behind = Self::empty(plan, grid, cx, range)?;
-                behind.watermark = meta.watermark;
-                behind.closed_until = meta.closed_until;
+        let mut pending = Vec::new();
+        for task in tasks {
+            let Some(range) = task.key_groups.intersection(cx.key_groups) else { continue };
+            if closed_until(task.watermark) < closed_until(furthest) {
+                let mut behind = new(range)?;
+                behind.closed_until = closed_until(task.watermark);
                 behind.load()?;
                 let mut out = Emitted::default();
-                behind.watermark = behind.watermark.max(furthest.0);
+                behind.watermark = furthest;
                 behind.close_windows(&mut out)?;
-                self.pending.append(&mut out.rows);
+                pending.append(&mut out.rows);
             }
         }
-        self.closed_until = furthest.0;
-        self.watermark = metas.iter().map(|meta| meta.watermark).max().unwrap_or(EventTime::MIN.0);
-        self.next_part = metas.iter().map(|meta| meta.next_part).max().unwrap_or(1);
-        self.load()?;
-        self.forget_slices();
-        Ok(())
+        windows.closed_until = closed_until(furthest);
+        windows.pending = pending;
+        windows.watermark = furthest;
+        windows.next_part = tasks.iter().map(|task| task.next_part).max().unwrap_or(1);
+        windows.load()?;
+        windows.forget_slices();
+        Ok(windows)
     }
 
     /// Reads the slices of the task's key groups, as far as the memory budget allows.
@@ -271,15 +250,6 @@ impl AlignedWindows {
             self.slices.entry(slice).or_default().parts.push(part);
         }
         Ok(())
-    }
-}
-
-impl Meta {
-    fn read(meta: &serde_json::Value) -> Result<Self, OperatorError> {
-        let damaged =
-            |found: String| OperatorError::Damaged { found, expected: "facts of a window operator, version 1" };
-        let meta: Self = serde_json::from_value(meta.clone()).map_err(|error| damaged(error.to_string()))?;
-        if meta.version == META_VERSION { Ok(meta) } else { Err(damaged(format!("version {}", meta.version))) }
     }
 }
 

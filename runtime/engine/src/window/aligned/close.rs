@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, TimestampMicrosecondArray, TimestampMillisecondArray};
 
-use super::{AlignedWindows, Sliding};
+use super::{
+    era::{EraWindows, Plan},
+    sliding::Sliding,
+};
 use crate::{
     group::{GroupKeys, NO_GROUP},
     operator::{Emitted, OperatorError},
@@ -17,7 +20,7 @@ pub(super) enum Panes {
     Each(Vec<i32>),
 }
 
-impl AlignedWindows {
+impl EraWindows {
     /// Closes every window that ends by the watermark, in order.
     pub(super) fn close_windows(&mut self, out: &mut Emitted) -> Result<(), OperatorError> {
         while let Some(end) = self.next_close()
@@ -150,7 +153,7 @@ impl AlignedWindows {
 
 /// Emits the results of a window, in batches.
 pub(super) fn emit(
-    plan: &super::Plan,
+    plan: &Plan,
     keys: &GroupKeys,
     (start, end): (i64, i64),
     panes: &Panes,

@@ -9,8 +9,8 @@ use arrow::{
 };
 
 use super::{
-    AlignedWindows,
     close::{Panes, emit},
+    era::EraWindows,
 };
 use crate::{
     group::Groups,
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-impl AlignedWindows {
+impl EraWindows {
     /// Emits the window from `start` to `end`, key group by key group.
     pub(super) fn close_cold(&mut self, start: i64, end: i64, out: &mut Emitted) -> Result<(), OperatorError> {
         let mut in_memory = Vec::new();

@@ -22,8 +22,8 @@ use arrow::{
 };
 
 use super::{
-    AlignedWindows,
     close::{Panes, emit},
+    era::EraWindows,
 };
 use crate::{
     group::{GroupKeys, Groups, NO_GROUP},
@@ -124,7 +124,7 @@ impl Corrections {
     }
 }
 
-impl AlignedWindows {
+impl EraWindows {
     /// Emits the corrections that are due.
     pub(super) fn correct(&mut self, out: &mut Emitted) -> Result<(), OperatorError> {
         if self.corrections.touched.is_empty() {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 
-use super::AlignedWindows;
+use super::era::EraWindows;
 use crate::{
     aggregate::{Accumulators, Aggregates, NativeRows},
     operator::OperatorError,
@@ -87,7 +87,7 @@ impl Sliding {
         &mut self,
         start: i64,
         end: i64,
-        windows: &mut AlignedWindows,
+        windows: &mut EraWindows,
     ) -> Result<(Vec<u32>, Vec<ArrayRef>), OperatorError> {
         let known = windows.groups.len();
         self.front.grow(known);
@@ -120,7 +120,7 @@ impl Sliding {
     }
 
     /// Merges the slices from `start` to `end` that have not been absorbed into `back`.
-    fn absorb(&mut self, start: i64, end: i64, windows: &mut AlignedWindows) -> Result<(), OperatorError> {
+    fn absorb(&mut self, start: i64, end: i64, windows: &mut EraWindows) -> Result<(), OperatorError> {
         let from = self.absorbed_to.max(start);
         if from >= end {
             return Ok(());
@@ -150,7 +150,7 @@ impl Sliding {
     }
 
     /// Fills `front` with everything from `start` to `end` and empties `back`.
-    fn pour(&mut self, start: i64, end: i64, windows: &mut AlignedWindows) -> Result<(), OperatorError> {
+    fn pour(&mut self, start: i64, end: i64, windows: &mut EraWindows) -> Result<(), OperatorError> {
         let known = windows.groups.len();
         self.front = ByGroup::new(&windows.plan.aggregates)?;
         self.back = ByGroup::new(&windows.plan.aggregates)?;

@@ -7,13 +7,13 @@
 //! While a checkpoint is being written nothing is spilled: its parts are not in the store yet, and it would hold rows from
 //! behind its barrier. So memory can exceed the budget by what arrives in that time.
 
-use super::{AlignedWindows, Sliding};
+use super::{era::EraWindows, sliding::Sliding};
 use crate::{
     operator::OperatorError,
     window::chunks::{self, Content, Kind, PartWrite},
 };
 
-impl AlignedWindows {
+impl EraWindows {
     /// Spills if memory is short.
     pub(super) fn mind_memory(&mut self) -> Result<(), OperatorError> {
         if self.writing || self.memory_bytes() <= self.memory_budget_bytes {

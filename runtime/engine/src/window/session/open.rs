@@ -1,11 +1,6 @@
-//! The sessions that have not ended: which rows belong to which, what is known of each, and where that is kept.
-//!
-//! ```text
-//! key      key group u16 | 1 | key, in Arrow's row format | start i64, sign flipped
-//! value    version u8 = 1 | last i64 | state, in Arrow's row format
-//! ```
-//!
-//! Numbers are big-endian.
+//! The sessions that have not ended: which rows belong to which, and what is known of each. Where that is kept: [`stored`].
+
+mod stored;
 
 use std::sync::Arc;
 
@@ -14,20 +9,16 @@ use arrow::{
     datatypes::DataType,
     row::{RowConverter, SortField},
 };
-use millrace_state::{StateError, TaskStore};
-use millrace_stream::KeyGroupRange;
+use millrace_state::TaskStore;
 
-use super::STATE;
 use crate::{
     aggregate::Aggregates,
-    group::{GroupKeys, Groups, NO_GROUP},
-    operator::{OperatorError, Write},
-    running::entries::{State, key_converter, prefix, stored_keys},
-    window::{chunks::unstorable, table::Part},
+    group::{Groups, NO_GROUP},
+    operator::OperatorError,
+    running::entries::State,
+    window::table::Part,
 };
 
-const VERSION: u8 = 1;
-const SESSION: u8 = 1;
 /// Marks what is not a session.
 const NONE: u32 = u32::MAX;
 
@@ -37,6 +28,8 @@ struct Session {
     group: u32,
     start: i64,
     last: i64,
+    /// The silence that ends it.
+    gap_ms: i64,
     /// The next open session of the group.
     next: u32,
     /// The session that this one has joined.
@@ -55,9 +48,50 @@ struct Session {
     free: bool,
 }
 
+/// The rows of a session: from the first to the last, and the gap.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    start: i64,
+    last: i64,
+    gap_ms: i64,
+}
+
+impl Session {
+    fn span(&self) -> Span {
+        Span { start: self.start, last: self.last, gap_ms: self.gap_ms }
+    }
+}
+
+impl Span {
+    fn end(&self) -> i64 {
+        self.last.saturating_add(self.gap_ms)
+    }
+
+    /// With a row that does not come before the first.
+    fn with(self, time: i64) -> Self {
+        Self { last: self.last.max(time), ..self }
+    }
+
+    /// Whether the later of two spans begins before the earlier one's gap is over.
+    fn reaches(&self, other: &Self) -> bool {
+        let (earlier, later) = if self.start <= other.start { (self, other) } else { (other, self) };
+        later.start.saturating_sub(earlier.last) < earlier.gap_ms
+    }
+
+    /// Both, joined: never shorter than either.
+    fn and(&self, other: &Self) -> Self {
+        Self {
+            start: self.start.min(other.start),
+            last: self.last.max(other.last),
+            gap_ms: self.gap_ms.max(other.gap_ms),
+        }
+    }
+}
+
 /// The open sessions of a task.
 pub(super) struct OpenSessions {
-    gap_ms: i64,
+    /// The gaps of sessions that begin from an event time on, in order.
+    gaps: Vec<(i64, i64)>,
     groups: Groups,
     key_types: Vec<DataType>,
     /// The first open session of each group.
@@ -83,14 +117,14 @@ pub(super) struct OpenSessions {
 impl OpenSessions {
     pub(super) fn new(
         key_types: &[DataType],
-        gap_ms: i64,
+        gaps: Vec<(i64, i64)>,
         aggregates: &Aggregates,
         store: &Arc<TaskStore>,
     ) -> Result<Self, OperatorError> {
         let fields = aggregates.state_fields();
         let states = RowConverter::new(fields.iter().map(|field| SortField::new(field.data_type().clone())).collect())?;
         Ok(Self {
-            gap_ms,
+            gaps,
             groups: Groups::new(key_types)?,
             key_types: key_types.to_vec(),
             first: Vec::new(),
@@ -127,9 +161,10 @@ impl OpenSessions {
         Ok(())
     }
 
-    /// Whether less than the gap lies between two spans.
-    fn touches(&self, (start, last): (i64, i64), session: &Session) -> bool {
-        session.start.saturating_sub(last) < self.gap_ms && start.saturating_sub(session.last) < self.gap_ms
+    /// The gap of a session that begins at `time`.
+    fn gap_at(&self, time: i64) -> i64 {
+        let later = self.gaps.iter().rev().find(|(from, _)| *from <= time);
+        later.or(self.gaps.first()).map_or(1, |(_, gap)| *gap)
     }
 
     #[inline]
@@ -139,7 +174,7 @@ impl OpenSessions {
             let session = &mut self.sessions[first as usize];
             let inside = session.start <= time && time <= session.last;
             let alone = session.next == NONE;
-            if inside || (alone && time > session.last && time - session.last < self.gap_ms) {
+            if inside || (alone && time > session.last && time - session.last < session.gap_ms) {
                 session.last = session.last.max(time);
                 return first;
             }
@@ -147,44 +182,74 @@ impl OpenSessions {
         self.find_session(group, time)
     }
 
+    /// The session that a row makes, goes on with or begins anew, all those joined that it brings together.
     fn find_session(&mut self, group: u32, time: i64) -> u32 {
-        let (mut found, mut span) = (NONE, (time, time));
-        let (mut before, mut at) = (NONE, self.first[group as usize]);
-        while at != NONE {
-            let session = &self.sessions[at as usize];
-            let next = session.next;
-            if !self.touches((time, time), session) {
-                (before, at) = (at, next);
+        // The gap after a row is that of the session that the row is in.
+        let mut found = self.find(group, |session| session.start <= time && time - session.last < session.gap_ms);
+        let mut span = match found {
+            NONE => Span { start: time, last: time, gap_ms: self.gap_at(time) },
+            at => self.sessions[at as usize].span().with(time),
+        };
+        // What the session comes to reach may make it reach further.
+        loop {
+            let reached = self.find_other(group, found, |session| span.reaches(&session.span()));
+            if reached == NONE {
+                break;
+            }
+            span = span.and(&self.sessions[reached as usize].span());
+            if found == NONE {
+                found = reached;
                 continue;
             }
-            span = (span.0.min(session.start), span.1.max(session.last));
-            if found == NONE {
-                found = at;
-                (before, at) = (at, next);
-            } else {
-                // The row joins this session to the one found before.
-                let session = &mut self.sessions[at as usize];
-                session.joined = found;
-                session.unfolded = true;
-                session.next = NONE;
-                self.joined.push(at);
-                self.sessions[before as usize].next = next;
-                at = next;
-            }
+            self.unlink(group, reached);
+            let session = &mut self.sessions[reached as usize];
+            session.joined = found;
+            session.unfolded = true;
+            self.joined.push(reached);
         }
         if found == NONE {
-            found = self.make(group, time);
+            found = self.make(group, span);
         }
         let session = &mut self.sessions[found as usize];
-        (session.start, session.last) = span;
+        (session.start, session.last, session.gap_ms) = (span.start, span.last, span.gap_ms);
         found
     }
 
-    fn make(&mut self, group: u32, time: i64) -> u32 {
+    /// The first open session of a group for which `is_it` says so.
+    fn find(&self, group: u32, is_it: impl Fn(&Session) -> bool) -> u32 {
+        self.find_other(group, NONE, is_it)
+    }
+
+    fn find_other(&self, group: u32, than: u32, is_it: impl Fn(&Session) -> bool) -> u32 {
+        let mut at = self.first[group as usize];
+        while at != NONE && (at == than || !is_it(&self.sessions[at as usize])) {
+            at = self.sessions[at as usize].next;
+        }
+        at
+    }
+
+    /// Takes a session out of the list of its group.
+    fn unlink(&mut self, group: u32, session: u32) {
+        let next = std::mem::replace(&mut self.sessions[session as usize].next, NONE);
+        let mut at = self.first[group as usize];
+        if at == session {
+            self.first[group as usize] = next;
+            return;
+        }
+        while at != NONE && self.sessions[at as usize].next != session {
+            at = self.sessions[at as usize].next;
+        }
+        if at != NONE {
+            self.sessions[at as usize].next = next;
+        }
+    }
+
+    fn make(&mut self, group: u32, span: Span) -> u32 {
         let session = Session {
             group,
-            start: time,
-            last: time,
+            start: span.start,
+            last: span.last,
+            gap_ms: span.gap_ms,
             next: self.first[group as usize],
             joined: NONE,
             state: None,
@@ -279,45 +344,6 @@ impl OpenSessions {
         }
     }
 
-    fn note_deletes(&mut self, sessions: &[u32]) -> Result<(), OperatorError> {
-        let groups: Vec<u32> = sessions.iter().map(|session| self.sessions[*session as usize].group).collect();
-        let keys = stored_keys(self.groups.keys(), &self.key_types, &groups, SESSION)?;
-        for ((key, _), session) in keys.into_iter().zip(sessions) {
-            self.deletes.extend(self.sessions[*session as usize].stored.map(|start| (key, start)));
-        }
-        Ok(())
-    }
-
-    /// The states of sessions that have one, read from the store where they are not in memory.
-    pub(super) fn states(&mut self, sessions: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
-        let cold: Vec<u32> =
-            sessions.iter().copied().filter(|session| self.sessions[*session as usize].state.is_none()).collect();
-        if !cold.is_empty() {
-            let groups: Vec<u32> = cold.iter().map(|session| self.sessions[*session as usize].group).collect();
-            let keys = stored_keys(self.groups.keys(), &self.key_types, &groups, SESSION)?;
-            let named = keys.into_iter().zip(&cold).map(|((key, _), session)| {
-                let start = self.sessions[*session as usize].stored.unwrap_or_default();
-                (with_start(key, start), *session)
-            });
-            let mut named: Vec<(Vec<u8>, u32)> = named.collect();
-            named.sort_unstable();
-            let names: Vec<&[u8]> = named.iter().map(|(name, _)| &name[..]).collect();
-            let store = Arc::clone(&self.store);
-            for ((_, session), value) in named.iter().zip(store.multi_get(STATE, &names)?) {
-                let value = value.ok_or_else(|| damaged("no entry for an open session"))?;
-                let (_, state) = decode(&value)?;
-                self.bytes += state.len() + 16;
-                self.sessions[*session as usize].state = Some(state.into());
-            }
-        }
-        if self.state_columns == 0 || sessions.is_empty() {
-            return Ok(self.empty_states.clone());
-        }
-        let parser = self.states.parser();
-        let rows = sessions.iter().filter_map(|session| self.sessions[*session as usize].state.as_ref());
-        Ok(self.states.convert_rows(rows.map(|state| parser.parse(state)))?)
-    }
-
     /// Forgets sessions, which the wheel has let go of.
     pub(super) fn close(&mut self, sessions: &[u32]) {
         let stored: Vec<u32> =
@@ -326,21 +352,7 @@ impl OpenSessions {
         let noted = self.note_deletes(&stored);
         debug_assert!(noted.is_ok());
         for closed in sessions {
-            let (group, next) = {
-                let session = &self.sessions[*closed as usize];
-                (session.group as usize, session.next)
-            };
-            if self.first[group] == *closed {
-                self.first[group] = next;
-            } else {
-                let mut at = self.first[group];
-                while at != NONE && self.sessions[at as usize].next != *closed {
-                    at = self.sessions[at as usize].next;
-                }
-                if at != NONE {
-                    self.sessions[at as usize].next = next;
-                }
-            }
+            self.unlink(self.sessions[*closed as usize].group, *closed);
             self.drop_state(*closed);
             self.sessions[*closed as usize].watched = false;
             self.give_back(*closed);
@@ -368,86 +380,12 @@ impl OpenSessions {
         Ok(())
     }
 
-    /// What changed, to be written behind the task's back. Nothing is evicted until [`Self::thaw`].
-    pub(super) fn freeze(&mut self) -> Option<Write> {
-        self.writing = true;
-        let changes = self.changes()?;
-        Some(Box::new(move |store| changes.write(store).map(|_| ())))
-    }
-
-    fn changes(&mut self) -> Option<Changes> {
-        let mut puts = Vec::new();
-        for session in self.sessions.iter_mut().filter(|session| session.dirty) {
-            session.dirty = false;
-            let moved_from = session.stored.replace(session.start).filter(|start| *start != session.start);
-            puts.extend(session.state.clone().map(|state| Put {
-                group: session.group,
-                start: session.start,
-                last: session.last,
-                moved_from,
-                state,
-            }));
-        }
-        let deletes = std::mem::take(&mut self.deletes);
-        let keys = self.groups.keys().clone();
-        let changed = !puts.is_empty() || !deletes.is_empty();
-        changed.then(|| Changes { keys, key_types: self.key_types.clone(), puts, deletes })
-    }
-
     pub(super) fn thaw(&mut self) {
         self.writing = false;
     }
 
     pub(super) fn is_writing(&self) -> bool {
         self.writing
-    }
-
-    /// Lets every state leave memory. Not to be called while changes are being written.
-    pub(super) fn evict(&mut self) -> Result<(), OperatorError> {
-        if let Some(changes) = self.changes() {
-            self.spilled_bytes += changes.write(&self.store)?;
-        }
-        self.sessions.iter_mut().for_each(|session| session.state = None);
-        self.bytes = 0;
-        Ok(())
-    }
-
-    /// Reads the open sessions, with their states as far as `budget_bytes` allow.
-    pub(super) fn load(&mut self, range: KeyGroupRange, budget_bytes: usize) -> Result<(), OperatorError> {
-        let store = Arc::clone(&self.store);
-        let converter = key_converter(&self.key_types)?;
-        for key_group in range.start..range.end {
-            let mut scan = store.scan(STATE, &prefix(key_group, SESSION)..&prefix(key_group, SESSION + 1))?;
-            let mut keys: Vec<Vec<u8>> = Vec::new();
-            let mut found: Vec<(i64, i64, Option<State>)> = Vec::new();
-            while let Some(entry) = scan.next_entry() {
-                let (key, value) = entry?;
-                let split = key.len().checked_sub(8).filter(|at| *at >= 3);
-                let (key, start) = key.split_at(split.ok_or_else(|| damaged("a short key of a session"))?);
-                let start = u64::from_be_bytes(std::array::from_fn(|at| start[at])) ^ (1 << 63);
-                let (last, state) = decode(value)?;
-                let state = (self.bytes < budget_bytes).then(|| State::from(state));
-                self.bytes += state.as_ref().map_or(0, |state| state.len() + 16);
-                keys.push(key[3..].to_vec());
-                found.push((start as i64, last, state));
-            }
-            let columns = match &converter {
-                None => Vec::new(),
-                Some(converter) => {
-                    let parser = converter.parser();
-                    converter.convert_rows(keys.iter().map(|key| parser.parse(key)))?
-                }
-            };
-            let mut groups = Vec::new();
-            self.groups.intern(&columns, keys.len(), &mut groups)?;
-            self.first.resize(self.groups.len(), NONE);
-            for (group, (start, last, state)) in groups.into_iter().zip(found) {
-                let at = self.make(group, start);
-                let session = &mut self.sessions[at as usize];
-                (session.last, session.state, session.stored) = (last, state, Some(start));
-            }
-        }
-        Ok(())
     }
 
     /// The sessions that were made since this was last asked; the wheel has to take them.
@@ -474,7 +412,13 @@ impl OpenSessions {
     }
 
     pub(super) fn end_of(&self, session: u32) -> i64 {
-        self.sessions[session as usize].last.saturating_add(self.gap_ms)
+        self.sessions[session as usize].span().end()
+    }
+
+    /// The greatest event time in an open session.
+    pub(super) fn latest(&self) -> i64 {
+        let open = self.sessions.iter().filter(|session| !session.free && session.joined == NONE);
+        open.map(|session| session.last).max().unwrap_or(i64::MIN)
     }
 
     pub(super) fn keys_of(&self, sessions: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
@@ -502,67 +446,4 @@ impl OpenSessions {
     pub(super) fn spilled_bytes(&self) -> u64 {
         self.spilled_bytes
     }
-}
-
-struct Put {
-    group: u32,
-    start: i64,
-    last: i64,
-    /// The start under which the store has it so far.
-    moved_from: Option<i64>,
-    state: State,
-}
-
-/// Sessions to be written, and such to be deleted.
-struct Changes {
-    keys: GroupKeys,
-    key_types: Vec<DataType>,
-    puts: Vec<Put>,
-    deletes: Vec<(Vec<u8>, i64)>,
-}
-
-impl Changes {
-    fn write(self, store: &TaskStore) -> Result<u64, StateError> {
-        let groups: Vec<u32> = self.puts.iter().map(|put| put.group).collect();
-        let keys = stored_keys(&self.keys, &self.key_types, &groups, SESSION).map_err(unstorable)?;
-        // A session may take the place of one that is gone: the put then stands for the delete too.
-        let mut writes: std::collections::BTreeMap<Vec<u8>, Option<usize>> = std::collections::BTreeMap::new();
-        writes.extend(self.deletes.into_iter().map(|(key, start)| (with_start(key, start), None)));
-        for ((key, _), put) in keys.iter().zip(&self.puts) {
-            writes.extend(put.moved_from.map(|start| (with_start(key.clone(), start), None)));
-        }
-        for (at, ((key, _), put)) in keys.into_iter().zip(&self.puts).enumerate() {
-            writes.insert(with_start(key, put.start), Some(at));
-        }
-        let mut run = store.writer();
-        let mut bytes = 0;
-        for (key, at) in &writes {
-            let Some(put) = at.map(|at| &self.puts[at]) else {
-                run.delete(STATE, key)?;
-                continue;
-            };
-            let value = [&[VERSION][..], &put.last.to_be_bytes(), &put.state].concat();
-            bytes += value.len() as u64;
-            run.put(STATE, key, &value)?;
-        }
-        run.finish()?;
-        Ok(bytes)
-    }
-}
-
-fn with_start(mut key: Vec<u8>, start: i64) -> Vec<u8> {
-    key.extend(((start as u64) ^ (1 << 63)).to_be_bytes());
-    key
-}
-
-fn decode(value: &[u8]) -> Result<(i64, &[u8]), OperatorError> {
-    let (head, state) = value.split_at_checked(9).ok_or_else(|| damaged("a short session"))?;
-    if head[0] != VERSION {
-        return Err(damaged("a session of another version"));
-    }
-    Ok((i64::from_be_bytes(std::array::from_fn(|at| head[1 + at])), state))
-}
-
-fn damaged(found: &str) -> OperatorError {
-    OperatorError::Damaged { found: found.into(), expected: "an open session, version 1" }
 }

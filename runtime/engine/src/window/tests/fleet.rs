@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::{
     operator::{Emitted, Frozen, KeyedOperator, OperatorContext},
-    window::{make_operator, states},
+    window::{eras, make_operator, states},
 };
 
 /// The tasks of a keyed stage.
@@ -25,6 +25,8 @@ pub(crate) struct Fleet {
     tasks: Vec<Task>,
     stores: usize,
     epoch: Epoch,
+    /// Of the last checkpoint.
+    metas: Vec<serde_json::Value>,
 }
 
 struct Task {
@@ -50,6 +52,7 @@ impl Fleet {
             tasks: Vec::new(),
             stores: 0,
             epoch: Epoch(0),
+            metas: Vec::new(),
         };
         fleet.start(tasks, &Checkpoint(Vec::new()));
         fleet
@@ -146,6 +149,7 @@ impl Fleet {
             task.operator.thawed().unwrap();
             taken.push((RestoreFrom { dir: folder, range: task.range }, frozen.meta));
         }
+        self.metas = taken.iter().map(|(_, meta)| meta.clone()).collect();
         Checkpoint(taken)
     }
 
@@ -161,6 +165,22 @@ impl Fleet {
     /// Ends the tasks and starts `tasks` of them from the checkpoint.
     pub(crate) fn restart(&mut self, tasks: u32, from: &Checkpoint) {
         self.start(tasks, from);
+    }
+
+    /// The same with another definition of the window, as an edit has it.
+    pub(crate) fn edit(&mut self, op: KeyedOp, tasks: u32, from: &mut Checkpoint) {
+        let (KeyedOp::Window(was), KeyedOp::Window(is)) = (&self.op, &op) else { panic!("a window") };
+        let mut left: Vec<&mut serde_json::Value> = from.0.iter_mut().map(|(_, meta)| meta).collect();
+        eras::take_up(&was.def, &is.def, &mut left).unwrap();
+        self.metas = from.0.iter().map(|(_, meta)| meta.clone()).collect();
+        self.op = op;
+        self.start(tasks, from);
+    }
+
+    /// How many definitions the window was last working by.
+    pub(crate) fn eras(&self) -> usize {
+        let eras = self.metas.iter().filter_map(|meta| meta.get("eras")?.as_array());
+        eras.map(Vec::len).max().unwrap_or(1)
     }
 
     pub(crate) fn stats(&self) -> Vec<crate::operator::OperatorStats> {
