@@ -142,12 +142,17 @@ fn an_edit_is_taken_up_at_a_barrier_with_nothing_lost_or_repeated() {
 }
 
 #[test]
-fn a_window_of_another_length_is_refused_since_it_would_drop_open_windows() {
+fn a_window_that_could_never_take_over_is_refused_since_it_would_drop_open_windows() {
     let workspace = Workspace::new();
     workspace.write("edited.yaml", FIRST.manifests());
     let running = start(&workspace);
     Deadline::secs(60).wait_for("a closed window", || (!output(&workspace, "counts").is_empty()).then_some(()));
-    workspace.write("edited.yaml", Variant { window_seconds: 5, ..FIRST }.manifests());
+    let shifted = FIRST.manifests().replace(
+        "name: counts}\nspec:\n  tumbling: {size: 10s}",
+        "name: counts}\nspec:\n  tumbling: {size: 10s, offset: 5s}",
+    );
+    assert_ne!(shifted, FIRST.manifests());
+    workspace.write("edited.yaml", shifted);
     let finished = running.wait().expect_success();
     assert!(finished.stderr.contains("name `counts` in `allowStateLoss`"), "{}", finished.stderr);
     assert_eq!(output(&workspace, "counts").sum("n"), ROWS);
@@ -186,6 +191,8 @@ fn the_class_of_an_edit_is_told_beforehand() {
     assert!(against(Variant { below: 3, ..FIRST }.manifests()).contains("hot"));
     let rescaled = FIRST.manifests().replace("spec:\n  checkpoints", "spec:\n  parallelism: 4\n  checkpoints");
     assert!(against(rescaled).contains("rescale"));
+    let hourly = against(Variant { window_seconds: 15, ..FIRST }.manifests());
+    assert!(hourly.contains("hot") && hourly.contains("windows of both begin (one every 30s)"), "{hourly}");
     let dropped = FIRST
         .manifests()
         .replace("id % 100 AS k, count(*) AS n, sum(id) AS ids", "id % 100 AS k, count(*) AS n, avg(id) AS ids");
@@ -206,7 +213,7 @@ fn edits_between_and_before_kills_lose_and_repeat_nothing() {
                 below: 1 + seed.between(0, 3),
                 doubled: seed.one_in(2),
                 extra: seed.one_in(2),
-                window_seconds: FIRST.window_seconds,
+                window_seconds: *seed.pick(&[5, 10, 15, 20]),
             };
             workspace.write("edited.yaml", variant.manifests());
         }

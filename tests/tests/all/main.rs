@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod changed_windows;
 mod cli;
 mod commits;
 mod continuing;

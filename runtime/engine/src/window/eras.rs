@@ -15,8 +15,8 @@
 //! ([`take_up`]): the first one after every row that any of them has seen at which windows of both definitions begin
 //! ([`Boundaries`]). So no row that has been added to a window would have belonged to another.
 //!
-//! An era that no row can have fallen in is replaced by the next edit; editing back undoes it. One whose last window
-//! is closed for good is forgotten.
+//! An era to which neither a row nor the watermark has come is replaced by the next edit; editing back undoes it. One
+//! whose last window is closed for good is forgotten.
 
 use millrace_plan::{Boundaries, WindowDef};
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,9 @@ pub(crate) struct Era {
     from: Option<i64>,
     /// The definition.
     pub(crate) window: WindowDef,
+    /// Windows that end by then are closed for good, however late rows may be by now: an edit of the lateness found them so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    closed: Option<i64>,
 }
 
 /// The eras of a stage, in order. There is at least one.
@@ -46,12 +49,26 @@ impl Era {
     pub(crate) fn from_ms(&self) -> i64 {
         self.from.unwrap_or(i64::MIN)
     }
+
+    /// Windows that end by then are closed for good, whatever the lateness.
+    pub(crate) fn closed_ms(&self) -> i64 {
+        self.closed.unwrap_or(i64::MIN)
+    }
+
+    /// Lets another definition of the same lengths hold.
+    fn becomes(&mut self, window: &WindowDef, watermark: i64) {
+        if window.allowed_lateness_ms > self.window.allowed_lateness_ms && watermark > i64::MIN {
+            let closed = watermark.saturating_sub(self.window.allowed_lateness_ms);
+            self.closed = self.closed.max(Some(closed));
+        }
+        self.window.clone_from(window);
+    }
 }
 
 impl Eras {
     /// One definition since ever.
     pub(crate) fn of(window: &WindowDef) -> Self {
-        Self(vec![Era { number: 0, from: None, window: window.clone() }])
+        Self(vec![Era { number: 0, from: None, window: window.clone(), closed: None }])
     }
 
     /// What several tasks were working by, the last of which is `window`, the plan's.
@@ -116,17 +133,20 @@ impl Eras {
     }
 
     /// The same eras, after which the definition is `window`. `latest` is the greatest event time that any task has seen,
-    /// `passed` the last one that is over for all of them. `None`: there is no instant at which it could take over.
-    fn followed_by(&self, window: &WindowDef, latest: i64, passed: i64) -> Option<Self> {
+    /// `watermark` the furthest that one has come to. `None`: there is no instant at which it could take over.
+    fn followed_by(&self, window: &WindowDef, latest: i64, watermark: i64) -> Option<Self> {
         let number = self.0.iter().map(|era| era.number + 1).max().unwrap_or(0);
-        let begun = self.0.iter().take_while(|era| era.from_ms() <= latest && latest > i64::MIN).count();
+        let reached = latest.max(watermark);
+        let begun = self.0.iter().take_while(|era| era.from_ms() <= reached && reached > i64::MIN).count();
+        // At the end of a stream everything has passed, and nothing follows.
+        let passed = if watermark == i64::MAX { i64::MIN } else { watermark.saturating_sub(1) };
         // What has not begun gives way, if what has can be followed by the new definition.
         (begun..=self.0.len()).find_map(|kept| {
             let mut eras = self.0[..kept].to_vec();
             let from = match eras.last_mut() {
                 None => None,
                 Some(last) if last.window.kind == window.kind => {
-                    last.window.clone_from(window);
+                    last.becomes(window, watermark);
                     return Some(Self(eras));
                 }
                 Some(last) => {
@@ -134,7 +154,7 @@ impl Eras {
                     Some(boundaries.after(latest.max(passed).max(last.from_ms()))?)
                 }
             };
-            eras.push(Era { number, from, window: window.clone() });
+            eras.push(Era { number, from, window: window.clone(), closed: None });
             Some(Self(eras))
         })
     }
@@ -168,9 +188,7 @@ pub(crate) fn take_up(
     };
     let latest = facts.iter().filter_map(|facts| facts.latest).max().unwrap_or(i64::MIN);
     let watermark = facts.iter().map(|facts| facts.watermark).max().unwrap_or(i64::MIN);
-    // At the end of a stream everything has passed, and nothing follows.
-    let passed = if watermark == i64::MAX { i64::MIN } else { watermark.saturating_sub(1) };
-    let eras = eras.followed_by(window, latest, passed).ok_or(OperatorError::NoBoundary)?;
+    let eras = eras.followed_by(window, latest, watermark).ok_or(OperatorError::NoBoundary)?;
     for (facts, value) in facts.iter_mut().zip(left) {
         facts.eras.clone_from(&eras.0);
         **value = facts.to_value();
@@ -218,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_definition_that_no_row_fell_in_gives_way_and_one_that_has_begun_stays() {
+    fn a_definition_to_which_nothing_has_come_gives_way_and_one_that_has_begun_stays() {
         let eras = Eras::of(&tumbling(60, 0)).followed_by(&tumbling(100, 0), 10, 0).unwrap();
         let replaced = eras.followed_by(&tumbling(40, 0), 20, 0).unwrap();
         assert_eq!(froms(&replaced), [(0, None, tumbling(60, 0)), (2, Some(120), tumbling(40, 0))]);
@@ -226,6 +244,8 @@ mod tests {
         assert_eq!(froms(&undone), [(0, None, tumbling(60, 0))]);
         let longer = eras.followed_by(&tumbling(60, 0), 301, 0).unwrap();
         assert_eq!(longer.0.iter().map(|era| era.from).collect::<Vec<_>>(), [None, Some(300), Some(600)]);
+        let passed = eras.followed_by(&tumbling(60, 0), 20, 300).unwrap();
+        assert_eq!(passed.0.iter().map(|era| era.from).collect::<Vec<_>>(), [None, Some(300), Some(600)]);
     }
 
     #[test]
@@ -240,7 +260,8 @@ mod tests {
     #[test]
     fn another_lateness_is_no_era_of_its_own() {
         let patient = WindowDef { allowed_lateness_ms: 5, ..tumbling(60, 0) };
-        let eras = Eras::of(&tumbling(60, 0)).followed_by(&patient, 10, 0).unwrap();
+        let eras = Eras::of(&tumbling(60, 0)).followed_by(&patient, 10, 7).unwrap();
         assert_eq!(froms(&eras), [(0, None, patient)]);
+        assert_eq!(eras.last().closed_ms(), 7, "what was closed for good is not opened again");
     }
 }

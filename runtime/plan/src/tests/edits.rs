@@ -100,13 +100,123 @@ fn a_stateless_branch_may_go() {
 }
 
 #[test]
-fn a_window_of_another_length_would_drop_state() {
+fn a_window_of_another_length_begins_at_the_next_boundary() {
     check_edit(
         &before(),
-        &edited("tumbling: {size: 1m}}", "tumbling: {size: 2m}}"),
+        &edited("tumbling: {size: 1m}}", "tumbling: {size: 1h}}"),
+        expect![[r#"
+        Hot
+        Hot t: the window changes from `tumbling, 1m long; late rows are dropped` to `tumbling, 1h long; late rows are dropped`, from the next instant at which windows of both begin (one every 1h); those that began before it end as they were
+    "#]],
+    );
+}
+
+#[test]
+fn overlapping_windows_may_follow_others_and_the_other_way_round() {
+    check_edit(
+        &before(),
+        &edited("window: minute", "window: hopping"),
+        expect![[r#"
+        Hot
+        Hot t: the window changes from `tumbling, 1m long; late rows are dropped` to `hopping, 10s long, one every 2s; late rows go to .late`, from the next instant at which windows of both begin (one every 1m); those that began before it end as they were
+    "#]],
+    );
+    check_edit(
+        &edited("window: minute", "window: hopping"),
+        &before(),
+        expect![[r#"
+        Hot
+        Hot t: the window changes from `hopping, 10s long, one every 2s; late rows go to .late` to `tumbling, 1m long; late rows are dropped`, from the next instant at which windows of both begin (one every 1m); those that began before it end as they were
+    "#]],
+    );
+}
+
+#[test]
+fn windows_that_never_begin_together_would_drop_state() {
+    let shifted = edited("tumbling: {size: 1m}}", "tumbling: {size: 1m, offset: 30s}}");
+    check_edit(
+        &before(),
+        &shifted,
         expect![[r#"
         Refused
-        Refused t: the window changes from `tumbling, 1m long; late rows are dropped` to `tumbling, 2m long; late rows are dropped`, which would drop the state of `t`; to drop it, name `t` in `allowStateLoss`
+        Refused t: the window changes from `tumbling, 1m long; late rows are dropped` to `tumbling, 1m long, shifted by 30s; late rows are dropped`, but windows of both never begin at the same instant, at which the one could follow the other: choose an `offset` with which they do. Otherwise the state of `t` would be dropped; to drop it, name `t` in `allowStateLoss`
+    "#]],
+    );
+    let lost = shifted.replace("  outputs:\n", "  allowStateLoss: [t]\n  outputs:\n");
+    check_edit(
+        &before(),
+        &lost,
+        expect![[r#"
+        Hot
+        Hot t: the window changes from `tumbling, 1m long; late rows are dropped` to `tumbling, 1m long, shifted by 30s; late rows are dropped`; its state is dropped, as `allowStateLoss` says
+    "#]],
+    );
+}
+
+#[test]
+fn a_range_or_a_gap_changes_for_the_rows_to_come() {
+    let rolling = ["t window=trailing: SELECT tenant, count(*) OVER (PARTITION BY tenant) AS n FROM requests"];
+    let yaml = pipeline(&rolling, &["t > out"]);
+    check_edit(
+        &yaml,
+        &yaml.replace("range: 10s", "range: 1m"),
+        expect![[r#"
+        Hot
+        Hot t: the window changes from `rolling over 10s; late rows are dropped` to `rolling over 1m; late rows are dropped`, for the rows that are later than all so far; a longer range begins with what is still remembered
+    "#]],
+    );
+    let sessions = ["t window=visit: SELECT tenant, count(*) AS n FROM requests GROUP BY tenant"];
+    let yaml = pipeline(&sessions, &["t > out"]);
+    check_edit(
+        &yaml,
+        &yaml.replace("gap: 10s", "gap: 1m"),
+        expect![[r#"
+        Hot
+        Hot t: the window changes from `sessions, ended by 10s of silence; late rows are dropped` to `sessions, ended by 1m of silence; late rows are dropped`, for sessions that begin later than all rows so far; those that are open keep their gap
+    "#]],
+    );
+}
+
+#[test]
+fn overlapping_windows_that_are_ranked_would_drop_state() {
+    let ranked = [
+        "t window=hopping: SELECT tenant, count(*) AS n FROM requests GROUP BY tenant ORDER BY n DESC LIMIT 3",
+        "u window=hopping: SELECT tenant, count(*) AS n FROM requests GROUP BY tenant",
+        "v: SELECT * FROM u WHERE n > 1",
+        "w: SELECT * FROM v ORDER BY n DESC LIMIT 3",
+    ];
+    let yaml = pipeline(&ranked, &["t > out", "w > out"]);
+    check_edit(
+        &yaml,
+        &yaml.replace("slide: 2s", "slide: 5s"),
+        expect![[r#"
+        Refused
+        Refused t: the window changes from `hopping, 10s long, one every 2s; late rows go to .late` to `hopping, 10s long, one every 5s; late rows go to .late`, but its rows are ranked window by window, and windows of both would end at the same instant. The state of `t` would have to be dropped; to drop it, name `t` in `allowStateLoss`
+        Refused u: the window changes from `hopping, 10s long, one every 2s; late rows go to .late` to `hopping, 10s long, one every 5s; late rows go to .late`, but its rows are ranked window by window, and windows of both would end at the same instant. The state of `u` would have to be dropped; to drop it, name `u` in `allowStateLoss`
+    "#]],
+    );
+    let tumbling = yaml.replace("window: hopping", "window: minute");
+    check_edit(
+        &tumbling,
+        &tumbling.replace("tumbling: {size: 1m}}", "tumbling: {size: 2m}}"),
+        expect![[r#"
+        Hot
+        Hot t: the window changes from `tumbling, 1m long; late rows are dropped` to `tumbling, 2m long; late rows are dropped`, from the next instant at which windows of both begin (one every 2m); those that began before it end as they were
+        Hot u: the window changes from `tumbling, 1m long; late rows are dropped` to `tumbling, 2m long; late rows are dropped`, from the next instant at which windows of both begin (one every 2m); those that began before it end as they were
+    "#]],
+    );
+}
+
+#[test]
+fn another_window_under_rows_that_are_ranked_would_drop_state() {
+    let ranked = ["t window=minute: SELECT tenant, latency_ms FROM requests ORDER BY latency_ms DESC LIMIT 3"];
+    let yaml = pipeline(&ranked, &["t > out"]);
+    check_edit(
+        &yaml,
+        &yaml.replace("tumbling: {size: 1m}}", "tumbling: {size: 2m}}"),
+        expect![[r#"
+        Refused
+        Refused t: what is remembered changes from `top by nothing in windows of 1m order latency_ms desc: tenant VARCHAR, latency_ms DOUBLE` to `top by nothing in windows of 2m order latency_ms desc: tenant VARCHAR, latency_ms DOUBLE`, which would drop the state of `t`; to drop it, name `t` in `allowStateLoss`
     "#]],
     );
 }

@@ -125,7 +125,7 @@ fn q7_finds_the_highest_bid() {
               stage q7
                 exchange: all rows to one task
                 first 1 of each window, by price desc
-                state: top by nothing order price desc: auction BIGINT, price BIGINT, bidder BIGINT, date_time TIMESTAMP, extra VARCHAR
+                state: top by nothing in windows of 10s order price desc: auction BIGINT, price BIGINT, bidder BIGINT, date_time TIMESTAMP, extra VARCHAR
               gives auction BIGINT, price BIGINT, bidder BIGINT, date_time TIMESTAMP, extra VARCHAR
 
             sink q7->out (stdout)
@@ -323,7 +323,7 @@ fn q18_finds_the_last_bid_of_each_window() {
               stage q18
                 exchange by hash of bidder, auction
                 first 1 of each bidder, auction in each window, by date_time desc
-                state: top by bidder BIGINT, auction BIGINT order date_time desc: auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR
+                state: top by bidder BIGINT, auction BIGINT in windows of 1m order date_time desc: auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR
                 compute auction, bidder, price, channel, url, date_time, extra
               gives auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR
 
@@ -352,7 +352,7 @@ fn q19_finds_the_top_bids_of_each_auction() {
               stage q19
                 exchange by hash of auction
                 first 10 of each auction in each window, by price desc
-                state: top by auction BIGINT order price desc: auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR
+                state: top by auction BIGINT in windows of 1m order price desc: auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR
                 compute auction, bidder, price, channel, url, date_time, extra, CAST(row_number AS Int64) as rank_number
               gives auction BIGINT, bidder BIGINT, price BIGINT, channel VARCHAR, url VARCHAR, date_time TIMESTAMP, extra VARCHAR, rank_number BIGINT
 

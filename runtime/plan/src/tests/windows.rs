@@ -361,7 +361,7 @@ fn rows_are_ranked_under_a_tumbling_window_without_grouping() {
               stage t
                 exchange: all rows to one task
                 first 5 of each window, by price desc
-                state: top by nothing order price desc: auction BIGINT, price BIGINT, window_start TIMESTAMP
+                state: top by nothing in windows of 1m order price desc: auction BIGINT, price BIGINT, window_start TIMESTAMP
               gives auction BIGINT, price BIGINT, window_start TIMESTAMP
 
             sink t->out (stdout)

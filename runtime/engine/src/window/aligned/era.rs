@@ -185,10 +185,12 @@ impl EraWindows {
 
     /// Whether no window that holds the slice takes rows any more.
     fn is_over_for(&self, slice: i64) -> bool {
-        match self.plan.grid.last_window_end(slice) {
-            Some(end) => end.saturating_add(self.plan.lateness_ms) <= self.watermark,
-            None => false,
-        }
+        self.plan.grid.last_window_end(slice).is_some_and(|end| self.is_closed_for_good(end))
+    }
+
+    /// Whether the window that ends then takes no rows any more.
+    pub(super) fn is_closed_for_good(&self, end: i64) -> bool {
+        end.saturating_add(self.plan.lateness_ms) <= self.watermark || end <= self.era.closed_ms()
     }
 
     /// Takes rows that all fall in one slice, not over.

@@ -139,7 +139,7 @@ impl EraWindows {
             };
             let mut end = first;
             while end <= last.min(self.closed_until) {
-                if end.saturating_add(self.plan.lateness_ms) > self.watermark {
+                if !self.is_closed_for_good(end) {
                     windows.entry(end).or_default().extend_from_slice(groups);
                 }
                 end = end.saturating_add(grid.slide_ms());

@@ -30,6 +30,8 @@ struct Definition {
     from: i64,
     kind: WindowKind,
     lateness: i64,
+    /// Windows that end by then stay closed.
+    closed: i64,
 }
 
 /// The definitions of a window, each with the start of the next one.
@@ -38,7 +40,7 @@ struct Definitions(Vec<Definition>);
 
 impl Definitions {
     fn new(kind: WindowKind, lateness: i64) -> Self {
-        Self(vec![Definition { from: i64::MIN, kind, lateness }])
+        Self(vec![Definition { from: i64::MIN, kind, lateness, closed: i64::MIN }])
     }
 
     fn change(
@@ -46,22 +48,27 @@ impl Definitions {
         kind: WindowKind,
         lateness: i64,
         latest: i64,
-        passed: i64,
+        watermark: i64,
         fits: impl Fn(WindowKind, i64) -> bool,
     ) {
-        self.0.retain(|definition| definition.from <= latest && latest > i64::MIN);
+        let reached = latest.max(watermark);
+        self.0.retain(|definition| definition.from <= reached && reached > i64::MIN);
         let from = match self.0.last_mut() {
             None => i64::MIN,
             Some(last) if last.kind == kind => {
+                if lateness > last.lateness && watermark > i64::MIN {
+                    last.closed = last.closed.max(watermark - last.lateness);
+                }
                 last.lateness = lateness;
                 return;
             }
             Some(last) => {
                 let old = last.kind;
-                (latest.max(passed) + 1..).find(|time| fits(old, *time) && fits(kind, *time)).unwrap()
+                let passed = latest.max(watermark.saturating_sub(1)).max(last.from);
+                (passed + 1..).find(|time| fits(old, *time) && fits(kind, *time)).unwrap()
             }
         };
-        self.0.push(Definition { from, kind, lateness });
+        self.0.push(Definition { from, kind, lateness, closed: i64::MIN });
     }
 
     fn spans(&self) -> impl Iterator<Item = (Definition, i64)> {
@@ -122,7 +129,7 @@ impl Aligned {
                     if start >= definition.from && start < until {
                         falls = true;
                         let end = start + size;
-                        if end + definition.lateness > self.watermark {
+                        if end + definition.lateness > self.watermark && end > definition.closed {
                             taken = true;
                             let window = self.windows.entry((end, start, key_of(&self.keys, row))).or_default();
                             window.0.push(row.clone());
@@ -224,8 +231,7 @@ fn run_aligned(seed: u64, budget: usize) {
                     let (kind, lateness) = (random_kind(&mut random), [0, 700][random.below(2) as usize]);
                     let op = KeyedOp::Window(window(kind, lateness, &keys, seed).0);
                     fleet.edit(op, tasks(&mut random), &mut checkpoint);
-                    let passed = model.watermark.saturating_sub(1);
-                    model.definitions.change(kind, lateness, model.latest, passed, |kind, time| {
+                    model.definitions.change(kind, lateness, model.latest, model.watermark, |kind, time| {
                         time.rem_euclid(lengths(kind).1) == 0
                     });
                 } else if random.one_in(2) {
@@ -330,7 +336,7 @@ fn a_changed_range_holds_for_the_rows_that_come_after_the_edit() {
                         let (range_ms, lateness) = draw(&mut random);
                         fleet.edit(rolling(range_ms, lateness).0, tasks(&mut random), &mut checkpoint);
                         let kind = WindowKind::Rolling { range_ms };
-                        definitions.change(kind, lateness, latest, watermark.saturating_sub(1), |_, _| true);
+                        definitions.change(kind, lateness, latest, watermark, |_, _| true);
                     } else if random.one_in(2) {
                         fleet.restart(tasks(&mut random), &checkpoint);
                     }
@@ -475,7 +481,7 @@ fn a_changed_gap_holds_for_the_sessions_that_begin_after_the_edit() {
                         let kind = WindowKind::Session { gap_ms };
                         let op = KeyedOp::Window(window(kind, lateness, &keys, seed).0);
                         fleet.edit(op, tasks(&mut random), &mut checkpoint);
-                        definitions.change(kind, lateness, latest, watermark.saturating_sub(1), |_, _| true);
+                        definitions.change(kind, lateness, latest, watermark, |_, _| true);
                     } else if random.one_in(2) {
                         fleet.restart(tasks(&mut random), &checkpoint);
                     }
