@@ -161,7 +161,7 @@ fn kills_before_and_after_an_edit_of_a_window_lose_and_repeat_nothing() {
     let mut kills = 0;
     for _ in 0..16 {
         // An edit before a start is taken up by the start, one while it runs at a barrier.
-        let mut edit = |seed: &mut Seed| {
+        let edit = |seed: &mut Seed| {
             workspace.write("changed.yaml", seed.pick(&definitions).manifests(1 + seed.below(3)));
         };
         if kills > 0 && seed.one_in(2) {

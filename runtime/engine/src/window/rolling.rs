@@ -58,8 +58,6 @@ pub struct RollingWindows {
     aggregates: Aggregates,
     key_types: Vec<DataType>,
     eras: Eras,
-    /// How long the buckets are into which rows go.
-    bucket_ms: i64,
     /// How long the longest bucket is.
     widest_ms: i64,
     log: RowLog,
@@ -81,8 +79,14 @@ fn range_of(era: &Era) -> i64 {
     }
 }
 
-fn bucket_of(era: &Era) -> i64 {
+/// How long the buckets are into which an era's rows go.
+fn bucket_ms_of(era: &Era) -> i64 {
     (range_of(era) / 16).clamp(1, 60_000)
+}
+
+/// The bucket of a row's event time.
+fn bucket_at(eras: &Eras) -> impl Fn(i64) -> i64 {
+    |time| time.saturating_sub(time.rem_euclid(bucket_ms_of(eras.at(time))))
 }
 
 impl RollingWindows {
@@ -101,7 +105,6 @@ impl RollingWindows {
         let mut rolling = Self {
             aggregates: Aggregates::new(&plan.aggregates, &plan.input)?,
             key_types: plan.keys.iter().map(|key| plan.input.field(*key).data_type().clone()).collect(),
-            bucket_ms: bucket_of(eras.last()),
             widest_ms: 0,
             eras,
             log,
@@ -133,7 +136,7 @@ impl RollingWindows {
     }
 
     fn measure_buckets(&mut self) {
-        self.widest_ms = self.eras.iter().map(|(era, _)| bucket_of(era)).max().unwrap_or(self.bucket_ms);
+        self.widest_ms = self.eras.list().iter().map(bucket_ms_of).max().unwrap_or(1);
     }
 
     /// Forgets the definitions before the plan's when no row is to come out by them and no bucket is of their length.
@@ -302,16 +305,14 @@ impl KeyedOperator for RollingWindows {
     fn process(&mut self, batch: RecordBatch, out: &mut Emitted) -> Result<(), OperatorError> {
         let times = longs(batch.column(0)).unwrap_or_default();
         self.latest = times.iter().copied().max().unwrap_or(i64::MIN).max(self.latest);
-        let bucket_ms = self.bucket_ms;
-        let bucket_of = |time: i64| time.saturating_sub(time.rem_euclid(bucket_ms));
-        if let Some(late) = append_by_bucket(&mut self.log, &batch, self.watermark, bucket_of)? {
+        if let Some(late) = append_by_bucket(&mut self.log, &batch, self.watermark, bucket_at(&self.eras))? {
             let (beyond, within) = self.part_late(&late)?;
             self.stats.late_rows += beyond.num_rows() as u64;
             if beyond.num_rows() > 0 && self.plan.def.late_rows == LateRows::SideOutput && !self.plan.late.is_empty() {
                 out.late.push(beyond.project(&self.plan.late)?);
             }
             if within.num_rows() > 0 {
-                append_by_bucket(&mut self.log, &within, i64::MIN, bucket_of)?;
+                append_by_bucket(&mut self.log, &within, i64::MIN, bucket_at(&self.eras))?;
                 self.late.push(within);
             }
         }

@@ -256,17 +256,17 @@ fn run_aligned(seed: u64, budget: usize) {
 
 #[test]
 fn windows_that_have_begun_end_as_they_were_and_later_ones_are_as_the_edit_says() {
-    for_seeds(32, |seed| run_aligned(seed, 64 << 20));
+    for_seeds(16, |seed| run_aligned(seed, 64 << 20));
 }
 
 #[test]
 fn changed_windows_that_do_not_fit_the_budget_are_merged_from_the_store() {
-    for_seeds(12, |seed| run_aligned(seed, 4000));
+    for_seeds(8, |seed| run_aligned(seed, 4000));
 }
 
 #[test]
 fn a_changed_range_holds_for_the_rows_that_come_after_the_edit() {
-    for_seeds(24, |seed| {
+    for_seeds(12, |seed| {
         let mut random = Random::new(seed);
         let keys = [vec![1], vec![2], vec![1, 2], vec![]][seed as usize % 4].clone();
         let rolling = |range_ms: i64, lateness: i64| {
@@ -394,7 +394,7 @@ impl Session {
 
 #[test]
 fn a_changed_gap_holds_for_the_sessions_that_begin_after_the_edit() {
-    for_seeds(32, |seed| {
+    for_seeds(16, |seed| {
         let mut random = Random::new(seed);
         let keys = [vec![1], vec![2], vec![1, 2], vec![]][seed as usize % 4].clone();
         let draw = |random: &mut Random| (1 + random.between(0, 800), [0, 1000][random.below(2) as usize]);
