@@ -95,7 +95,7 @@ impl AlignedWindows {
     /// Takes rows of which some may be before the first era, or while there are several.
     fn process_parted(&mut self, batch: &RecordBatch, times: &[i64]) -> Result<Vec<u32>, OperatorError> {
         // A row before the first era belonged to one that has ended, and all its windows are closed for good.
-        let from = self.eras.first().map_or(i64::MIN, EraWindows::from_ms);
+        let from = self.eras.first().map_or(i64::MIN, EraWindows::begins_ms);
         let fate = |time: &i64| if *time < from { Fate::Late } else { Fate::Outside };
         let mut fates: Vec<Fate> = times.iter().map(fate).collect();
         for at in 0..self.eras.len() {
@@ -149,7 +149,7 @@ impl KeyedOperator for AlignedWindows {
         let (Some(first), Some(last)) = (times.iter().min(), times.iter().max()) else { return Ok(()) };
         self.latest = self.latest.max(*last);
         let late = match &mut self.eras[..] {
-            [era] if *first >= era.from_ms() => era.process(&batch, times, (*first, *last))?,
+            [era] if *first >= era.begins_ms() => era.process(&batch, times, (*first, *last))?,
             _ => self.process_parted(&batch, times)?,
         };
         self.send_late(&batch, late, out)

@@ -46,7 +46,7 @@ pub(crate) struct Eras(Vec<Era>);
 
 impl Era {
     /// The event time at which it begins.
-    pub(crate) fn from_ms(&self) -> i64 {
+    pub(crate) fn begins_ms(&self) -> i64 {
         self.from.unwrap_or(i64::MIN)
     }
 
@@ -96,7 +96,7 @@ impl Eras {
 
     /// All of them, each with the event time at which the next one begins.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (&Era, i64)> {
-        let next = self.0.iter().skip(1).map(Era::from_ms).chain([i64::MAX]).collect::<Vec<_>>();
+        let next = self.0.iter().skip(1).map(Era::begins_ms).chain([i64::MAX]).collect::<Vec<_>>();
         self.0.iter().zip(next)
     }
 
@@ -111,7 +111,7 @@ impl Eras {
 
     /// The one that owns an event time; the first one owns all before it too.
     pub(crate) fn at(&self, time: i64) -> &Era {
-        self.0.iter().rev().find(|era| era.from_ms() <= time).unwrap_or(&self.0[0])
+        self.0.iter().rev().find(|era| era.begins_ms() <= time).unwrap_or(&self.0[0])
     }
 
     /// The plan's.
@@ -126,7 +126,7 @@ impl Eras {
     /// Forgets the first ones, as long as `is_over` says so of an era and the time at which the next one begins.
     pub(crate) fn forget(&mut self, is_over: impl Fn(&Era, i64) -> bool) {
         while let [first, next, ..] = &self.0[..]
-            && is_over(first, next.from_ms())
+            && is_over(first, next.begins_ms())
         {
             self.0.remove(0);
         }
@@ -137,7 +137,7 @@ impl Eras {
     fn followed_by(&self, window: &WindowDef, latest: i64, watermark: i64) -> Option<Self> {
         let number = self.0.iter().map(|era| era.number + 1).max().unwrap_or(0);
         let reached = latest.max(watermark);
-        let begun = self.0.iter().take_while(|era| era.from_ms() <= reached && reached > i64::MIN).count();
+        let begun = self.0.iter().take_while(|era| era.begins_ms() <= reached && reached > i64::MIN).count();
         // At the end of a stream everything has passed, and nothing follows.
         let passed = if watermark == i64::MAX { i64::MIN } else { watermark.saturating_sub(1) };
         // What has not begun gives way, if what has can be followed by the new definition.
@@ -151,7 +151,7 @@ impl Eras {
                 }
                 Some(last) => {
                     let boundaries = Boundaries::of(last.window.kind, window.kind)?;
-                    Some(boundaries.after(latest.max(passed).max(last.from_ms()))?)
+                    Some(boundaries.after(latest.max(passed).max(last.begins_ms()))?)
                 }
             };
             eras.push(Era { number, from, window: window.clone(), closed: None });

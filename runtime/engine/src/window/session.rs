@@ -88,7 +88,7 @@ impl SessionWindows {
         let aggregates = Aggregates::new(&plan.aggregates, &plan.input)?;
         let tasks = WindowFacts::read_all(&cx.restored)?;
         let eras = Eras::restored(&tasks, &plan.def)?;
-        let gaps = eras.list().iter().map(|era| (era.from_ms(), gap_of(era))).collect();
+        let gaps = eras.list().iter().map(|era| (era.begins_ms(), gap_of(era))).collect();
         // What one of the tasks had not done yet has to be done.
         let watermark = tasks.iter().map(|facts| facts.watermark).min();
         let mut windows = Self {
@@ -188,7 +188,7 @@ impl SessionWindows {
             |era: &Era| self.watermark.saturating_sub(gap_of(era)).saturating_sub(era.window.allowed_lateness_ms);
         let times = longs(batch.column(0)).unwrap_or_default();
         // A row before the first era belonged to one that is over.
-        let passed = self.eras.list()[0].from_ms().saturating_sub(1);
+        let passed = self.eras.list()[0].begins_ms().saturating_sub(1);
         let horizon = self.eras.list().iter().map(horizon_of).max().unwrap_or(i64::MIN).max(passed);
         if self.watermark == i64::MIN || times.iter().all(|time| *time > horizon) {
             return Ok(batch);

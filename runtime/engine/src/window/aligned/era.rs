@@ -135,7 +135,7 @@ impl EraWindows {
             stats: OperatorStats::default(),
             scratch: Scratch::default(),
             plan: Plan {
-                grid: grid.between(era.from_ms(), until),
+                grid: grid.between(era.begins_ms(), until),
                 keys: plan.keys.clone(),
                 layout: Layout::new(STATE, &key_types, aggregates.state_fields()).of_era(era.number),
                 key_types,
@@ -153,8 +153,8 @@ impl EraWindows {
         self.era.clone()
     }
 
-    pub(super) fn from_ms(&self) -> i64 {
-        self.era.from_ms()
+    pub(super) fn begins_ms(&self) -> i64 {
+        self.era.begins_ms()
     }
 
     pub(super) fn next_part(&self) -> u64 {
