@@ -3,12 +3,14 @@
 mod checkpoints;
 mod cli;
 mod clock;
+mod connections;
 mod control;
 mod exposition;
 mod live;
 mod manifests;
 mod overview;
 mod plan;
+mod rates;
 mod run;
 mod server;
 mod telemetry;

@@ -5,12 +5,15 @@
 mod cli;
 mod commits;
 mod continuing;
+mod control;
 mod edits;
 mod exactly_once;
 mod examples;
 mod flights_year;
 mod generated;
 mod hostile;
+mod http;
 mod recovery;
 mod savepoints;
 mod suspended;
+mod terminal;
