@@ -541,7 +541,7 @@ impl Changes {
                 run.delete(STATE, key)?;
                 continue;
             };
-            let value = [&[VERSION][..], &put.last.to_be_bytes(), &put.state].concat();
+            let value = encode(put.last, &put.state);
             bytes += value.len() as u64;
             run.put(STATE, key, &value)?;
         }
@@ -555,6 +555,10 @@ fn with_start(mut key: Vec<u8>, start: i64) -> Vec<u8> {
     key
 }
 
+fn encode(last: i64, state: &[u8]) -> Vec<u8> {
+    [&[VERSION][..], &last.to_be_bytes(), state].concat()
+}
+
 fn decode(value: &[u8]) -> Result<(i64, &[u8]), OperatorError> {
     let (head, state) = value.split_at_checked(9).ok_or_else(|| damaged("a short session"))?;
     if head[0] != VERSION {
@@ -566,3 +570,6 @@ fn decode(value: &[u8]) -> Result<(i64, &[u8]), OperatorError> {
 fn damaged(found: &str) -> OperatorError {
     OperatorError::Damaged { found: found.into(), expected: "an open session, version 1" }
 }
+
+#[cfg(test)]
+mod tests;
