@@ -217,7 +217,7 @@ fn counter(family: &mut MetricEncoder<'_>, label: &str, id: &str, count: f64) ->
 }
 
 fn histogram(family: &mut MetricEncoder<'_>, histogram: &Histogram) -> fmt::Result {
-    let bounds = PAUSE_BUCKETS_SECONDS.into_iter().chain([f64::MAX]);
+    let bounds = PAUSE_BUCKETS_SECONDS.into_iter().chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets()).collect();
     let count = buckets.iter().map(|(_, count)| count).sum();
     family.encode_histogram::<prometheus_client::encoding::NoLabelSet>(
