@@ -15,5 +15,7 @@ mod hostile;
 mod http;
 mod recovery;
 mod savepoints;
+mod surroundings;
 mod suspended;
 mod terminal;
+mod transforms;
