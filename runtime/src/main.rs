@@ -9,6 +9,7 @@ mod exposition;
 mod live;
 mod manifests;
 mod overview;
+mod owner;
 mod plan;
 mod rates;
 mod run;

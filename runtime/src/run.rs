@@ -25,7 +25,7 @@ use crate::{
     control, live,
     manifests::{self, Texts},
     overview::Overview,
-    server, watch,
+    owner, server, watch,
 };
 
 /// About how many rows a batch has: enough to make per-batch work vanish, few enough to stay in the processor's cache.
@@ -149,6 +149,7 @@ async fn context(
 ) -> Result<JobContext, Failure> {
     let opened = |error: StateError| failure(&JobError::State(error));
     let mut folder = open_folder(&args.data_dir)?;
+    owner::take(&folder, &plan.spec.name).map_err(|error| failure(&error))?;
     let spec = &plan.spec.pipeline.checkpoints;
     let store = open_store(folder.path(), spec.storage.as_deref(), &plan.spec.name).map_err(opened)?;
     let pointer_folder = store.folder().map_or_else(|| folder.checkpoints(), Path::to_owned);

@@ -92,7 +92,7 @@ fn the_metrics_keep_to_the_format_and_agree_with_what_ran() {
     assert_eq!(rows_of("millrace_source_bad_rows_total", "requests"), 2.0);
     assert_eq!(rows_of("millrace_stage_rows_in_total", "counts"), 1_007.0);
     assert_eq!(rows_of("millrace_late_rows_total", "counts"), 7.0);
-    assert_eq!(rows_of("millrace_stage_rows_in_total", "even"), 504.0);
+    assert_eq!(rows_of("millrace_stage_rows_in_total", "even->even"), 504.0);
     assert_eq!(page.value("millrace_transform_rows_out_total", &[("transform", "even")]), 504.0);
     assert_eq!(page.value("millrace_transform_rows_out_total", &[("transform", "counts")]), 9.0);
     assert_eq!(page.value("millrace_committed_rows_total", &[]), 513.0);

@@ -78,7 +78,7 @@ const WINDOWED: [Case; 7] = [
               first_value(id ORDER BY ts) AS first, last_value(id ORDER BY ts) AS last, count(DISTINCT g) AS gs \
               FROM t GROUP BY k",
         oracle: "SELECT k, window_start, median(x) AS mid, percentile_cont(0.9) WITHIN GROUP (ORDER BY x) AS p90, \
-                 array_sort(array_agg(id)) AS ids, stddev(x) AS spread, approx_distinct(v) AS about, \
+                 array_agg(id ORDER BY id) AS ids, stddev(x) AS spread, approx_distinct(v) AS about, \
                  first_value(id ORDER BY ts) AS first, last_value(id ORDER BY ts) AS last, count(DISTINCT g) AS gs \
                  FROM tumbling GROUP BY k, window_start",
     },
