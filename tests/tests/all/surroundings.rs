@@ -86,11 +86,13 @@ fn in_namespace(workspace: &Workspace, script: &str) -> Option<Millrace> {
 fn what_was_committed_before_a_disk_was_full_is_whole_and_with_room_the_rest_follows() {
     const ROWS: i64 = 150_000;
     let workspace = Workspace::new();
-    for file in 0..30 {
-        let from = file * ROWS / 30;
-        workspace.write(format!("in/{file:02}.ndjson"), rows(from, from + ROWS / 30));
-    }
-    workspace.write("p.yaml", pipeline(JSON));
+    // Slow enough for checkpoints before the disk is full.
+    let source = format!(
+        "      generator: {{rows: {ROWS}, rate: 50000, fields: [{{name: id, sequence: {{}}}}, \
+         {{name: ts, timestamp: {{start: \"2024-01-01T00:00:00Z\", step: 10ms}}}}]}}\n      eventTime: {{column: ts}}"
+    );
+    let columns = "      columns: [{name: ts, type: TIMESTAMP}, {name: id, type: BIGINT}]\n";
+    workspace.write("p.yaml", pipeline(&source).replace(columns, ""));
     fs::create_dir_all(workspace.join("out")).unwrap();
     // What is on the small disk goes with its process, so it is saved before.
     let script = |size: &str| {
