@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::exactly_one;
+use crate::{quantity::Quantity, schema::exactly_one};
 
 /// The columns that a line of the combined log format has.
 pub const COMBINED_COLUMNS: [&str; 12] = [
@@ -147,6 +147,9 @@ pub struct CsvFormat {
     /// Example: `"%d/%m/%Y %H:%M"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestamp_format: Option<String>,
+    /// How long a row with quotes may be, at most `16Mi`. Where a quote is not closed by then, the line that the row begins
+    /// in is a row that cannot be decoded, and the next line is the next row: one stray quote costs no more than that.
+    pub max_row_size: Quantity,
 }
 
 impl Default for CsvFormat {
@@ -157,6 +160,7 @@ impl Default for CsvFormat {
             quote: "\"".to_owned(),
             null_value: None,
             timestamp_format: None,
+            max_row_size: Quantity::from_bytes(1 << 20),
         }
     }
 }

@@ -11,7 +11,7 @@ pub const EXIT_USAGE: u8 = 2;
 
 /// Millrace, a stream processor: manifests in, exactly-once results out.
 #[derive(Debug, Parser)]
-#[command(name = "millrace", version, about, max_term_width = 100, propagate_version = true)]
+#[command(name = "millrace", bin_name = "millrace", version, about, max_term_width = 100, propagate_version = true)]
 #[command(after_help = "\
 Examples:
   millrace run -f pipeline/ --data-dir ./data      run until the input ends, or Ctrl-C

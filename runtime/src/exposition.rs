@@ -1,6 +1,7 @@
-//! `/metrics`: what the engine counts, in Prometheus' text form, by its naming conventions (base units, `_total`).
+//! `/metrics`: what the engine counts, by Prometheus' naming conventions (base units, `_total`), in the two text forms that
+//! are in use: OpenMetrics, and Prometheus' own.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use millrace_engine::{
     metrics::{Histogram, Metrics, PAUSE_BUCKETS_SECONDS, StageMetrics},
@@ -21,6 +22,26 @@ pub fn render(metrics: Arc<Metrics>, status: Arc<Status>) -> String {
     // Writing to a String cannot fail.
     let _ = text::encode(&mut page, &registry);
     page
+}
+
+/// A page of OpenMetrics in Prometheus' own text form, which names a counter's family with its `_total` and has no end
+/// mark.
+pub fn as_prometheus(page: &str) -> String {
+    let counters: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter")).collect();
+    let mut text = String::with_capacity(page.len() + 16 * counters.len());
+    for line in page.lines().filter(|line| !line.starts_with("# EOF") && !line.starts_with("# UNIT ")) {
+        let mut words = line.splitn(4, ' ');
+        let line = match (words.next(), words.next(), words.next(), words.next()) {
+            (Some("#"), Some(what), Some(name), Some(rest)) if counters.contains(&name) => {
+                Cow::Owned(format!("# {what} {name}_total {rest}"))
+            }
+            _ => Cow::Borrowed(line),
+        };
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
 }
 
 #[derive(Debug)]
@@ -89,12 +110,12 @@ impl PipelineCollector {
 
     fn tasks(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         type Gauge = fn(&millrace_engine::metrics::TaskGauges) -> Option<f64>;
-        let families: [(&str, &str, Gauge); 5] = [
-            ("millrace_task_watermark_seconds", "A task's watermark, in seconds since 1970.", |task| {
+        let families: [(&str, &str, Gauge); 4] = [
+            ("millrace_task_watermark_timestamp_seconds", "A task's watermark, in seconds since 1970.", |task| {
                 let ms = task.watermark.0;
                 (ms != i64::MIN && ms != i64::MAX).then_some(ms as f64 / 1e3)
             }),
-            ("millrace_source_lag", "What a source knows to be unread: bytes for files.", |task| {
+            ("millrace_source_lag", "What a source knows to be unread: bytes of files, rows of generators.", |task| {
                 task.lag.map(|lag| lag as f64)
             }),
             ("millrace_state_entries", "Keys or rows that a task holds in memory.", |task| {
@@ -102,9 +123,6 @@ impl PipelineCollector {
             }),
             ("millrace_state_memory_bytes", "State that a task holds in memory.", |task| {
                 Some(task.operator.memory_bytes as f64)
-            }),
-            ("millrace_late_rows", "Rows of a task that came after their window was closed for good.", |task| {
-                Some(task.operator.late_rows as f64)
             }),
         ];
         for (name, help, value) in families {
@@ -117,6 +135,20 @@ impl PipelineCollector {
                     family.encode_family(&labels)?.encode_gauge(&value)?;
                 }
             }
+        }
+        self.late(encoder)
+    }
+
+    fn late(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let mut family = encoder.encode_descriptor(
+            "millrace_late_rows",
+            "Rows that came after their window was closed for good.",
+            None,
+            MetricType::Counter,
+        )?;
+        for (id, stage) in self.metrics.stages() {
+            let late: u64 = stage.tasks().values().map(|task| task.operator.late_rows).sum();
+            counter(&mut family, "stage", &id, late as f64)?;
         }
         Ok(())
     }
@@ -185,7 +217,7 @@ fn counter(family: &mut MetricEncoder<'_>, label: &str, id: &str, count: f64) ->
 }
 
 fn histogram(family: &mut MetricEncoder<'_>, histogram: &Histogram) -> fmt::Result {
-    let bounds = PAUSE_BUCKETS_SECONDS.into_iter().chain([f64::MAX]);
+    let bounds = PAUSE_BUCKETS_SECONDS.into_iter().chain([f64::INFINITY]);
     let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets()).collect();
     let count = buckets.iter().map(|(_, count)| count).sum();
     family.encode_histogram::<prometheus_client::encoding::NoLabelSet>(
@@ -194,4 +226,18 @@ fn histogram(family: &mut MetricEncoder<'_>, histogram: &Histogram) -> fmt::Resu
         &buckets,
         None,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_s_family_has_its_samples_name_in_prometheus_own_form() {
+        let page = "# HELP a_rows Rows that a took.\n# TYPE a_rows counter\na_rows_total 1\n\
+                    # HELP b_bytes Bytes.\n# TYPE b_bytes gauge\n# UNIT b_bytes bytes\nb_bytes 2.0\n# EOF\n";
+        let expected = "# HELP a_rows_total Rows that a took.\n# TYPE a_rows_total counter\na_rows_total 1\n\
+                        # HELP b_bytes Bytes.\n# TYPE b_bytes gauge\nb_bytes 2.0\n";
+        assert_eq!(as_prometheus(page), expected);
+    }
 }

@@ -1,9 +1,9 @@
-//! The live view: a few lines on the terminal, redrawn in place.
+//! The live view: a few lines on the terminal, redrawn in place. What is logged meanwhile scrolls by above it.
 
 use std::{
     fmt::Write as _,
     io::{self, Write},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -17,6 +17,9 @@ use crate::{
 
 const EVERY: Duration = Duration::from_millis(500);
 
+/// How many lines of the view stand on the terminal, right above the cursor.
+static DRAWN: Mutex<u16> = Mutex::new(0);
+
 /// A running view.
 pub struct View(JoinHandle<()>);
 
@@ -24,10 +27,9 @@ pub struct View(JoinHandle<()>);
 pub fn show(overview: Arc<Overview>) -> View {
     let task = tokio::spawn(async move {
         let mut before: Option<Report> = None;
-        let mut lines = 0;
         loop {
             let report = overview.report();
-            lines = draw(&text(&report, before.as_ref()), lines);
+            draw(&text(&report, before.as_ref()));
             before = Some(report);
             tokio::time::sleep(EVERY).await;
         }
@@ -39,18 +41,42 @@ impl View {
     /// Ends the view; its last picture stays.
     pub fn end(self) {
         self.0.abort();
+        *DRAWN.lock().unwrap_or_else(PoisonError::into_inner) = 0;
     }
 }
 
-/// Draws over the `lines` lines that were drawn before; answers how many are drawn now.
-fn draw(text: &str, lines: u16) -> u16 {
+/// Standard error for everything but the view: what is written takes the view's place, which is drawn anew below it.
+#[derive(Clone, Copy, Debug)]
+pub struct AboveView;
+
+impl Write for AboveView {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut drawn = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut out = io::stderr().lock();
+        erase(&mut out, std::mem::take(&mut *drawn))?;
+        out.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+fn erase(out: &mut impl Write, lines: u16) -> io::Result<()> {
+    if lines > 0 {
+        queue!(out, cursor::MoveToPreviousLine(lines), terminal::Clear(terminal::ClearType::FromCursorDown))?;
+    }
+    Ok(())
+}
+
+/// Draws over what was drawn before.
+fn draw(text: &str) {
+    let mut lines = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut out = io::stderr().lock();
     let drawn = (|| -> io::Result<u16> {
         let (width, height) = terminal::size().unwrap_or((100, 30));
-        if lines > 0 {
-            queue!(out, cursor::MoveToPreviousLine(lines))?;
-        }
-        queue!(out, terminal::Clear(terminal::ClearType::FromCursorDown))?;
+        erase(&mut out, *lines)?;
         let mut count = 0;
         for line in text.lines().take(usize::from(height.saturating_sub(1))) {
             let cut: String = line.chars().take(usize::from(width)).collect();
@@ -61,7 +87,7 @@ fn draw(text: &str, lines: u16) -> u16 {
         Ok(count)
     })();
     // A terminal that is gone is no reason to stop.
-    drawn.unwrap_or(0)
+    *lines = drawn.unwrap_or(0);
 }
 
 fn text(report: &Report, before: Option<&Report>) -> String {

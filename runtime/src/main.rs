@@ -3,12 +3,15 @@
 mod checkpoints;
 mod cli;
 mod clock;
+mod connections;
 mod control;
 mod exposition;
 mod live;
 mod manifests;
 mod overview;
+mod owner;
 mod plan;
+mod rates;
 mod run;
 mod server;
 mod telemetry;

@@ -13,9 +13,12 @@ use millrace_plan::{Input, NodeKind, OutputName, Plan};
 use millrace_stream::EventTime;
 use serde::Serialize;
 
+use crate::rates::{Counts, Rate, Rates};
+
 /// The plan and what its stages count.
 pub struct Overview {
     graph: Mutex<Graph>,
+    rates: Mutex<Rates>,
     cx: Arc<JobContext>,
 }
 
@@ -70,6 +73,10 @@ pub struct NodeReport {
     pub rows_in: u64,
     /// Rows given out.
     pub rows_out: u64,
+    /// The rate at which it takes rows in, over the last seconds.
+    pub rows_in_per_second: f64,
+    /// The rate at which it gives rows out, over the last seconds.
+    pub rows_out_per_second: f64,
     /// Bytes read, for a source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_in: Option<u64>,
@@ -84,6 +91,8 @@ pub struct NodeReport {
     pub watermark: Option<i64>,
     /// Seconds that its tasks waited for room downstream.
     pub backpressure_seconds: f64,
+    /// The share of the last seconds that they waited, from 0 to 1.
+    pub backpressure: f64,
     /// Keys or rows held in memory, for a keyed transform.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_entries: Option<u64>,
@@ -98,7 +107,7 @@ pub struct NodeReport {
 impl Overview {
     /// An overview of this plan.
     pub fn new(plan: &Plan, cx: Arc<JobContext>) -> Self {
-        let overview = Self { graph: Mutex::default(), cx };
+        let overview = Self { graph: Mutex::default(), rates: Mutex::default(), cx };
         overview.set_plan(plan);
         overview
     }
@@ -128,16 +137,52 @@ impl Overview {
         crate::exposition::render(self.cx.metrics.clone(), self.cx.status.clone())
     }
 
-    /// Whether rows flow.
-    pub fn is_ready(&self) -> bool {
-        matches!(self.cx.status.get().phase, JobPhase::Running | JobPhase::Stopping)
+    /// What the pipeline is doing.
+    pub fn phase(&self) -> JobPhase {
+        self.cx.status.get().phase
+    }
+
+    /// Notes what has been counted by now, so that [`Self::report`] can tell rates. To be called once a second.
+    pub fn note_counts(&self) {
+        let now = self.cx.clock.monotonic();
+        let counts = self.counts();
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner).note(now, counts);
+    }
+
+    fn graph(&self) -> Graph {
+        self.graph.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What each node has counted.
+    fn counts(&self) -> BTreeMap<String, Counts> {
+        let links = self.cx.metrics.links();
+        let nodes = self.graph().nodes;
+        nodes.iter().map(|node| (node.name.clone(), self.counted(node, &links))).collect()
+    }
+
+    fn counted(&self, node: &GraphNode, links: &BTreeMap<String, u64>) -> Counts {
+        let stages: Vec<_> = node.stages.iter().map(|id| self.cx.metrics.stage(id)).collect();
+        let rows_out = match (node.kind, stages.last()) {
+            ("transform", _) => links.get(&node.name).copied().unwrap_or(0),
+            (_, last) => last.map_or(0, |stage| stage.rows_out.get()),
+        };
+        Counts {
+            rows_in: stages.first().map_or(rows_out, |stage| stage.rows_in.get()),
+            rows_out,
+            waited_ns: stages.iter().map(|stage| stage.backpressure_ns.get()).sum(),
+        }
     }
 
     /// Everything, as it is now.
     pub fn report(&self) -> Report {
-        let graph = self.graph.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let links = self.cx.metrics.links();
+        let graph = self.graph();
+        let (counts, now) = (self.counts(), self.cx.clock.monotonic());
+        let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner).at(now, &counts);
         let metrics = &self.cx.metrics;
+        let node = |node: &GraphNode| {
+            let of = |all: &BTreeMap<String, Rate>| all.get(&node.name).copied().unwrap_or_default();
+            self.node(node, counts.get(&node.name).copied().unwrap_or_default(), of(&rates))
+        };
         Report {
             name: graph.pipeline,
             state: self.cx.status.get(),
@@ -146,32 +191,31 @@ impl Overview {
             checkpoints_failed: metrics.checkpoints_failed.get(),
             committed_rows: metrics.committed_rows.get(),
             restarts: metrics.restarts.get(),
-            nodes: graph.nodes.iter().map(|node| self.node(node, &links)).collect(),
+            nodes: graph.nodes.iter().map(node).collect(),
         }
     }
 
-    fn node(&self, node: &GraphNode, links: &BTreeMap<String, u64>) -> NodeReport {
+    fn node(&self, node: &GraphNode, counts: Counts, rate: Rate) -> NodeReport {
         let stages: Vec<_> = node.stages.iter().map(|id| self.cx.metrics.stage(id)).collect();
         let tasks: Vec<_> = stages.iter().flat_map(|stage| stage.tasks().into_values()).collect();
         let is_source = node.kind == "source";
         let is_keyed = node.kind == "transform" && !stages.is_empty();
         let first = stages.first();
-        let rows_out = match (node.kind, stages.last()) {
-            ("transform", _) => links.get(&node.name).copied().unwrap_or(0),
-            (_, last) => last.map_or(0, |stage| stage.rows_out.get()),
-        };
         let watermark = stages.iter().filter_map(|stage| stage.watermark()).min();
         NodeReport {
             name: node.name.clone(),
             kind: node.kind,
             inputs: node.inputs.clone(),
-            rows_in: first.map_or(rows_out, |stage| stage.rows_in.get()),
-            rows_out,
+            rows_in: counts.rows_in,
+            rows_out: counts.rows_out,
+            rows_in_per_second: rate.rows_in,
+            rows_out_per_second: rate.rows_out,
             bytes_in: first.filter(|_| is_source).map(|stage| stage.bytes_in.get()),
             bad_rows: first.filter(|_| is_source).map(|stage| stage.bad_rows.get()),
             lag: tasks.iter().filter_map(|task| task.lag).reduce(|a, b| a + b),
             watermark: watermark.filter(|time| *time > EventTime::MIN && *time < EventTime::MAX).map(|time| time.0),
-            backpressure_seconds: stages.iter().map(|stage| stage.backpressure_ns.get() as f64 / 1e9).sum(),
+            backpressure_seconds: counts.waited_ns as f64 / 1e9,
+            backpressure: (rate.waited / tasks.len().max(1) as f64).min(1.0),
             state_entries: is_keyed.then(|| tasks.iter().map(|task| task.operator.entries).sum()),
             state_bytes: is_keyed.then(|| tasks.iter().map(|task| task.operator.memory_bytes).sum()),
             late_rows: is_keyed.then(|| tasks.iter().map(|task| task.operator.late_rows).sum()),

@@ -1,6 +1,6 @@
 //! `millrace run`: the wiring of one pipeline in this process.
 
-use std::{io::IsTerminal, path::Path, sync::Arc};
+use std::{io::IsTerminal, path::Path, sync::Arc, time::Duration};
 
 use millrace_crds::OnDelete;
 use millrace_engine::{
@@ -20,18 +20,20 @@ use tokio::{
 
 use crate::{
     Failure,
-    cli::RunArgs,
+    cli::{EXIT_FAILED, RunArgs},
     clock::SystemClock,
     control, live,
     manifests::{self, Texts},
     overview::Overview,
-    server, watch,
+    owner, server, watch,
 };
 
 /// About how many rows a batch has: enough to make per-batch work vanish, few enough to stay in the processor's cache.
 const BATCH_ROWS: usize = 8192;
 /// Blocks of task stores that are kept in memory, for all of them together.
 const BLOCK_CACHE_BYTES: usize = 32 << 20;
+/// A second SIGINT that comes this long after the first, or later, ends the process at once.
+const IMPATIENT_AFTER: Duration = Duration::from_secs(1);
 
 /// Runs a pipeline to its end, or until it is told to stop.
 pub fn run(args: RunArgs) -> Result<(), Failure> {
@@ -111,7 +113,8 @@ async fn run_plan(plan: Plan, texts: Texts, args: RunArgs) -> Result<(), Failure
         let bound = bound.map_err(|error| Failure::usage(format!("cannot listen on {address}: {error}")))?;
         tracing::info!(address = %bound, "serving /metrics, /healthz, /readyz and /api/v1/pipeline");
     }
-    stop_on_signals(commands.clone())?;
+    stop_on_signals(&commands, &cx.clock)?;
+    tokio::spawn(note_counts(overview.clone()));
     if args.watch {
         tokio::spawn(watch::watch(args.manifests.clone(), args.parallelism, texts, commands.clone(), overview.clone()));
     }
@@ -146,6 +149,7 @@ async fn context(
 ) -> Result<JobContext, Failure> {
     let opened = |error: StateError| failure(&JobError::State(error));
     let mut folder = open_folder(&args.data_dir)?;
+    owner::take(&folder, &plan.spec.name).map_err(|error| failure(&error))?;
     let spec = &plan.spec.pipeline.checkpoints;
     let store = open_store(folder.path(), spec.storage.as_deref(), &plan.spec.name).map_err(opened)?;
     let pointer_folder = store.folder().map_or_else(|| folder.checkpoints(), Path::to_owned);
@@ -219,15 +223,36 @@ fn writes_to_stdout(plan: &Plan) -> bool {
     plan.nodes.iter().any(|node| matches!(&node.kind, NodeKind::Sink(sink) if sink.spec.stdout.is_some()))
 }
 
-fn stop_on_signals(commands: mpsc::Sender<Command>) -> Result<(), Failure> {
+/// Notes once a second what has been counted.
+async fn note_counts(overview: Arc<Overview>) {
+    loop {
+        overview.note_counts();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// SIGINT and SIGTERM stop the pipeline at a final checkpoint. Who sends SIGINT again, later than the same key press could
+/// be told twice, does not want to wait for it.
+fn stop_on_signals(commands: &mpsc::Sender<Command>, clock: &Arc<dyn Clock>) -> Result<(), Failure> {
     for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
         let mut signals = signal(kind).map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))?;
-        let commands = commands.clone();
+        let (commands, clock) = (commands.clone(), Arc::clone(clock));
         tokio::spawn(async move {
+            let mut first = None;
             while signals.recv().await.is_some() {
-                tracing::info!("stopping at a final checkpoint");
-                if commands.send(Command::Stop).await.is_err() {
-                    return;
+                let now = clock.monotonic();
+                let asked = *first.get_or_insert(now);
+                if kind == SignalKind::interrupt() && now.saturating_sub(asked) >= IMPATIENT_AFTER {
+                    tracing::error!(
+                        "ended without a final checkpoint; the next run goes on from the last completed one"
+                    );
+                    std::process::exit(i32::from(EXIT_FAILED));
+                }
+                if asked == now {
+                    tracing::info!("stopping at a final checkpoint");
+                    let commands = commands.clone();
+                    // Not awaited here: the next signal is to be heard.
+                    tokio::spawn(async move { commands.send(Command::Stop).await });
                 }
             }
         });

@@ -5,18 +5,16 @@ use std::{net::SocketAddr, sync::Arc};
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::IntoResponse,
     routing::{get, post},
+    serve::Listener,
 };
-use millrace_engine::Command;
+use millrace_engine::{Command, status::JobPhase};
 use serde_json::json;
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, oneshot},
-};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::overview::Overview;
+use crate::{connections::Connections, exposition, overview::Overview};
 
 #[derive(Clone)]
 struct App {
@@ -30,7 +28,7 @@ pub async fn listen(
     overview: Arc<Overview>,
     commands: mpsc::Sender<Command>,
 ) -> std::io::Result<SocketAddr> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = Connections::listen(address).await?;
     let bound = listener.local_addr()?;
     // Savepoints are asked for over the control socket, which only the folder's owner can reach.
     let app = readers().with_state(App { overview, commands });
@@ -53,15 +51,25 @@ fn readers() -> Router<App> {
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/api/v1/pipeline", get(pipeline))
+        .fallback(async || (StatusCode::NOT_FOUND, "there are /metrics, /healthz, /readyz and /api/v1/pipeline\n"))
 }
 
-async fn metrics(State(app): State<App>) -> impl IntoResponse {
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], app.overview.metrics_page())
+/// OpenMetrics for those who ask for it, Prometheus' own text form for everybody else.
+async fn metrics(State(app): State<App>, headers: HeaderMap) -> impl IntoResponse {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|accepted| accepted.to_str().ok());
+    let is_open = accepted.into_iter().any(|accepted| accepted.contains("application/openmetrics-text"));
+    let page = app.overview.metrics_page();
+    if is_open {
+        ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], page)
+    } else {
+        ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], exposition::as_prometheus(&page))
+    }
 }
 
-async fn ready(State(app): State<App>) -> (StatusCode, &'static str) {
-    if app.overview.is_ready() { (StatusCode::OK, "ok\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not running\n") }
+async fn ready(State(app): State<App>) -> (StatusCode, String) {
+    let phase = app.overview.phase();
+    let code = if phase == JobPhase::Running { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, format!("{phase:?}\n"))
 }
 
 async fn pipeline(State(app): State<App>) -> impl IntoResponse {

@@ -1,10 +1,13 @@
 //! Logs and colours on standard error.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, prelude::*};
 
-use crate::cli::{Cli, LogFormat};
+use crate::{
+    cli::{Cli, LogFormat},
+    live::AboveView,
+};
 
 /// Errors.
 pub const RED: &str = "\x1b[1;31m";
@@ -22,6 +25,12 @@ pub fn paint(text: &str, colour: &str) -> String {
     if colours() { format!("{colour}{text}{RESET}") } else { text.to_owned() }
 }
 
+/// Says something to the user that is no log line.
+pub fn tell(text: &str) {
+    // Who closed standard error does not want to know.
+    let _ = AboveView.write_all(format!("{text}\n").as_bytes());
+}
+
 /// Sends logs to standard error.
 pub fn start(cli: &Cli) -> Result<(), ParseError> {
     // A level alone is for our own crates; others' only speak up when something is wrong.
@@ -32,10 +41,10 @@ pub fn start(cli: &Cli) -> Result<(), ParseError> {
     let registry = tracing_subscriber::registry().with(filter);
     match cli.log_format {
         LogFormat::Json => {
-            registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).init();
+            registry.with(fmt::layer().json().flatten_event(true).with_writer(|| AboveView)).init();
         }
         LogFormat::Text => {
-            registry.with(fmt::layer().with_target(false).with_ansi(colours()).with_writer(std::io::stderr)).init();
+            registry.with(fmt::layer().with_target(false).with_ansi(colours()).with_writer(|| AboveView)).init();
         }
     }
     Ok(())

@@ -12,6 +12,7 @@ use crate::{
     cli::ManifestArgs,
     manifests::{self, Texts},
     overview::Overview,
+    telemetry,
 };
 
 const EVERY: Duration = Duration::from_millis(250);
@@ -41,7 +42,7 @@ pub async fn watch(
         seen = texts;
         let compiled = manifests::compile(&seen, args.pipeline.as_deref());
         for message in &compiled.messages {
-            eprintln!("{message}");
+            telemetry::tell(&message.to_string());
         }
         let plan = compiled.plan.and_then(|plan| match parallelism {
             None => Some(plan),

@@ -6,6 +6,8 @@
 //! random choice follows from a [`Seed`] that is printed, and `MILLRACE_SEED` replays it.
 
 pub mod delta;
+pub mod exposition;
+pub mod http;
 pub mod oracle;
 pub mod process;
 pub mod read;

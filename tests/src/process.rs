@@ -41,7 +41,11 @@ impl Millrace {
         words.push(binary().into_os_string());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).args(args).current_dir(workspace.path());
-        command.env_remove("MILLRACE_FAULT_POINT").env("NO_COLOR", "1").env("RUST_BACKTRACE", "1");
+        command
+            .env_remove("MILLRACE_FAULT_POINT")
+            .env_remove("MILLRACE_LOG")
+            .env("NO_COLOR", "1")
+            .env("RUST_BACKTRACE", "1");
         command.stdin(Stdio::null());
         Self { command, folder: workspace.path().to_owned(), patience: PATIENCE }
     }

@@ -3,10 +3,11 @@
 //! It cannot be read twice. A pipeline that reads it delivers each row once as long as the process lives; one that was
 //! stopped cannot be resumed and says so.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use futures::future::BoxFuture;
 use millrace_crds::SourceSpec;
+use millrace_stream::Clock;
 use tokio::sync::mpsc;
 
 use crate::{
@@ -46,7 +47,14 @@ impl StdinSource {
                 )));
             }
             if ended {
-                return Ok(StreamReader { split, records: None, blocks: None, ended: true, position: offset });
+                return Ok(StreamReader {
+                    split,
+                    records: None,
+                    blocks: None,
+                    ended: true,
+                    position: offset,
+                    clock: cx.clock,
+                });
             }
         }
         let format = Format::new(&self.spec, &cx.schema, cx.clock.now())?;
@@ -56,7 +64,14 @@ impl StdinSource {
             .name("stdin".to_owned())
             .spawn(move || pump(input, &sender))
             .map_err(|source| SourceError::Io { what: "standard input".to_owned(), source })?;
-        Ok(StreamReader { split, records: Some(records), blocks: Some(blocks), ended: false, position: 0 })
+        Ok(StreamReader {
+            split,
+            records: Some(records),
+            blocks: Some(blocks),
+            ended: false,
+            position: 0,
+            clock: cx.clock,
+        })
     }
 }
 
@@ -106,6 +121,7 @@ struct StreamReader {
     blocks: Option<mpsc::Receiver<io::Result<Vec<u8>>>>,
     ended: bool,
     position: u64,
+    clock: Arc<dyn Clock>,
 }
 
 impl StreamReader {
@@ -121,6 +137,7 @@ impl StreamReader {
             if let Some(block) = block {
                 let block = block.map_err(failed)?;
                 records.fill(block.as_slice(), block.len()).map_err(failed)?;
+                records.written_at(self.clock.now());
             } else {
                 self.blocks = None;
             }

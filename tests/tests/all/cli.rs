@@ -1,6 +1,22 @@
 //! The command line as a person meets it: exit codes, errors with their places, help.
 
-use millrace_tests::{Millrace, Workspace, read};
+use std::{fmt::Write, process::Command};
+
+use expect_test::expect_file;
+use millrace_tests::{Millrace, Workspace, read, workspace::repository};
+
+const COMMANDS: [&str; 10] = [
+    "",
+    "run",
+    "check",
+    "plan",
+    "checkpoints list",
+    "checkpoints inspect",
+    "checkpoints savepoint",
+    "checkpoints delete",
+    "schema",
+    "completions",
+];
 
 #[test]
 fn a_bad_manifest_gets_all_its_errors_at_once_and_nothing_is_started() {
@@ -101,11 +117,16 @@ fn every_example_passes_the_check_and_has_a_plan() {
 #[test]
 fn help_has_examples_and_an_unknown_command_exits_with_2() {
     let workspace = Workspace::new();
-    for command in ["run", "check", "plan", "checkpoints list", "checkpoints savepoint", "schema", "completions"] {
-        let help = Millrace::new(&workspace, command.split(' ').chain(["--help"])).finish().expect_success();
-        assert!(help.stdout.contains("Example"), "{command}: {}", help.stdout);
-        assert!(!help.stdout.contains('\u{1b}'), "no colours where NO_COLOR is set");
+    let mut all = String::new();
+    for command in COMMANDS {
+        let words = command.split_whitespace();
+        let help = Millrace::new(&workspace, words.chain(["--help"])).finish().expect_success().stdout;
+        assert!(help.contains("Example"), "{command}: {help}");
+        assert!(!help.contains('\u{1b}'), "no colours where NO_COLOR is set");
+        assert!(help.lines().all(|line| line.chars().count() <= 120), "{command}: {help}");
+        let _ = writeln!(all, "==== millrace {command} --help\n{help}");
     }
+    expect_file!["golden/help.txt"].assert_eq(&all);
     Millrace::new(&workspace, ["walk"]).finish().expect_code(2);
     Millrace::run(&workspace, "nowhere.yaml").finish().expect_code(2).expect_stderr(&["nowhere.yaml"]);
 }
@@ -124,4 +145,89 @@ fn checkpoints_are_listed_and_inspected() {
     Millrace::run(&workspace, "examples/hopping").finish().expect_success();
     let list = Millrace::new(&workspace, ["checkpoints", "list", "--data-dir", "data"]).finish().expect_success();
     assert!(list.stdout.lines().count() >= 2, "{}", list.stdout);
+}
+
+#[test]
+fn completions_are_scripts_that_their_shells_take() {
+    let workspace = Workspace::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = Millrace::new(&workspace, ["completions", shell]).finish().expect_success().stdout;
+        for word in ["savepoint", "allow-previous-checkpoint", "log-format"] {
+            assert!(script.contains(word), "{shell}: no {word}");
+        }
+        let path = workspace.write(format!("millrace.{shell}"), &script);
+        let checked = Command::new(shell).arg("-n").arg(&path).output();
+        match checked {
+            Ok(output) => assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr)),
+            Err(_) => println!("skipped: no {shell} here"),
+        }
+    }
+}
+
+#[test]
+fn the_schema_is_what_the_golden_files_say() {
+    let workspace = Workspace::new();
+    for (args, golden) in [(&["schema"][..], "crds.yaml"), (&["schema", "--json"], "manifest.schema.json")] {
+        let printed = Millrace::new(&workspace, args).finish().expect_success().stdout;
+        let golden = std::fs::read_to_string(repository().join("crds/golden").join(golden)).unwrap();
+        assert_eq!(printed, golden);
+    }
+}
+
+/// A pipeline that copies the numbers of `in.ndjson`.
+const NUMBERS: &str = "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {name: numbers}
+spec:
+  sources:
+    - name: t
+      file: {paths: [in.ndjson]}
+      format: {json: {}}
+      columns: [{name: n, type: INT}]
+  transforms: [{name: a, sql: SELECT n FROM t}]
+  outputs: [{from: a, sink: out}]
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Sink
+metadata: {name: out}
+spec:
+  file: {path: out, format: {json: {}}}
+";
+
+#[test]
+fn exit_codes_tell_success_from_failure_from_what_cannot_be_used() {
+    let workspace = Workspace::new();
+    workspace.write("p.yaml", NUMBERS);
+    workspace.write("other.yaml", NUMBERS.replace("name: numbers", "name: others"));
+    workspace.write("in.ndjson", "{\"n\":1}\n");
+    let run = |data: &str, more: &[&str]| {
+        let args = ["run", "-f", "p.yaml", "--data-dir", data];
+        Millrace::new(&workspace, args.iter().chain(more)).finish()
+    };
+    run("data", &[]).expect_code(0);
+    run("data", &[]).expect_code(0).expect_stderr(&["nothing is left to do"]);
+    Millrace::new(&workspace, ["check", "-f", "p.yaml"]).finish().expect_code(0);
+
+    workspace.write("in.ndjson", "{\"n\":\"one\"}\n");
+    run("data-1", &[]).expect_code(1).expect_stderr(&["error:", "in.ndjson", "one", "help:"]);
+    let other = ["run", "-f", "other.yaml", "--data-dir", "data"];
+    Millrace::new(&workspace, other).finish().expect_code(2).expect_stderr(&["belongs to pipeline numbers"]);
+    std::fs::remove_file(workspace.join("in.ndjson")).unwrap();
+    run("data-2", &[]).expect_code(1).expect_stderr(&["no file matches `in.ndjson`"]);
+    let savepoint = ["checkpoints", "savepoint", "--data-dir", "data"];
+    Millrace::new(&workspace, savepoint).finish().expect_code(1).expect_stderr(&["no pipeline runs", "help:"]);
+
+    let unusable: [(&[&str], &str); 8] = [
+        (&["run", "-f", "p.yaml"], "--data-dir"),
+        (&["run", "-f", "p.yaml", "--data-dir", "data", "--parallelism", "0"], "--parallelism"),
+        (&["run", "-f", "p.yaml", "--data-dir", "data", "--listen", "nowhere"], "--listen"),
+        (&["run", "-f", "p.yaml", "-f", "other.yaml", "--data-dir", "data"], "expected each name once"),
+        (&["check", "-f", "p.yaml", "--pipeline", "none"], "none"),
+        (&["check", "-f", "p.yaml", "--log", "===="], "--log"),
+        (&["checkpoints", "list", "--data-dir", "nowhere"], "no checkpoints in nowhere"),
+        (&["checkpoints", "inspect", "--data-dir", "data", "99"], "there is no checkpoint 99"),
+    ];
+    for (args, said) in unusable {
+        Millrace::new(&workspace, args).finish().expect_code(2).expect_stderr(&[said]);
+    }
 }

@@ -101,6 +101,10 @@ fn check_csv(csv: &CsvFormat, path: &str, findings: &mut Findings) {
         let complaint = Complaint::new("`quote` and `delimiter` are the same character");
         findings.add(format!("{path}.quote"), complaint.expected("two different ones"));
     }
+    if !(1..=16 << 20).contains(&csv.max_row_size.bytes()) {
+        let complaint = Complaint::new(format!("a row cannot have {} bytes", csv.max_row_size.bytes()));
+        findings.add(format!("{path}.maxRowSize"), complaint.expected("a size from 1 to 16Mi"));
+    }
 }
 
 fn check_regex(regex: &RegexFormat, columns: &[ColumnSpec], path: &str, findings: &mut Findings) {

@@ -17,7 +17,10 @@ use std::{
 use millrace_crds::FileSource as FileSpec;
 use serde::{Deserialize, Serialize};
 
-use super::identity::Identity;
+use super::{
+    archive::{self, Copy},
+    identity::Identity,
+};
 use crate::{ReplayPoint, SourceError, SplitId, format::unusable};
 
 /// The form of [`Point`].
@@ -114,9 +117,11 @@ impl Catalog {
             *state = State { parallelism, scanned: now, ..State::default() };
         }
         if state.opened.is_empty() {
-            state.entries = self.restore(restored)?;
+            let (mut entries, mut gone) = self.restore(restored)?;
             let listed = self.list(restored.is_empty())?;
-            self.merge(&mut state.entries, listed)?;
+            self.merge(&mut entries, &mut gone, listed)?;
+            self.report(&gone)?;
+            state.entries = entries;
             assign(&mut state.entries, parallelism);
         }
         state.opened.insert(index);
@@ -131,7 +136,7 @@ impl Catalog {
             *scanned = now;
             entries.iter_mut().for_each(|entry| entry.present = false);
             let listed = self.list(false)?;
-            self.merge(entries, listed)?;
+            self.merge(entries, &mut Vec::new(), listed)?;
             entries.retain(|entry| entry.present || !entry.point.ended);
             assign(entries, *parallelism);
         }
@@ -146,38 +151,44 @@ impl Catalog {
         }
     }
 
-    /// The splits of a checkpoint, with the paths at which their files are now.
-    fn restore(&self, restored: &BTreeMap<SplitId, ReplayPoint>) -> Result<Vec<Entry>, SourceError> {
-        let mut entries = Vec::new();
+    /// The splits of a checkpoint, with the paths at which their files are now, and those whose files are not there.
+    fn restore(&self, restored: &BTreeMap<SplitId, ReplayPoint>) -> Result<(Vec<Entry>, Vec<Entry>), SourceError> {
+        let (mut entries, mut gone) = (Vec::new(), Vec::new());
         for (id, point) in restored {
             let mut point = Point::read(id, point)?;
-            match find(&point) {
-                Some(path) => {
-                    let bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-                    if let Ok(file) = File::open(&path)
-                        && let Ok(metadata) = file.metadata()
-                    {
-                        (point.identity.device, point.identity.inode) = (metadata.dev(), metadata.ino());
-                    }
-                    point.path = path;
-                    entries.push(Entry { id: id.clone(), point, owner: u32::MAX, bytes, present: true });
+            let found = find(&point);
+            let mut bytes = 0;
+            if let Some(path) = &found {
+                bytes = fs::metadata(path).map_or(0, |metadata| metadata.len());
+                if let Ok(file) = File::open(path)
+                    && let Ok(metadata) = file.metadata()
+                {
+                    (point.identity.device, point.identity.inode) = (metadata.dev(), metadata.ino());
                 }
-                None if point.ended => {}
-                None if self.spec.follow => {
-                    tracing::warn!(source = %self.source, file = %point.path.display(), read_bytes = point.offset,
-                        "a file that was being read is gone; what had not been read of it is lost");
-                }
-                None => {
-                    return Err(unusable(format!(
-                        "source {}: {} is gone or has other contents; the checkpoint goes on in it at byte {}",
-                        self.source,
-                        point.path.display(),
-                        point.offset
-                    )));
-                }
+                point.path.clone_from(path);
             }
+            let present = found.is_some();
+            let entry = Entry { id: id.clone(), point, owner: u32::MAX, bytes, present };
+            if present { entries.push(entry) } else { gone.push(entry) }
         }
-        Ok(entries)
+        Ok((entries, gone))
+    }
+
+    /// Says which files are gone that had not been read to their ends.
+    fn report(&self, gone: &[Entry]) -> Result<(), SourceError> {
+        for Entry { point, .. } in gone.iter().filter(|entry| !entry.point.ended) {
+            if !self.spec.follow {
+                return Err(unusable(format!(
+                    "source {}: {} is gone or has other contents; the checkpoint goes on in it at byte {}",
+                    self.source,
+                    point.path.display(),
+                    point.offset
+                )));
+            }
+            tracing::warn!(source = %self.source, file = %point.path.display(), read_bytes = point.offset,
+                "a file that was being read is gone; what had not been read of it is lost");
+        }
+        Ok(())
     }
 
     /// Every file that a glob matches, by path, each once.
@@ -218,17 +229,17 @@ impl Catalog {
         Ok(once.map(|(path, metadata)| Listed { path, metadata }).collect())
     }
 
-    /// Brings what is known up to what is there.
-    fn merge(&self, entries: &mut Vec<Entry>, listed: Vec<Listed>) -> Result<(), SourceError> {
-        let mut known: BTreeMap<(u64, u64), usize> = entries
+    /// Brings what is known up to what is there. Of the entries that are `gone` those are taken whose file is there as a
+    /// compressed copy.
+    fn merge(&self, entries: &mut Vec<Entry>, gone: &mut Vec<Entry>, listed: Vec<Listed>) -> Result<(), SourceError> {
+        let known: BTreeMap<(u64, u64), usize> = entries
             .iter()
             .enumerate()
             .map(|(index, entry)| ((entry.point.identity.device, entry.point.identity.inode), index))
             .collect();
-        let mut ids: BTreeSet<Arc<str>> = entries.iter().map(|entry| Arc::clone(&entry.id.0)).collect();
+        let mut unknown = Vec::new();
         for Listed { path, metadata } in listed {
-            let inode = (metadata.dev(), metadata.ino());
-            if let Some(&index) = known.get(&inode) {
+            if let Some(&index) = known.get(&(metadata.dev(), metadata.ino())) {
                 let entry = &mut entries[index];
                 // Under its own path other contents are a truncation, which the reader finds; under another path they
                 // are another file, with an inode that was used before.
@@ -241,15 +252,44 @@ impl Catalog {
                     continue;
                 }
             }
-            let identity = match Identity::at(&path) {
-                Ok(identity) => identity,
+            unknown.push(Listed { path, metadata });
+        }
+        let mut ids: BTreeSet<Arc<str>> = entries.iter().chain(&*gone).map(|entry| Arc::clone(&entry.id.0)).collect();
+        for Listed { path, metadata } in unknown {
+            let known = entries.iter().chain(&*gone);
+            let copy = if self.spec.follow { archive::copy_of(&path, &self.spec, known) } else { Ok(Copy::None) };
+            let read = copy.and_then(|copy| Ok((copy, Identity::at(&path)?)));
+            let (copy, identity) = match read {
+                Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::NotFound && self.spec.follow => continue,
                 Err(source) => return Err(SourceError::Io { what: path.display().to_string(), source }),
             };
-            let id = unique(&path, &mut ids);
-            known.insert(inode, entries.len());
-            let point = Point::new(path, identity, 0, false);
-            entries.push(Entry { id, point, owner: u32::MAX, bytes: metadata.len(), present: true });
+            let entry = match copy {
+                Copy::Unfinished => continue,
+                Copy::None => {
+                    let point = Point::new(path.clone(), identity, 0, false);
+                    Entry { id: unique(&path, &mut ids), point, owner: u32::MAX, bytes: metadata.len(), present: true }
+                }
+                Copy::Of(original) => {
+                    tracing::info!(source = %self.source, file = %path.display(), original = %original,
+                        "a file is the compressed copy of one that is known; what was read is not read again");
+                    match gone.iter().position(|entry| entry.id == original) {
+                        // Nobody reads the original any more: its copy is read on in its place.
+                        Some(index) => {
+                            let Entry { id, point, owner, .. } = gone.swap_remove(index);
+                            let point = Point::new(path, identity, point.offset, point.ended);
+                            Entry { id, point, owner, bytes: metadata.len(), present: true }
+                        }
+                        // The original is read to its end, also once it has no name any more.
+                        None => {
+                            let id = unique(&path, &mut ids);
+                            let point = Point::new(path, identity, 0, true);
+                            Entry { id, point, owner: u32::MAX, bytes: metadata.len(), present: true }
+                        }
+                    }
+                }
+            };
+            entries.push(entry);
         }
         Ok(())
     }

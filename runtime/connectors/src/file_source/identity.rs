@@ -57,6 +57,12 @@ impl Identity {
         Ok(bytes.len() as u64 == self.head_bytes && xxh3_64(&bytes) == self.head)
     }
 
+    /// Whether these are the first bytes of a file that begins as this one.
+    pub(super) fn begins_with(&self, head: &[u8]) -> bool {
+        let covered = usize::try_from(self.head_bytes).ok().and_then(|bytes| head.get(..bytes));
+        self.head_bytes > 0 && covered.is_some_and(|covered| xxh3_64(covered) == self.head)
+    }
+
     /// Covers more of the first bytes, if a file that was shorter has grown.
     pub(super) fn extend(&mut self, file: &File) -> io::Result<()> {
         if self.head_bytes < HEAD_BYTES {
@@ -67,7 +73,8 @@ impl Identity {
 }
 
 fn head(file: &File, bytes: u64) -> io::Result<Vec<u8>> {
-    let mut head = vec![0; bytes as usize];
+    // A replay point may say anything.
+    let mut head = vec![0; bytes.min(HEAD_BYTES) as usize];
     let mut filled = 0;
     while filled < head.len() {
         match file.read_at(&mut head[filled..], filled as u64) {

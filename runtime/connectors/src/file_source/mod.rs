@@ -10,12 +10,16 @@
 //! point is the offset, in its uncompressed bytes, of the first row that was not returned; for Parquet the number of
 //! rows. A compressed file is read from its beginning up to that offset when it is resumed.
 //!
+//! A compressed copy of a followed file, as log rotation makes it, is recognised by its name and its first uncompressed
+//! bytes, and stands for the file: what was read of the one is not read again from the other.
+//!
 //! # Guarantees
 //!
 //! Exactly once, as long as files are only appended to. What voids it: a file changed in its middle; a followed file that
 //! is truncated or deleted before it was read to its end (copytruncate loses what was written between the copy and the
 //! last poll, and the copy, if a glob matches it, is a file of its own).
 
+mod archive;
 mod catalog;
 mod identity;
 mod parquet;

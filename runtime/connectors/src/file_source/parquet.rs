@@ -1,6 +1,12 @@
 //! Parquet files: read by row groups, only the columns that something reads, cast to the types that the spec declares.
+//!
+//! There is damage at which the Parquet reader panics instead of telling. That is an error of the file here, as any other.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
@@ -50,9 +56,12 @@ impl ParquetSplit {
         };
         let reader = match &mut self.reader {
             Some(reader) => reader,
-            None => self.reader.insert(open(&self.format, path, self.rows, batch_rows)?),
+            None => {
+                let opened = guarded(path, || open(&self.format, path, self.rows, batch_rows))??;
+                self.reader.insert(opened)
+            }
         };
-        let Some(read) = reader.next() else { return Ok(None) };
+        let Some(read) = guarded(path, || reader.next())? else { return Ok(None) };
         let read = read.map_err(|error| damaged(error.into()))?;
         let rows = self.convert(path, &read)?;
         self.rows += rows.num_rows() as u64;
@@ -77,6 +86,12 @@ impl ParquetSplit {
         });
         batch(self.format.schema(), arrays.collect::<Result<_, _>>()?, read.num_rows())
     }
+}
+
+/// Does something with a file at which it may panic; what it worked on is not used any more if it did.
+fn guarded<T>(path: &Path, work: impl FnOnce() -> T) -> Result<T, SourceError> {
+    catch_unwind(AssertUnwindSafe(work))
+        .map_err(|_| unusable(format!("{} cannot be read as Parquet: it is damaged", path.display())))
 }
 
 fn missing(path: &Path, column: &str, read: &RecordBatch) -> SourceError {

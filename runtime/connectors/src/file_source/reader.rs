@@ -24,13 +24,16 @@ pub(super) struct FileReader {
     splits: Vec<Split>,
     by_id: BTreeMap<SplitId, usize>,
     polled: Duration,
+    /// Of files that are forgotten.
+    bad_rows_before: u64,
 }
 
 impl FileReader {
     pub(super) fn open(shared: Shared, cx: SourceContext) -> Result<Self, SourceError> {
         let now = cx.clock.monotonic();
         let entries = shared.catalog.open(cx.index, cx.parallelism, &cx.restored, now)?;
-        let mut reader = Self { shared, cx, splits: Vec::new(), by_id: BTreeMap::new(), polled: now };
+        let mut reader =
+            Self { shared, cx, splits: Vec::new(), by_id: BTreeMap::new(), polled: now, bad_rows_before: 0 };
         for entry in entries {
             reader.add(entry)?;
         }
@@ -54,6 +57,9 @@ impl FileReader {
     /// Looks for new files, renamed ones and ones that are gone.
     fn poll(&mut self, now: Duration) -> Result<(), SourceError> {
         self.polled = now;
+        for split in &self.splits {
+            self.shared.catalog.update(&split.id, &split.identity, false);
+        }
         let entries = self.shared.catalog.scan(self.cx.index, now)?;
         self.splits.iter_mut().for_each(|split| split.begin_poll());
         for entry in entries {
@@ -64,6 +70,8 @@ impl FileReader {
         }
         // What has ended and is gone cannot come again.
         if self.splits.iter().any(Split::is_forgotten) {
+            let forgotten = self.splits.iter().filter(|split| split.is_forgotten());
+            self.bad_rows_before += forgotten.map(Split::bad_rows).sum::<u64>();
             self.splits.retain(|split| !split.is_forgotten());
             self.by_id = self.splits.iter().enumerate().map(|(index, split)| (split.id.clone(), index)).collect();
         }
@@ -160,7 +168,7 @@ impl SourceReader for FileReader {
     }
 
     fn bad_rows(&self) -> u64 {
-        self.splits.iter().map(Split::bad_rows).sum()
+        self.bad_rows_before + self.splits.iter().map(Split::bad_rows).sum::<u64>()
     }
 }
 

@@ -5,9 +5,14 @@
 //! and has ended when nothing more has come for [`GONE_POLLS`] polls. The last line of a followed file is a row once its
 //! line feed has come, or when the file has ended.
 
-use std::{io, path::PathBuf};
+use std::{
+    fs::File,
+    io,
+    path::PathBuf,
+    time::{Duration, UNIX_EPOCH},
+};
 
-use millrace_stream::EventTime;
+use millrace_stream::{EventTime, Timestamp};
 
 use super::{Shared, catalog::Entry, identity::Identity, parquet::ParquetSplit, reader::failed, stream::Stream};
 use crate::{
@@ -20,6 +25,8 @@ use crate::{
 
 /// After how many polls without growth a file that is gone has ended.
 const GONE_POLLS: u32 = 3;
+/// Until the end of 1980 after 1970: no file was written then.
+const NO_MOMENT: Duration = Duration::from_secs(347_155_200);
 
 /// A file, being read.
 pub(super) struct Split {
@@ -36,6 +43,8 @@ pub(super) struct Split {
     present: bool,
     quiet_polls: u32,
     bytes: u64,
+    /// Of what the file was before it was truncated.
+    bad_rows_before: u64,
 }
 
 enum Contents {
@@ -73,6 +82,7 @@ impl Split {
             present: entry.present,
             quiet_polls: 0,
             bytes: entry.bytes,
+            bad_rows_before: 0,
         })
     }
 
@@ -134,10 +144,11 @@ impl Split {
     }
 
     pub(super) fn bad_rows(&self) -> u64 {
-        match &self.contents {
-            Contents::Records { records, .. } => records.bad_rows(),
-            Contents::Parquet(_) => 0,
-        }
+        self.bad_rows_before
+            + match &self.contents {
+                Contents::Records { records, .. } => records.bad_rows(),
+                Contents::Parquet(_) => 0,
+            }
     }
 
     /// Reads about `rows` rows.
@@ -188,6 +199,9 @@ impl Split {
         let gone = !self.present && self.quiet_polls >= GONE_POLLS;
         let last = filled.at_end && (!follow || stream.is_compressed() || gone);
         if filled.bytes > 0 {
+            if let Some(written) = written_at(stream.file()) {
+                records.written_at(written);
+            }
             self.quiet_polls = 0;
             if follow {
                 self.identity.extend(stream.file()).map_err(|error| failed(what(), error))?;
@@ -230,7 +244,7 @@ impl Split {
         let compression = shared.catalog.spec().compression;
         let resume_at = records.position().max(*start);
         if resume_at > 0 {
-            let plain = std::fs::File::open(&self.path).map_err(fail)?;
+            let plain = File::open(&self.path).map_err(fail)?;
             let shorter = || -> io::Result<bool> {
                 let head = Stream::open(&self.path, compression, 0)?;
                 Ok(!head.is_compressed() && plain.metadata()?.len() < resume_at)
@@ -263,6 +277,7 @@ impl Split {
             None => Identity::at(&self.path),
         }
         .map_err(fail)?;
+        self.bad_rows_before = self.bad_rows();
         let records = records(shared, &self.path)?;
         self.contents = Contents::Records { records: Box::new(records), stream: None, start: 0 };
         Ok(())
@@ -272,6 +287,14 @@ impl Split {
 fn records(shared: &Shared, path: &std::path::Path) -> Result<Records, SourceError> {
     let bad = BadRows::new(shared.on_error, &path.display().to_string());
     Ok(Records::new(shared.format.decoder()?, bad))
+}
+
+/// When a file was last written; `None` where it says a time before there were such files, as archives made to be the same
+/// each time do.
+fn written_at(file: &File) -> Option<Timestamp> {
+    let modified = file.metadata().and_then(|metadata| metadata.modified()).ok()?;
+    let since_epoch = modified.duration_since(UNIX_EPOCH).ok().filter(|since| *since > NO_MOMENT)?;
+    u64::try_from(since_epoch.as_millis()).ok().map(Timestamp)
 }
 
 fn is_kind(error: &(dyn std::error::Error + Send + Sync + 'static), kind: io::ErrorKind) -> bool {

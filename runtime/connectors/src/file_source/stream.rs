@@ -67,21 +67,52 @@ impl Read for Stream {
     }
 }
 
+/// The first uncompressed bytes of a compressed file; fewer than `wanted` if there are no more. `None`: it is not compressed.
+///
+/// # Errors
+///
+/// `UnexpectedEof` if the file ends before them: it may still be being written.
+pub(super) fn compressed_head(path: &Path, compression: Compression, wanted: u64) -> io::Result<Option<Vec<u8>>> {
+    let file = File::open(path)?;
+    if file.metadata()?.len() == 0 && by_name(path) != Compression::None {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let mut stream = Stream::open(path, compression, 0)?;
+    if !stream.is_compressed() {
+        return Ok(None);
+    }
+    let mut head = Vec::new();
+    (&mut stream).take(wanted).read_to_end(&mut head)?;
+    Ok(Some(head))
+}
+
+/// How many uncompressed bytes a file has.
+///
+/// # Errors
+///
+/// As [`compressed_head`].
+pub(super) fn uncompressed_bytes(path: &Path, compression: Compression) -> io::Result<u64> {
+    io::copy(&mut Stream::open(path, compression, 0)?, &mut io::sink())
+}
+
+fn by_name(path: &Path) -> Compression {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("gz" | "gzip") => Compression::Gzip,
+        Some("zst" | "zstd") => Compression::Zstd,
+        _ => Compression::None,
+    }
+}
+
 /// How a file is compressed: as the spec says, or by its first bytes, or, where they say nothing, by its name.
 fn detect(path: &Path, file: &File, said: Compression) -> io::Result<Compression> {
     if said != Compression::Auto {
         return Ok(said);
     }
-    let by_name = || match path.extension().and_then(|extension| extension.to_str()) {
-        Some("gz" | "gzip") => Compression::Gzip,
-        Some("zst" | "zstd") => Compression::Zstd,
-        _ => Compression::None,
-    };
     Ok(match magic(file)? {
         [0x1f, 0x8b, ..] => Compression::Gzip,
         [0x28, 0xb5, 0x2f, 0xfd] => Compression::Zstd,
         // An empty file is an empty file, whatever its name.
         [0, 0, 0, 0] => Compression::None,
-        _ => by_name(),
+        _ => by_name(path),
     })
 }

@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
+mod archives;
+mod hostile;
+
 use std::{
     collections::BTreeMap,
     fs,

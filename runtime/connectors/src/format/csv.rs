@@ -3,12 +3,18 @@
 //! With a header, columns are found by its names; without one, by the order of their declaration. A row with another
 //! number of fields than the header is bad. A field without quotes that is the `nullValue`, and an empty field of another
 //! type than `VARCHAR`, is null; with an empty `nullValue`, empty fields without quotes are null for all types.
+//!
+//! A quote that is not closed within `maxRowSize` of the row's beginning, or by the end of the file, makes a bad row of the
+//! line that the row begins in, and the next line is the next row's: one stray quote costs one line, not the file.
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use millrace_crds::CsvFormat;
 
-use super::{BadRows, Chunk, Decoder, InputColumn, lines, temporal::Layout, text::Table, unusable};
+use super::{BadRows, Chunk, Decoder, InputColumn, MAX_RECORD_BYTES, lines, temporal::Layout, text::Table, unusable};
 use crate::SourceError;
+
+/// What is said of a row whose quote is not closed where it has to be.
+const NOT_CLOSED: &str = "a quote is not closed";
 
 /// Decodes CSV.
 pub struct CsvDecoder {
@@ -16,6 +22,7 @@ pub struct CsvDecoder {
     delimiter: u8,
     quote: u8,
     header: bool,
+    max_row_bytes: usize,
     null_value: Option<String>,
     /// For each field of a row, its column.
     fields: Vec<Option<usize>>,
@@ -57,6 +64,7 @@ impl CsvDecoder {
             delimiter: byte(&csv.delimiter, "delimiter")?,
             quote: byte(&csv.quote, "quote")?,
             header: csv.header,
+            max_row_bytes: usize::try_from(csv.max_row_size.bytes()).unwrap_or(usize::MAX).min(MAX_RECORD_BYTES),
             null_value: csv.null_value.clone(),
             table,
             fields,
@@ -70,6 +78,7 @@ impl CsvDecoder {
     fn split(&mut self, bytes: &[u8], start: usize, last: bool) -> Option<Result<usize, (usize, &'static str)>> {
         self.spans.clear();
         let mut pos = start;
+        let limit = start.saturating_add(self.max_row_bytes);
         loop {
             let mut span = Span { start: pos, end: pos, quoted: false, doubled: false };
             if bytes.get(pos) == Some(&self.quote) {
@@ -77,8 +86,10 @@ impl CsvDecoder {
                 span.start = pos + 1;
                 pos += 1;
                 loop {
-                    let Some(at) = memchr::memchr(self.quote, &bytes[pos..]) else {
-                        return last.then_some(Err((bytes.len(), "a quote is not closed")));
+                    let within = &bytes[pos..limit.clamp(pos, bytes.len())];
+                    let Some(at) = memchr::memchr(self.quote, within) else {
+                        let decided = last || bytes.len() >= limit;
+                        return decided.then(|| Err((lines::line_end(bytes, start), NOT_CLOSED)));
                     };
                     pos += at + 1;
                     if bytes.get(pos) != Some(&self.quote) {

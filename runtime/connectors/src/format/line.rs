@@ -7,10 +7,11 @@
 //! | `logfmt` | the line's keys; a key without value is the text `true` |
 //! | `syslog` | `priority`, `facility`, `severity`, `timestamp`, `hostname`, `app_name`, `proc_id`, `msg_id`, `structured_data`, `message`, of RFC 5424 and RFC 3164 |
 //!
-//! Timestamps of RFC 3164 have no year: it is the year of reading, or the one before where that would be more than a day
-//! ahead. Blank lines are no rows; a line of another form is a bad row.
+//! Timestamps of RFC 3164 have no year: it is the last one in which the message is not more than a day after its file was last
+//! written, or, of standard input, after the moment of reading. Blank lines are no rows; a line of another form is a bad row.
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use millrace_stream::Timestamp;
 use regex::{CaptureLocations, Regex};
 
 use super::{BadRows, Chunk, Decoder, InputColumn, lines, logfmt, syslog, temporal::Layout, text::Table, unusable};
@@ -36,7 +37,7 @@ pub struct LineDecoder {
 enum Form {
     Regex { regex: Regex, groups: Vec<Option<usize>>, locations: CaptureLocations, dash_is_null: bool },
     Logfmt,
-    Syslog { year: i32, now_micros: i64 },
+    Syslog { written_micros: i64 },
 }
 
 impl LineDecoder {
@@ -73,17 +74,16 @@ impl LineDecoder {
         Ok(Self { table: Table::new(inputs, schema, None), form: Form::Logfmt })
     }
 
-    /// Syslog messages; `now_ms` tells the year of those that have none.
+    /// Syslog messages; `written_ms`, and later [`Decoder::written_at`], tells the year of those that have none.
     ///
     /// # Errors
     ///
     /// When a column is not one of the format's.
-    pub fn syslog(inputs: &[InputColumn], schema: SchemaRef, now_ms: u64) -> Result<Self, SourceError> {
+    pub fn syslog(inputs: &[InputColumn], schema: SchemaRef, written_ms: u64) -> Result<Self, SourceError> {
         Table::check(inputs)?;
         known(inputs, "syslog", &syslog::NAMES)?;
-        let now_micros = i64::try_from(now_ms).unwrap_or(0).saturating_mul(1000);
-        let year = syslog::year_of(now_micros);
-        Ok(Self { table: Table::new(inputs, schema, None), form: Form::Syslog { year, now_micros } })
+        let form = Form::Syslog { written_micros: micros(written_ms) };
+        Ok(Self { table: Table::new(inputs, schema, None), form })
     }
 
     fn of_pattern(
@@ -111,7 +111,8 @@ impl LineDecoder {
         table.begin_row();
         match &mut self.form {
             Form::Regex { regex, groups, locations, dash_is_null } => {
-                if regex.captures_read(locations, line).is_none() {
+                // What matches at the start is the first that matches.
+                if regex.captures_read(locations, line).is_none_or(|found| found.start() > 0) {
                     return Err("the line does not match the pattern".to_owned());
                 }
                 for (group, column) in groups.iter().enumerate() {
@@ -128,8 +129,8 @@ impl LineDecoder {
                 Some(column) => table.set(column, value, chunk),
                 None => Ok(()),
             }),
-            Form::Syslog { year, now_micros } => {
-                let message = syslog::parse(line, *year, *now_micros)?;
+            Form::Syslog { written_micros } => {
+                let message = syslog::parse(line, *written_micros)?;
                 if let (Some(column), Some((text, micros))) = (table.named("timestamp"), message.timestamp) {
                     table.set_moment(column, micros, text, chunk)?;
                 }
@@ -140,6 +141,10 @@ impl LineDecoder {
             }
         }
     }
+}
+
+fn micros(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(0).saturating_mul(1000)
 }
 
 fn known(inputs: &[InputColumn], what: &str, names: &[&str]) -> Result<(), SourceError> {
@@ -156,6 +161,12 @@ impl Decoder for LineDecoder {
 
     fn complete(&mut self, bytes: &[u8]) -> usize {
         lines::complete(bytes)
+    }
+
+    fn written_at(&mut self, moment: Timestamp) {
+        if let Form::Syslog { written_micros } = &mut self.form {
+            *written_micros = micros(moment.0);
+        }
     }
 
     fn decode(&mut self, chunk: &Chunk, bad: &mut BadRows) -> Result<RecordBatch, SourceError> {

@@ -53,6 +53,9 @@ pub trait Decoder: Send {
     /// How many of the first bytes are complete records. `bytes` begins with a record.
     fn complete(&mut self, bytes: &[u8]) -> usize;
 
+    /// What is decoded next was written at this moment, or before: for moments that lack their year.
+    fn written_at(&mut self, _moment: Timestamp) {}
+
     /// Decodes a chunk. The last record of a split may lack its end.
     ///
     /// # Errors

@@ -12,6 +12,7 @@
 use std::io::{self, Read};
 
 use arrow::array::RecordBatch;
+use millrace_stream::Timestamp;
 
 use super::{BadRows, Chunk, Decoder, MAX_RECORD_BYTES, PADDING};
 use crate::SourceError;
@@ -78,6 +79,11 @@ impl Records {
     /// Where the first byte stands that was not read.
     pub(crate) fn read_to(&self) -> u64 {
         self.position + self.pending.len() as u64 + self.overlong.as_ref().map_or(0, |overlong| overlong.passed)
+    }
+
+    /// What is read next was written at this moment, or before.
+    pub(crate) fn written_at(&mut self, moment: Timestamp) {
+        self.decoder.written_at(moment);
     }
 
     /// How many bad rows there were.

@@ -19,6 +19,8 @@ pub(super) const NAMES: [&str; 10] = [
 ];
 
 const DAY_MICROS: i64 = 86_400_000_000;
+/// Within so many years there is a 29th of February, around 1900 and 2100 too.
+const LEAP_YEARS_APART: i32 = 9;
 
 /// A message's parts; what is missing, or `-`, is none.
 #[derive(Debug, Default, PartialEq)]
@@ -59,12 +61,12 @@ impl Message<'_> {
 }
 
 /// The year of a moment.
-pub(super) fn year_of(micros: i64) -> i32 {
+fn year_of(micros: i64) -> i32 {
     DateTime::from_timestamp_micros(micros).map_or(1970, |moment| moment.year())
 }
 
-/// Reads a message. `year` and `now_micros` are those of reading.
-pub(super) fn parse(line: &str, year: i32, now_micros: i64) -> Result<Message<'_>, String> {
+/// Reads a message, which was written about `written_micros`, or before.
+pub(super) fn parse(line: &str, written_micros: i64) -> Result<Message<'_>, String> {
     let mut rest = line;
     let mut message = Message::default();
     if let Some(behind) = rest.strip_prefix('<') {
@@ -76,7 +78,7 @@ pub(super) fn parse(line: &str, year: i32, now_micros: i64) -> Result<Message<'_
             return rfc5424(behind, message);
         }
     }
-    rfc3164(rest, message, year, now_micros)
+    rfc3164(rest, message, written_micros)
 }
 
 fn rfc5424<'a>(line: &'a str, mut message: Message<'a>) -> Result<Message<'a>, String> {
@@ -127,13 +129,13 @@ fn structured_end(text: &str) -> Option<usize> {
     (pos > 0 && matches!(bytes.get(pos), None | Some(b' '))).then_some(pos)
 }
 
-fn rfc3164<'a>(line: &'a str, mut message: Message<'a>, year: i32, now_micros: i64) -> Result<Message<'a>, String> {
+fn rfc3164<'a>(line: &'a str, mut message: Message<'a>, written_micros: i64) -> Result<Message<'a>, String> {
     let (text, rest) = line.split_at_checked(15).ok_or("the message ends before its timestamp")?;
-    let in_year = |year| without_year(text, year);
-    let mut micros = in_year(year).ok_or_else(|| format!("`{text}` is not a timestamp"))?;
-    if micros > now_micros + DAY_MICROS {
-        micros = in_year(year - 1).unwrap_or(micros);
-    }
+    // Clocks differ: a message may seem to be of tomorrow, also on New Year's Eve.
+    let latest = written_micros.saturating_add(DAY_MICROS);
+    let years = (0..LEAP_YEARS_APART).map(|back| year_of(latest) - back);
+    let micros = years.filter_map(|year| without_year(text, year)).find(|micros| *micros <= latest);
+    let micros = micros.ok_or_else(|| format!("`{text}` is not a timestamp"))?;
     message.timestamp = Some((text, micros));
     let rest = rest.strip_prefix(' ').ok_or("a blank was expected behind the timestamp")?;
     let (hostname, rest) = rest.split_once(' ').ok_or("the message ends before its text")?;

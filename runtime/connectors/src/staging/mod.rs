@@ -66,12 +66,12 @@ impl Batching {
         *self != Self::default()
     }
 
-    /// Whether what was gathered is to be committed.
+    /// Whether what was gathered is to be committed. After the clock has jumped back nobody knows for how long it was held.
     pub(crate) fn is_due(&self, rows: u64, bytes: u64, since: Timestamp, now: Timestamp) -> bool {
         !self.holds()
             || self.max_rows.is_some_and(|max| rows >= max)
             || self.max_bytes.is_some_and(|max| bytes >= max)
-            || self.max_delay.is_some_and(|max| now.since(since) >= max)
+            || self.max_delay.is_some_and(|max| now < since || now.since(since) >= max)
     }
 }
 

@@ -107,5 +107,6 @@ fn a_batch_is_due_at_the_first_limit_that_it_reaches() {
     assert!(batching.is_due(10, 1, start, soon));
     assert!(batching.is_due(1, 100, start, soon));
     assert!(batching.is_due(1, 1, start, later));
+    assert!(batching.is_due(1, 1, later, start), "a clock that jumped back holds nothing back");
     assert!(Batching::default().is_due(1, 1, start, start), "without limits every epoch is committed");
 }

@@ -428,3 +428,6 @@ pub(crate) fn stored_keys(
     });
     Ok(stored.collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use arrow::{
     array::{Array, AsArray},
     datatypes::{DataType, Field, Int64Type, Schema},
 };
-use millrace_crds::{ColumnType, OnError};
+use millrace_crds::{ColumnType, OnError, Quantity};
 use proptest::prelude::*;
 
 use super::*;
@@ -83,6 +83,31 @@ fn bad_rows_say_why_and_leave_their_neighbours_alone() {
             "a quote is not closed",
         ]
     );
+}
+
+#[test]
+fn a_quote_that_is_never_closed_costs_its_line_and_no_other_wherever_the_text_is_cut() {
+    let csv = || CsvFormat { max_row_size: Quantity::from_bytes(64), ..CsvFormat::default() };
+    let mut text = "1,a\n2,\"open\n".to_owned();
+    (3..40).for_each(|n| text += &format!("{n},b\n"));
+    text += "40,\"closed\nlater\"\n41,\"open again\n42,c\n";
+    let whole = {
+        let mut decoder = decoder(csv());
+        decoder.preamble(b"n,s\n", false).unwrap();
+        decode_rest(&mut decoder, text.as_bytes())
+    };
+    let numbers: Vec<i64> = whole.0.iter().filter_map(|row| row.0).collect();
+    assert_eq!(numbers, [1].into_iter().chain(3..=40).chain([42]).collect::<Vec<_>>());
+    assert_eq!(whole.1, [NOT_CLOSED, NOT_CLOSED]);
+    for cut in 0..=text.len() {
+        let mut decoder = decoder(csv());
+        decoder.preamble(b"n,s\n", false).unwrap();
+        let end = decoder.complete(&text.as_bytes()[..cut]);
+        assert!(cut - end <= 64 + 12, "{} bytes wait for a quote", cut - end);
+        let (head, bad_head) = decode_rest(&mut decoder, &text.as_bytes()[..end]);
+        let (tail, bad_tail) = decode_rest(&mut decoder, &text.as_bytes()[end..]);
+        assert_eq!((([head, tail].concat()), [bad_head, bad_tail].concat()), whole, "cut at {cut}");
+    }
 }
 
 #[test]

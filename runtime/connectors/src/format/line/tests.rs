@@ -58,6 +58,38 @@ fn named_groups_become_columns() {
 }
 
 #[test]
+fn a_pattern_matches_at_the_start_of_a_line() {
+    let (inputs, schema) = columns(&["n:BIGINT"]);
+    let mut decoder = LineDecoder::regex(r"(?P<n>\d+)", None, &inputs, schema).unwrap();
+    let (rows, bad) = decode(&mut decoder, b"1 and more\nfirst 2\n3\n");
+    assert_eq!((rows, bad.len()), (vec!["1".to_owned(), "3".to_owned()], 1));
+}
+
+#[test]
+fn a_message_without_a_year_is_of_the_last_one_that_is_not_ahead_of_its_file() {
+    let moments = |written: &str, text: &str| {
+        let (inputs, schema) = columns(&["timestamp:TIMESTAMP"]);
+        let mut decoder = LineDecoder::syslog(&inputs, schema, 0).unwrap();
+        let written = chrono::DateTime::parse_from_rfc3339(written).unwrap().timestamp_millis();
+        decoder.written_at(Timestamp(written as u64));
+        let (rows, bad) = decode(&mut decoder, text.as_bytes());
+        let moment = |micros: &String| {
+            let moment = chrono::DateTime::from_timestamp_micros(micros.parse().unwrap()).unwrap();
+            moment.format("%Y-%m-%d %H:%M").to_string()
+        };
+        (rows.iter().map(moment).collect::<Vec<_>>(), bad.len())
+    };
+    let text = "Dec 31 23:59:59 h a: x\nJan  1 00:00:01 h a: x\nFeb 29 12:00:00 h a: x\nJun 15 12:00:00 h a: x\n";
+    let new_year = ["2025-12-31 23:59", "2026-01-01 00:00", "2024-02-29 12:00", "2025-06-15 12:00"];
+    // On either side of midnight, whosever clock is ahead.
+    assert_eq!(moments("2026-01-01T00:00:05Z", text).0, new_year);
+    assert_eq!(moments("2025-12-31T23:59:50Z", text).0, new_year);
+    let archived = ["2018-12-31 23:59", "2019-01-01 00:00", "2016-02-29 12:00", "2019-06-15 12:00"];
+    assert_eq!(moments("2019-09-01T00:00:00Z", text).0, archived);
+    assert_eq!(moments("2026-01-01T00:00:05Z", "Feb 30 00:00:00 h a: x\n"), (vec![], 1));
+}
+
+#[test]
 fn lines_of_web_servers_are_read() {
     let (inputs, schema) = columns(&[
         "remote_host:VARCHAR",

@@ -218,20 +218,4 @@ fn damaged(found: &str) -> OperatorError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_session_is_stored_like_this_and_one_of_the_first_version_is_read() {
-        let span = Span { start: 0, last: 0x0102, gap_ms: 0x0304 };
-        let value = encode(&span, b"state");
-        assert_eq!(value, [&[2, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 3, 4][..], b"state"].concat());
-        assert_eq!(decode(&value).unwrap(), (0x0102, Some(0x0304), &b"state"[..]));
-        let first = [&[1, 0, 0, 0, 0, 0, 0, 1, 2][..], b"state"].concat();
-        assert_eq!(decode(&first).unwrap(), (0x0102, None, &b"state"[..]));
-        for length in 0..17 {
-            assert!(decode(&value[..length]).is_err(), "{length} bytes");
-        }
-        assert!(decode(&[3; 40]).is_err());
-    }
-}
+mod tests;

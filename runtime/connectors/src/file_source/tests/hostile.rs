@@ -1,0 +1,130 @@
+//! Bytes of any kind, and replay points that are none.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Reads a file of these bytes to its end, or to the error that it gives.
+fn read_all(bytes: &[u8], name: &str) -> Result<(usize, u64), SourceError> {
+    let bench = Bench::new();
+    fs::write(bench.path(name), bytes).unwrap();
+    let mut reader = bench.open(&bench.source(name, false), &[])?;
+    let mut rows = 0;
+    loop {
+        match reader.next().now_or_never().unwrap()? {
+            Read::Rows { rows: batch, .. } => rows += batch.num_rows(),
+            Read::SplitEnded(_) => {}
+            Read::Ended | Read::Pending(_) => return Ok((rows, reader.bad_rows())),
+        }
+    }
+}
+
+fn parquet(bytes: &[u8]) -> Result<usize, SourceError> {
+    let bench = Bench::new();
+    fs::write(bench.path("a.parquet"), bytes).unwrap();
+    let mut spec = bench.spec("a.parquet", false);
+    spec.format = Some(FormatSpec { parquet: Some(Empty {}), ..FormatSpec::default() });
+    let mut reader = bench.open(&FileSource::new(&spec, spec.file.as_ref().unwrap()), &[])?;
+    let mut rows = 0;
+    loop {
+        match reader.next().now_or_never().unwrap()? {
+            Read::Rows { rows: batch, .. } => rows += batch.num_rows(),
+            Read::SplitEnded(_) => {}
+            Read::Ended | Read::Pending(_) => return Ok(rows),
+        }
+    }
+}
+
+fn whole_parquet() -> Vec<u8> {
+    let bench = Bench::new();
+    write_parquet(&bench.path("a.parquet"), 0..300, 100);
+    fs::read(bench.path("a.parquet")).unwrap()
+}
+
+proptest! {
+    #[test]
+    fn a_compressed_file_with_damage_is_read_or_refused(
+        is_gzip: bool,
+        at in any::<prop::sample::Index>(),
+        bits in 1u8..,
+        cut in any::<prop::sample::Index>(),
+        cuts: bool,
+    ) {
+        let text = lines(0..200);
+        let mut bytes = if is_gzip { gzip(&text) } else { zstd::encode_all(text.as_bytes(), 3).unwrap() };
+        *at.get_mut(&mut bytes) ^= bits;
+        if cuts {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let name = if is_gzip { "a.ndjson.gz" } else { "a.ndjson.zst" };
+        if let Ok((rows, bad)) = read_all(&bytes, name) {
+            prop_assert!(rows <= 200 && rows as u64 + bad <= 10_000);
+        }
+    }
+
+    #[test]
+    fn any_bytes_behind_a_compression_s_mark_are_read_or_refused(
+        is_gzip: bool,
+        rest in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let mark: &[u8] = if is_gzip { &[0x1f, 0x8b, 8, 0] } else { &[0x28, 0xb5, 0x2f, 0xfd] };
+        let _ = read_all(&[mark, &rest].concat(), "a.ndjson");
+    }
+
+    #[test]
+    fn a_parquet_file_with_damage_is_read_or_refused(
+        damage in prop::collection::vec((any::<prop::sample::Index>(), 1u8..), 1..8),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut bytes = whole_parquet();
+        for (at, bits) in damage {
+            *at.get_mut(&mut bytes) ^= bits;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        if let Ok(rows) = parquet(&bytes) {
+            prop_assert!(rows <= 100_000, "{rows}");
+        }
+    }
+
+    #[test]
+    fn a_replay_point_that_is_none_is_refused(
+        version in prop_oneof![Just(1u64), any::<u64>()],
+        offset: i64,
+        device: u64,
+        head_bytes: u64,
+        leave_out in prop::option::of(0usize..6),
+    ) {
+        let bench = Bench::new();
+        bench.append("a.ndjson", &lines(0..10));
+        let mut point = serde_json::json!({
+            "version": version,
+            "path": bench.path("a.ndjson"),
+            "device": device,
+            "inode": 1,
+            "headBytes": head_bytes,
+            "head": 1,
+            "offset": offset,
+            "ended": false,
+        });
+        if let Some(left_out) = leave_out {
+            let names = ["version", "path", "device", "inode", "headBytes", "offset"];
+            point.as_object_mut().unwrap().remove(names[left_out]);
+        }
+        let restored = [(SplitId("a".into()), ReplayPoint(point))];
+        // It is no file that is there, whatever it says.
+        prop_assert!(bench.open(&bench.source("a.ndjson", false), &restored).is_err());
+    }
+}
+
+#[test]
+fn a_replay_point_keeps_its_form() {
+    let identity = identity::Identity { device: 3, inode: 9, head_bytes: 1024, head: 77 };
+    let written = catalog::Point::new(PathBuf::from("/logs/a.log"), identity, 4_096, true).write();
+    let golden = serde_json::json!({
+        "version": 1, "path": "/logs/a.log", "device": 3, "inode": 9, "headBytes": 1024, "head": 77,
+        "offset": 4096, "ended": true,
+    });
+    assert_eq!(written.0, golden);
+}

@@ -1,0 +1,159 @@
+//! What a person sees who runs a pipeline in a terminal, and what a log collector gets from one that runs elsewhere.
+
+use std::time::Duration;
+
+use millrace_tests::{
+    Deadline, Millrace, Running, Workspace, wait,
+    workspace::{python, repository},
+};
+
+const PIPELINE: &str = "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {name: seen}
+spec:
+  checkpoints: {interval: 200ms, minPause: 10ms}
+  sources:
+    - name: events
+      generator: {rows: 100000000, rate: 20000, fields: [{name: id, sequence: {}}, {name: ts, timestamp: {start: \"2024-01-01T00:00:00Z\", step: 1ms}}]}
+      eventTime: {column: ts}
+  transforms:
+    - {name: counts, window: w, sql: \"SELECT id % 100 AS k, window_start, count(*) AS n FROM events GROUP BY id % 100\"}
+  outputs:
+    - {from: counts, sink: counts}
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Window
+metadata: {name: w}
+spec:
+  tumbling: {size: 10s}
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Sink
+metadata: {name: counts}
+spec:
+  file: {path: out/counts, format: {json: {}}}
+";
+
+/// Starts the pipeline in a terminal, in which SIGUSR1 is Ctrl+C.
+fn in_terminal(workspace: &Workspace, args: &[&str]) -> Millrace {
+    workspace.write("seen.yaml", PIPELINE);
+    let python = python().into_os_string().into_string().unwrap();
+    let script = repository().join("tests/python/in_terminal.py").into_os_string().into_string().unwrap();
+    let run = ["run", "-f", "seen.yaml", "--data-dir", "data"];
+    Millrace::wrapped(workspace, &[&python, &script], run.iter().chain(args)).env("TERM", "xterm-256color")
+}
+
+fn sees(running: &Running, texts: &[&str]) {
+    for text in texts {
+        Deadline::secs(60).poll(|| running.stdout().contains(text).then_some(()));
+        let seen = running.stdout();
+        assert!(seen.contains(text), "{text:?} is not to be seen:\n{seen}");
+    }
+}
+
+/// The last picture of the view: its lines.
+fn picture(seen: &str) -> Vec<String> {
+    let last = seen.rfind("seen  ").unwrap_or_else(|| panic!("no picture in {seen}"));
+    seen[last..].lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+/// Whether there are colours: SGR sequences, as against movements of the cursor.
+fn has_colours(seen: &str) -> bool {
+    seen.split("\u{1b}[").skip(1).any(|code| {
+        let end = code.find(|char: char| char.is_ascii_alphabetic());
+        end.is_some_and(|end| code[end..].starts_with('m'))
+    })
+}
+
+#[test]
+fn a_terminal_shows_rates_state_watermark_and_checkpoint_and_ctrl_c_stops() {
+    let workspace = Workspace::new();
+    let running = in_terminal(&workspace, &[]).start();
+    sees(&running, &["seen  Running", "IN/S", "OUT/S", "LAG", "STATE", "WATERMARK", "s ago, took"]);
+    let whole = Deadline::secs(60).wait_for("a picture with everything in it", || {
+        let lines = picture(&running.stdout());
+        let line = |name: &str| lines.iter().find(|line| line.starts_with(name)).cloned();
+        let (events, counts) = (line("events")?, line("counts ")?);
+        let rate = events.split_whitespace().nth(1)?.trim_end_matches('k').parse::<f64>().ok()?;
+        let is_whole = rate > 1.0 && counts.contains("2024-01-01T00:0") && counts.contains("B ");
+        is_whole.then_some(lines.join("\n"))
+    });
+    assert!(running.stdout().contains("\u{1b}["), "the picture is redrawn in place: {whole}");
+    assert!(!has_colours(&running.stdout()), "NO_COLOR is set: {whole}");
+    assert!(!running.stdout().contains("checkpoint completed"), "the view shows checkpoints, the log need not");
+    running.signal("USR1");
+    let finished = running.wait().expect_success();
+    for said in ["stopping at a final checkpoint", "stopped; the next run goes on from here"] {
+        assert!(finished.stdout.contains(said), "{}", finished.stdout);
+    }
+}
+
+#[test]
+fn colours_are_for_terminals_whose_user_has_not_said_otherwise() {
+    let workspace = Workspace::new();
+    let running = in_terminal(&workspace, &["--no-live"]).env("NO_COLOR", "").start();
+    sees(&running, &["checkpoint completed"]);
+    assert!(has_colours(&running.stdout()), "{}", running.stdout());
+    assert!(!running.stdout().contains("IN/S"), "no view was asked for");
+    running.signal("USR1");
+    running.wait().expect_success();
+
+    let running = in_terminal(&workspace, &["--no-live"]).start();
+    sees(&running, &["checkpoint completed"]);
+    assert!(!running.stdout().contains('\u{1b}'), "{}", running.stdout());
+    running.signal("USR1");
+    running.wait().expect_success();
+}
+
+#[test]
+fn a_log_has_one_line_a_checkpoint_as_text_or_as_json_and_no_escape_codes() {
+    for format in ["text", "json"] {
+        let workspace = Workspace::new();
+        workspace.write("seen.yaml", PIPELINE);
+        let run = Millrace::run(&workspace, "seen.yaml").args(["--log-format", format]);
+        let running = run.env("NO_COLOR", "").env("TERM", "xterm-256color").start();
+        let completed = || running.stderr().lines().filter(|line| line.contains("checkpoint completed")).count();
+        Deadline::secs(60).wait_for("three checkpoints", || (completed() >= 3).then_some(()));
+        running.terminate();
+        let log = running.wait().expect_success().stderr;
+        assert!(!log.contains('\u{1b}'), "{log}");
+        let lines = log.lines().filter(|line| line.contains("checkpoint completed"));
+        let epochs: Vec<u64> = lines
+            .map(|line| {
+                for field in ["epoch", "kind", "duration_ms", "size_bytes", "uploaded_bytes"] {
+                    assert!(line.contains(field), "{field} is not in {line}");
+                }
+                let of_text = || line.split_once("epoch=")?.1.split(' ').next()?.parse().ok();
+                let of_json = || serde_json::from_str::<serde_json::Value>(line).ok()?["epoch"].as_u64();
+                if format == "json" { of_json() } else { of_text() }.unwrap_or_else(|| panic!("no epoch in {line}"))
+            })
+            .collect();
+        assert_eq!(epochs, (1..=epochs.len() as u64).collect::<Vec<_>>(), "one line a checkpoint");
+        if format == "json" {
+            for line in log.lines() {
+                let value: serde_json::Value =
+                    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+                assert!(value["timestamp"].is_string() && value["level"].is_string(), "{line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_second_ctrl_c_ends_a_pipeline_whose_final_checkpoint_does_not_come() {
+    let workspace = Workspace::new();
+    workspace.write("seen.yaml", PIPELINE.replace("interval: 200ms", "interval: 1h"));
+    let run = Millrace::run(&workspace, "seen.yaml").env("MILLRACE_FAULT_POINT", "before-manifest:1:stall");
+    let running = run.start();
+    Deadline::secs(60).wait_for("the start", || running.stderr().contains("running").then_some(()));
+    running.signal("INT");
+    Deadline::secs(60).wait_for("the first to be heard", || running.stderr().contains("stopping").then_some(()));
+    // One that comes at once is the same key press, told twice; a later one is another.
+    let mut running = running;
+    Deadline::secs(60).wait_for("the end", || {
+        running.signal("INT");
+        wait::pass(Duration::from_millis(200));
+        (!running.is_alive()).then_some(())
+    });
+    running.wait().expect_code(1).expect_stderr(&["without a final checkpoint"]);
+}
