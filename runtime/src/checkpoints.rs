@@ -9,7 +9,7 @@ use millrace_state::{
 use crate::{
     Failure,
     cli::{CheckpointsCommand, DataArgs},
-    control, run,
+    control, run, telemetry,
 };
 
 /// Does what is asked.
@@ -87,13 +87,16 @@ async fn list(data: &DataArgs) -> Result<(), Failure> {
         rows.push(row);
     }
     if rows.is_empty() {
-        println!("no checkpoints");
+        telemetry::say("no checkpoints");
         return Ok(());
     }
     rows.sort_by_key(|(epoch, _)| std::cmp::Reverse(*epoch));
-    println!("{:<16} {:<12} {:<10} {:>12}  {:<9} CREATED", "CHECKPOINT", "KIND", "STATE", "SIZE", "REVISION");
+    telemetry::say(&format!(
+        "{:<16} {:<12} {:<10} {:>12}  {:<9} CREATED",
+        "CHECKPOINT", "KIND", "STATE", "SIZE", "REVISION"
+    ));
     for (_, row) in rows {
-        println!("{row}");
+        telemetry::say(&row.to_string());
     }
     Ok(())
 }
@@ -161,7 +164,7 @@ async fn inspect(data: &DataArgs, wanted: &str) -> Result<(), Failure> {
     let (found, manifest) = find(data, wanted).await?;
     let checked = found.store.verify(&manifest).await;
     let shown = serde_json::to_string_pretty(&manifest).map_err(|error| Failure::failed(error.to_string()))?;
-    println!("{shown}");
+    telemetry::say(&shown);
     checked.map_err(failed)
 }
 
@@ -176,7 +179,7 @@ async fn savepoint(folder: &Path, timeout: Duration) -> Result<(), Failure> {
     let answer: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
     match answer["savepoint"].as_str() {
         Some(name) if status == 201 => {
-            println!("{name}");
+            telemetry::say(&name);
             Ok(())
         }
         _ => Err(Failure::failed(answer["error"].as_str().unwrap_or(&body).to_owned())),
@@ -193,7 +196,7 @@ async fn delete(data: &DataArgs, wanted: &str) -> Result<(), Failure> {
             .advise("run the pipeline on; once there is a newer checkpoint the savepoint can go"));
     }
     let retired = found.store.retire(&[found.id], &[]).await.map_err(failed)?;
-    println!("deleted {wanted}: {} files, {}", retired.files, bytes(retired.bytes));
+    telemetry::say(&format!("deleted {wanted}: {} files, {}", retired.files, bytes(retired.bytes)));
     Ok(())
 }
 
@@ -217,6 +220,8 @@ async fn delete_all(data: &DataArgs, pipeline: Option<&str>) -> Result<(), Failu
     let manifests = store.list().await.map_err(failed)?.len();
     store.delete_all().await.map_err(failed)?;
     folder.retain_tasks([]).map_err(failed)?;
-    println!("deleted all that {name} remembered: {manifests} checkpoints and savepoints, and its state");
+    telemetry::say(&format!(
+        "deleted all that {name} remembered: {manifests} checkpoints and savepoints, and its state"
+    ));
     Ok(())
 }

@@ -39,9 +39,9 @@ fn main() -> ExitCode {
         Command::Checkpoints(command) => checkpoints::run(command),
         Command::Schema(args) => {
             if args.json {
-                println!("{:#}", millrace_crds::json_schema());
+                telemetry::say(&format!("{:#}", millrace_crds::json_schema()));
             } else {
-                print!("{}", millrace_crds::crd_yaml());
+                telemetry::print(&millrace_crds::crd_yaml());
             }
             Ok(())
         }

@@ -10,14 +10,15 @@ use millrace_engine::{
     status::{JobPhase, JobState},
 };
 use millrace_plan::{Input, NodeKind, OutputName, Plan};
-use millrace_stream::EventTime;
+use millrace_stream::{EventTime, Revision};
 use serde::Serialize;
 
 use crate::rates::{Counts, Rate, Rates};
 
 /// The plan and what its stages count.
 pub struct Overview {
-    graph: Mutex<Graph>,
+    /// By revision, the latest first.
+    graphs: Mutex<Vec<(Revision, Graph)>>,
     rates: Mutex<Rates>,
     cx: Arc<JobContext>,
 }
@@ -107,12 +108,12 @@ pub struct NodeReport {
 impl Overview {
     /// An overview of this plan.
     pub fn new(plan: &Plan, cx: Arc<JobContext>) -> Self {
-        let overview = Self { graph: Mutex::default(), rates: Mutex::default(), cx };
+        let overview = Self { graphs: Mutex::default(), rates: Mutex::default(), cx };
         overview.set_plan(plan);
         overview
     }
 
-    /// Another plan runs now.
+    /// Another plan runs now. The one before is kept, since it may come back.
     pub fn set_plan(&self, plan: &Plan) {
         let nodes = plan.nodes.iter().map(|node| {
             let name = node.name.0.clone();
@@ -129,7 +130,9 @@ impl Overview {
         let graph = Graph { pipeline: plan.spec.name.clone(), nodes: nodes.collect() };
         let stages: Vec<String> = graph.nodes.iter().flat_map(|node| node.stages.clone()).collect();
         self.cx.metrics.retain_stages(|id| stages.iter().any(|stage| stage == id));
-        *self.graph.lock().unwrap_or_else(PoisonError::into_inner) = graph;
+        let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        graphs.insert(0, (plan.revision.clone(), graph));
+        graphs.truncate(2);
     }
 
     /// `/metrics`.
@@ -149,8 +152,12 @@ impl Overview {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner).note(now, counts);
     }
 
+    /// The graph of the plan that runs.
     fn graph(&self) -> Graph {
-        self.graph.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let revision = self.cx.status.get().revision;
+        let graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = graphs.iter().find(|(known, _)| Some(known) == revision.as_ref()).or(graphs.first());
+        running.map(|(_, graph)| graph.clone()).unwrap_or_default()
     }
 
     /// What each node has counted.

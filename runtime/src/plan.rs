@@ -5,13 +5,13 @@ use millrace_plan::{Edit, EditClass, diff, explain};
 use crate::{
     Failure,
     cli::{ManifestArgs, PlanArgs, PlanFormat},
-    manifests,
+    manifests, telemetry,
 };
 
 /// Checks manifests: silence on standard error, and one line on standard output, is a good sign.
 pub fn check(args: &ManifestArgs) -> Result<(), Failure> {
     let plan = manifests::load(args)?;
-    println!("{}: ok, {} nodes, revision {}", plan.spec.name, plan.nodes.len(), plan.revision);
+    telemetry::say(&format!("{}: ok, {} nodes, revision {}", plan.spec.name, plan.nodes.len(), plan.revision));
     Ok(())
 }
 
@@ -23,12 +23,12 @@ pub fn show(args: &PlanArgs) -> Result<(), Failure> {
             PlanFormat::Text => explain::text(&plan),
             PlanFormat::Dot => explain::graphviz(&plan),
         };
-        print!("{shown}");
+        telemetry::print(&shown);
         return Ok(());
     }
     let against = ManifestArgs { files: args.against.clone(), pipeline: args.manifests.pipeline.clone() };
     let old = manifests::load(&against)?;
-    print!("{}", edit_text(&diff(&old, &plan)));
+    telemetry::print(&edit_text(&diff(&old, &plan)));
     Ok(())
 }
 

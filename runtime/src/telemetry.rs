@@ -1,11 +1,11 @@
 //! Logs and colours on standard error.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 
 use tracing_subscriber::{EnvFilter, filter::ParseError, fmt, prelude::*};
 
 use crate::{
-    cli::{Cli, LogFormat},
+    cli::{self, Cli, LogFormat},
     live::AboveView,
 };
 
@@ -23,6 +23,25 @@ pub fn colours() -> bool {
 /// The text in a colour, where standard error takes colours.
 pub fn paint(text: &str, colour: &str) -> String {
     if colours() { format!("{colour}{text}{RESET}") } else { text.to_owned() }
+}
+
+/// Prints a line of what the user asked for.
+pub fn say(line: &str) {
+    print(&format!("{line}\n"));
+}
+
+/// Prints what the user asked for. Whoever reads only the beginning of it, as `head` does, has all that they want: nothing
+/// is left to do then.
+pub fn print(text: &str) {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            eprintln!("error: cannot write to the standard output: {error}");
+            std::process::exit(cli::EXIT_FAILED.into());
+        }
+        Ok(()) => {}
+    }
 }
 
 /// Says something to the user that is no log line.

@@ -7,12 +7,15 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMillisecondArray},
+    array::{
+        Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray, TimestampMillisecondArray,
+    },
     compute::filter_record_batch,
     datatypes::{SchemaRef, TimestampMicrosecondType},
     error::ArrowError,
 };
 use millrace_connectors::SplitId;
+use millrace_crds::DurationStr;
 use millrace_plan::SourceNode;
 use millrace_stream::{EventTime, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -36,8 +39,8 @@ pub struct Timed {
     pub rows: RecordBatch,
     /// The greatest event time in `rows`.
     pub latest: Option<EventTime>,
-    /// The reader's rows whose event time is null or too far ahead.
-    pub unusable: Option<RecordBatch>,
+    /// The reader's rows whose event time is null or too far ahead, and which of the two it is.
+    pub unusable: Option<(RecordBatch, Vec<String>)>,
 }
 
 impl EventTimes {
@@ -69,7 +72,8 @@ impl EventTimes {
             let usable: BooleanArray =
                 micros.iter().map(|us| Some(us.is_some_and(|us| us <= latest_allowed_us))).collect();
             let unusable = filter_record_batch(&rows, &arrow::compute::not(&usable)?)?;
-            (filter_record_batch(&rows, &usable)?, (unusable.num_rows() > 0).then_some(unusable))
+            let reasons = self.reasons(unusable.column(column).as_primitive());
+            (filter_record_batch(&rows, &usable)?, (unusable.num_rows() > 0).then_some((unusable, reasons)))
         } else {
             (rows, None)
         };
@@ -79,6 +83,19 @@ impl EventTimes {
         let latest = times.values().iter().max().copied().map(EventTime);
         let columns = if kept { rows.columns() } else { &rows.columns()[..column] };
         Ok(Timed { rows: self.assemble(times, columns)?, latest, unusable })
+    }
+
+    /// Why each of these event times cannot be used.
+    fn reasons(&self, times: &TimestampMicrosecondArray) -> Vec<String> {
+        let skew = DurationStr::from_millis(u64::try_from(self.max_future_skew.as_millis()).unwrap_or(u64::MAX));
+        let of = |row: usize| match times.value_as_datetime(row).filter(|_| times.is_valid(row)) {
+            None if times.is_null(row) => "the event time is null".to_owned(),
+            time => {
+                let time = time.map_or_else(|| "beyond all calendars".to_owned(), |time| format!("{time}Z"));
+                format!("the event time, {time}, is further ahead of the clock than maxFutureSkew ({skew}) allows")
+            }
+        };
+        (0..times.len()).map(of).collect()
     }
 
     fn assemble(&self, times: TimestampMillisecondArray, columns: &[ArrayRef]) -> Result<RecordBatch, ArrowError> {
@@ -128,12 +145,18 @@ pub enum Progress {
 }
 
 impl SplitWatermarks {
-    /// Starts from what checkpoints stored, at `now` by the monotonic clock.
-    pub fn new(node: &SourceNode, restored: &[StoredProgress], now: Duration) -> Self {
+    /// Starts from what checkpoints stored, at `now` by the monotonic clock. Of the splits only those count that `is_own`
+    /// says are this task's: after a rescale the others would be waited for in vain.
+    pub fn new(
+        node: &SourceNode,
+        restored: &[StoredProgress],
+        is_own: impl Fn(&SplitId) -> bool,
+        now: Duration,
+    ) -> Self {
         let spec = node.spec.event_time.as_ref();
         let disorder = spec.map_or(Duration::ZERO, |spec| spec.max_out_of_orderness.into());
         let mut splits = BTreeMap::new();
-        for (split, latest) in restored.iter().flat_map(|stored| &stored.latest) {
+        for (split, latest) in restored.iter().flat_map(|stored| &stored.latest).filter(|(split, _)| is_own(split)) {
             splits.insert(split.clone(), SplitProgress { latest: *latest, last_rows: now });
         }
         Self {

@@ -4,7 +4,7 @@
 //! sent belongs to the epoch that ends, goes over the channels' budget, and the barrier follows it. Until the channels are
 //! within their budget again the task reads nothing more.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
 
 use arrow::{
     array::{ArrayRef, BinaryBuilder, Int64Array, RecordBatch, StringViewArray, TimestampMillisecondArray},
@@ -73,7 +73,8 @@ impl SourceTask {
         restored: &[StoredProgress],
     ) -> Self {
         let times = EventTimes::new(&node);
-        let progress = SplitWatermarks::new(&node, restored, cx.clock.monotonic());
+        let own: BTreeSet<SplitId> = reader.replay_points().into_iter().map(|(split, _)| split).collect();
+        let progress = SplitWatermarks::new(&node, restored, |split| own.contains(split), cx.clock.monotonic());
         Self { cx, node, reader, router, control, times, progress, ended: false, over_budget: false, bad_rows: 0 }
     }
 
@@ -168,9 +169,9 @@ impl SourceTask {
             self.route_errors(errors.num_rows(), errors.columns().to_vec())?;
         }
         let timed = self.times.apply(rows, self.cx.clock.now())?;
-        if let Some(unusable) = timed.unusable {
+        if let Some((unusable, reasons)) = timed.unusable {
             metrics.bad_rows.add(unusable.num_rows() as u64);
-            self.unusable(split, &unusable)?;
+            self.unusable(split, &unusable, reasons)?;
         }
         if timed.rows.num_rows() > 0 {
             let kept = match &self.node.filter {
@@ -213,7 +214,7 @@ impl SourceTask {
     }
 
     /// Rows whose event time cannot be used are bad rows, as those that cannot be decoded are.
-    fn unusable(&mut self, split: &SplitId, rows: &RecordBatch) -> Result<(), TaskError> {
+    fn unusable(&mut self, split: &SplitId, rows: &RecordBatch, reasons: Vec<String>) -> Result<(), TaskError> {
         match self.node.spec.on_error {
             OnError::Drop => Ok(()),
             OnError::Fail => {
@@ -227,10 +228,7 @@ impl SourceTask {
                 let count = rows.num_rows();
                 let columns: Vec<ArrayRef> = vec![
                     Arc::new(raw.finish()),
-                    Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(
-                        "event time is null or further ahead than maxFutureSkew allows",
-                        count,
-                    ))),
+                    Arc::new(StringViewArray::from_iter_values(reasons)),
                     Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(&*split.0, count))),
                     Arc::new(Int64Array::new_null(count)),
                 ];
