@@ -32,13 +32,17 @@
 //! window bounds is made callable (`rewrite`); DataFusion plans it, coerces types and simplifies (`logical`); and the
 //! logical plan is split into stateless steps and keyed stages (`lower`).
 
+mod blame;
 mod boundary;
 mod checks;
 mod columns;
+mod comparisons;
 mod compile;
 mod diff;
+mod doubts;
 mod error;
 pub mod explain;
+mod form;
 mod functions;
 pub mod graph;
 mod logical;
@@ -51,8 +55,9 @@ mod sql;
 
 pub use boundary::Boundaries;
 pub use columns::errors_schema;
-pub use compile::{compile, resolve_and_compile};
+pub use compile::{compile, resolve_and_compile, resolve_and_compile_despite};
 pub use diff::{Edit, EditClass, NodeChange, diff, keeps_state};
+pub use doubts::Doubts;
 pub use error::{PlanError, Span};
 pub use functions::{Functions, functions};
 pub use graph::*;
