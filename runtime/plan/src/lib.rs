@@ -48,6 +48,7 @@ pub mod graph;
 mod logical;
 mod lower;
 mod pseudo;
+mod replay;
 mod resolve;
 mod rewrite;
 pub mod sink_rules;
@@ -61,6 +62,7 @@ pub use doubts::Doubts;
 pub use error::{PlanError, Span};
 pub use functions::{Functions, functions};
 pub use graph::*;
+pub use replay::keeps_replay_point;
 pub use resolve::{resolve, revision};
 
 #[cfg(test)]
