@@ -197,7 +197,7 @@ fn outputs_of_different_columns_into_one_table_are_refused_and_of_the_same_are_b
     has(&refused(&two("v")), &["p.yaml:15:23: `a` and `b` both go to the Sink `lake`, and their columns differ"]);
     let workspace = Workspace::new();
     workspace.write("in.ndjson", "{\"k\":\"x\",\"v\":1}\n{\"k\":\"y\",\"v\":2}\n{\"k\":\"z\",\"v\":3}\n");
-    workspace.write("p.yaml", &two("k"));
+    workspace.write("p.yaml", two("k"));
     Millrace::run(&workspace, "p.yaml").finish().expect_success();
     let table = millrace_tests::read::folder(&workspace.join("out/lake"));
     assert_eq!(table.len(), 3);
@@ -208,7 +208,7 @@ fn a_data_folder_of_another_pipeline_is_refused_with_its_name() {
     let workspace = Workspace::new();
     Millrace::run(&workspace, "examples/hopping").finish().expect_success();
     let finished = Millrace::run(&workspace, "examples/session").finish().expect_code(2);
-    finished.expect_stderr(&["belongs to the pipeline \"hopping\"", "session", "--data-dir"]);
+    finished.expect_stderr(&["belongs to pipeline hopping", "session", "data folder"]);
     Millrace::run(&workspace, "examples/hopping").finish().expect_success();
 }
 
@@ -235,12 +235,12 @@ spec: {{file: {{path: out, format: {{json: {{}}}}}}}}
         )
     };
     let workspace = Workspace::new();
-    workspace.write("p.yaml", &manifest(1, ""));
+    workspace.write("p.yaml", manifest(1, ""));
     Millrace::run(&workspace, "p.yaml").finish().expect_success();
-    workspace.write("p.yaml", &manifest(2, ""));
+    workspace.write("p.yaml", manifest(2, ""));
     let refused = Millrace::run(&workspace, "p.yaml").finish().expect_code(2);
     refused.expect_stderr(&["`seed` changes", "allowStateLoss"]);
-    workspace.write("p.yaml", &manifest(2, "  allowStateLoss: [t]"));
+    workspace.write("p.yaml", manifest(2, "  allowStateLoss: [t]"));
     Millrace::run(&workspace, "p.yaml").finish().expect_success();
     let rows: usize = millrace_tests::read::visible_files(&workspace.join("out"))
         .into_iter()
