@@ -107,7 +107,7 @@ fn each_wrong_part_of_a_select_is_told_at_its_own_place() {
             spec.transforms[0].sql:3:3: there is no `upper(BIGINT)`; expected upper(VARCHAR)
             spec.transforms[0].sql:5:7: `channel` is VARCHAR, and `5` is BIGINT: they do not compare; expected `'5'`, or `CAST(channel AS BIGINT)`
             spec.transforms[1].sql:1:17: there is no `sum(VARCHAR)`; expected sum(Decimal), sum(BIGINT UNSIGNED), sum(BIGINT), sum(DOUBLE), sum(Duration), sum(Interval)
-            spec.transforms[1].sql:1:80: `count(*)` is BIGINT, and `'x'` is VARCHAR: they do not compare; expected a value of type BIGINT, without quotes
+            spec.transforms[1].sql:1:79: `count(*)` is BIGINT, and `'x'` is VARCHAR: they do not compare; expected a value of type BIGINT, without quotes
             spec.transforms[1].sql:1:91: `max(bid.channel)` is VARCHAR, and `3` is BIGINT: they do not compare; expected `'3'`, or `CAST(max(bid.channel) AS BIGINT)`
             spec.transforms[2].sql:1:41: there is no `abs(VARCHAR)`; expected abs(Numeric(1))
             spec.transforms[3].sql:1:25: HAVING clause references: bid.auction > 3 must appear in the GROUP BY clause or be used in an aggregate function
