@@ -2,6 +2,7 @@
 //! on standard error.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     io::Read,
     path::{Path, PathBuf},
@@ -11,7 +12,7 @@ use millrace_crds::{
     Pipeline,
     manifest::{Complaint, Located, Manifests, Problem, read},
 };
-use millrace_plan::{Plan, PlanError, resolve_and_compile};
+use millrace_plan::{Doubts, Plan, PlanError, resolve_and_compile_despite};
 
 use crate::{Failure, cli::ManifestArgs, telemetry};
 
@@ -85,21 +86,20 @@ pub fn compile(texts: &Texts, wanted: Option<&str>) -> Compiled {
         }
     };
     let mut plan = None;
-    if pipeline.is_whole() {
-        match compile_one(&manifests, pipeline) {
-            Ok(compiled) => {
-                let warn = |warning: &millrace_plan::Warning| {
-                    pipeline.problem(&warning.path, Complaint::new(warning.message.as_str()).warning())
-                };
-                problems.extend(compiled.warnings.iter().map(warn));
-                plan = Some(compiled);
-            }
-            Err(errors) => {
-                // What the manifest reader has said already is not said again by the plan.
-                let said: Vec<(usize, usize)> = problems.iter().map(|problem| (problem.line, problem.column)).collect();
-                let found = errors.iter().map(|error| place(pipeline, error));
-                problems.extend(found.filter(|problem| !said.contains(&(problem.line, problem.column))));
-            }
+    match compile_one(&manifests, pipeline) {
+        Ok(compiled) => {
+            let warn = |warning: &millrace_plan::Warning| {
+                pipeline.problem(&warning.path, Complaint::new(warning.message.as_str()).warning())
+            };
+            problems.extend(compiled.warnings.iter().map(warn));
+            plan = Some(compiled);
+        }
+        Err(errors) => {
+            // What the manifest reader has said already is not said again by the plan.
+            let place_of = |problem: &Problem| (problem.file.clone(), problem.line, problem.column);
+            let said: BTreeSet<_> = problems.iter().filter(|problem| problem.is_error()).map(place_of).collect();
+            let found = errors.iter().map(|error| place(pipeline, error));
+            problems.extend(found.filter(|problem| !said.contains(&place_of(problem))));
         }
     }
     problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
@@ -112,7 +112,12 @@ fn compile_one(manifests: &Manifests, pipeline: &Located<Pipeline>) -> Result<Pl
     let namespace = pipeline.namespace();
     let windows = manifests.windows_in(namespace);
     let sinks = manifests.sinks_in(namespace);
-    resolve_and_compile(pipeline.name(), pipeline.value.spec.clone(), &windows, &sinks)
+    let doubts = Doubts {
+        fields: pipeline.unread_fields().clone(),
+        windows: manifests.unread_windows_in(namespace),
+        sinks: manifests.unread_sinks_in(namespace),
+    };
+    resolve_and_compile_despite(&doubts, pipeline.name(), pipeline.value.spec.clone(), &windows, &sinks)
 }
 
 fn choose<'a>(manifests: &'a Manifests, wanted: Option<&str>) -> Result<&'a Located<Pipeline>, String> {

@@ -83,6 +83,12 @@ impl<T> Located<T> {
         self.is_whole
     }
 
+    /// The fields whose values could not be read, and those that the object has beside the ones that it may have. What is
+    /// said about the rest must not follow from them.
+    pub fn unread_fields(&self) -> &BTreeSet<String> {
+        &self.broken
+    }
+
     /// Where a field's value stands; for one that is not set, where what it belongs to stands.
     /// Paths look like `spec.transforms[1].sql`.
     pub fn place(&self, path: &str) -> Position {

@@ -27,7 +27,7 @@ mod validate;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
     sync::Arc,
 };
@@ -38,7 +38,11 @@ pub use self::{
     problem::{Complaint, Part, Problem, Severity},
     source_file::Position,
 };
-use self::{object::Reader, source_file::SourceFile};
+use self::{
+    object::{Kind, Reader},
+    source_file::SourceFile,
+    validate::Known,
+};
 use crate::{Pipeline, Sink, SinkSpec, Window, WindowSpec};
 
 /// How many bytes a file may have.
@@ -57,6 +61,8 @@ pub struct Manifests {
     pub sinks: Vec<Located<Sink>>,
     /// Objects of others.
     pub skipped: Vec<Notice>,
+    /// The names of all that are ours, of those too that could not be read.
+    known: Known,
 }
 
 impl Manifests {
@@ -66,11 +72,27 @@ impl Manifests {
         windows.map(|window| (window.name().to_owned(), window.value.spec.clone())).collect()
     }
 
+    /// The Windows of a namespace that are there, and not as they were written.
+    pub fn unread_windows_in(&self, namespace: &str) -> BTreeSet<String> {
+        unread(&self.known, Kind::Window, namespace, &self.windows)
+    }
+
+    /// The Sinks of a namespace that are there, and not as they were written.
+    pub fn unread_sinks_in(&self, namespace: &str) -> BTreeSet<String> {
+        unread(&self.known, Kind::Sink, namespace, &self.sinks)
+    }
+
     /// The Sinks that a Pipeline of a namespace can name.
     pub fn sinks_in(&self, namespace: &str) -> BTreeMap<String, SinkSpec> {
         let sinks = self.sinks.iter().filter(|sink| sink.namespace() == namespace);
         sinks.map(|sink| (sink.name().to_owned(), sink.value.spec.clone())).collect()
     }
+}
+
+/// The names of a kind's objects of which none is whole.
+fn unread<T: kube::Resource>(known: &Known, kind: Kind, namespace: &str, objects: &[Located<T>]) -> BTreeSet<String> {
+    let is_whole = |name: &&str| validate::find(objects, namespace, name).is_some_and(Located::is_whole);
+    known.of(kind, namespace).filter(|name| !is_whole(name)).map(str::to_owned).collect()
 }
 
 /// An object that was passed over, since it is none of ours.

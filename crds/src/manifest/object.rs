@@ -72,6 +72,7 @@ impl Reader {
     /// Checks what needs all objects.
     pub fn finish(mut self, problems: &mut Vec<Problem>) -> Manifests {
         validate::objects(&mut self.manifests, &self.known, problems);
+        self.manifests.known = self.known;
         self.manifests
     }
 

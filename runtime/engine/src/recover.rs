@@ -6,7 +6,7 @@ use std::{
 };
 
 use millrace_connectors::Committer;
-use millrace_plan::{KeyedOp, KeyedStage, NodeKind, Plan, ResolvedSpec, SinkNode};
+use millrace_plan::{KeyedOp, KeyedStage, NodeKind, Plan, ResolvedSpec, SinkNode, SourceNode};
 use millrace_state::{CheckpointStore, ErrorKind, Latest, Manifest, ManifestId, Newest, StateError, fault};
 use millrace_stream::{
     Epoch, Generation, NodeName, StageId,
@@ -281,13 +281,21 @@ async fn recover_sinks(
 }
 
 /// After an edit: a stage that cannot go on with what it remembered (as `allowStateLoss` says) begins with nothing, and a
-/// window of other lengths takes over at its next boundary.
+/// window of other lengths takes over at its next boundary. A source that cannot go on from where it was read to begins at
+/// its beginning.
 fn take_up_edit(plan: &Plan, manifest: &mut Manifest) -> Result<(), JobError> {
     if manifest.revision == plan.revision {
         return Ok(());
     }
     let stored = stored_plan(manifest)?;
-    manifest.tasks.retain(|task| millrace_plan::keeps_state(&stored, plan, &task.task.stage));
+    let is_read_on = |stage: &StageId| match (source(&stored, stage), source(plan, stage)) {
+        (Some(before), Some(after)) => millrace_plan::keeps_replay_point(before, after),
+        _ => true,
+    };
+    manifest.tasks.retain(|task| {
+        let stage = &task.task.stage;
+        millrace_plan::keeps_state(&stored, plan, stage) && is_read_on(stage)
+    });
     let before = keyed_stages(&stored);
     for (id, stage) in keyed_stages(plan) {
         let (KeyedOp::Window(is), Some(KeyedOp::Window(was))) = (&stage.op, before.get(id).map(|stage| &stage.op))
@@ -308,6 +316,14 @@ fn take_up_edit(plan: &Plan, manifest: &mut Manifest) -> Result<(), JobError> {
         }
     }
     Ok(())
+}
+
+/// The source that a stage reads.
+fn source<'p>(plan: &'p Plan, stage: &StageId) -> Option<&'p SourceNode> {
+    match &plan.node(&NodeName::from(stage.0.as_str()))?.kind {
+        NodeKind::Source(source) => Some(source),
+        NodeKind::Transform(_) | NodeKind::Sink(_) => None,
+    }
 }
 
 fn keyed_stages(plan: &Plan) -> BTreeMap<&StageId, &KeyedStage> {

@@ -23,6 +23,7 @@ use crate::{
     columns::type_name,
     explain,
     graph::{KeyedOp, KeyedStage, Node, NodeKind, Plan, SinkNode, SourceNode, TransformNode},
+    replay,
 };
 
 /// The class of an edit, and why.
@@ -170,18 +171,12 @@ impl Changes<'_> {
     }
 
     fn source(&mut self, name: &str, old: &SourceNode, new: &SourceNode) {
-        let (before, after) = (explain::connector(&old.spec), explain::connector(&new.spec));
-        let connector = |text: &str| text.split(',').next().unwrap_or_default().to_owned();
-        if connector(&before) != connector(&after) {
+        if let Some(why) = replay::lost(&old.spec, &new.spec) {
             if self.may_lose([name, name]) {
-                self.add(name, EditClass::Hot, format!("from {before} to {after}, read from its beginning"));
+                let why = format!("{why}; it is read from its beginning, as `allowStateLoss` says");
+                self.add(name, EditClass::Hot, why);
             } else {
-                let why = format!(
-                    "the connector changes from {} to {}, and where the one was read to means nothing to the other; to \
-                     begin anew, name `{name}` in `allowStateLoss`",
-                    connector(&before),
-                    connector(&after)
-                );
+                let why = format!("{why}; to begin anew, name `{name}` in `allowStateLoss`");
                 self.add(name, EditClass::Refused, why);
             }
             return;

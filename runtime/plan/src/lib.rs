@@ -32,18 +32,23 @@
 //! window bounds is made callable (`rewrite`); DataFusion plans it, coerces types and simplifies (`logical`); and the
 //! logical plan is split into stateless steps and keyed stages (`lower`).
 
+mod blame;
 mod boundary;
 mod checks;
 mod columns;
+mod comparisons;
 mod compile;
 mod diff;
+mod doubts;
 mod error;
 pub mod explain;
+mod form;
 mod functions;
 pub mod graph;
 mod logical;
 mod lower;
 mod pseudo;
+mod replay;
 mod resolve;
 mod rewrite;
 pub mod sink_rules;
@@ -51,11 +56,13 @@ mod sql;
 
 pub use boundary::Boundaries;
 pub use columns::errors_schema;
-pub use compile::{compile, resolve_and_compile};
+pub use compile::{compile, resolve_and_compile, resolve_and_compile_despite};
 pub use diff::{Edit, EditClass, NodeChange, diff, keeps_state};
+pub use doubts::Doubts;
 pub use error::{PlanError, Span};
 pub use functions::{Functions, functions};
 pub use graph::*;
+pub use replay::keeps_replay_point;
 pub use resolve::{resolve, revision};
 
 #[cfg(test)]

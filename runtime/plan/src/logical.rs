@@ -23,6 +23,7 @@ use datafusion_sql::{
 };
 
 use crate::{
+    blame, comparisons,
     error::{Fault, nearest},
     functions::functions,
     pseudo,
@@ -34,18 +35,34 @@ pub(crate) type Tables = BTreeMap<String, SchemaRef>;
 
 /// Plans a query. `keep_columns`: no column is dropped before the first aggregate, for transforms whose late rows are read.
 pub(crate) fn plan(sql: &Sql, query: Query, tables: &Tables, keep_columns: bool) -> Result<LogicalPlan, Vec<Fault>> {
+    let analyzed = analyzed(sql, query.clone(), tables)
+        .map_err(|faults| blame::parts(&query, faults, sql, &|part| analyzed(sql, part, tables).err()))?;
+    optimize(analyzed, keep_columns).map_err(|error| faults_of(&error, sql))
+}
+
+/// What is wrong with the expressions of a query, each by itself, where it is not known how they are grouped.
+pub(crate) fn wrong_parts(sql: &Sql, query: &Query, tables: &Tables) -> Vec<Fault> {
+    let found = blame::parts(query, Vec::new(), sql, &|part| analyzed(sql, part, tables).err());
+    found.into_iter().filter(|fault| !fault.message.contains("GROUP BY")).collect()
+}
+
+/// A query's plan with types coerced, once it is known that nothing surprising is compared.
+fn analyzed(sql: &Sql, query: Query, tables: &Tables) -> Result<LogicalPlan, Vec<Fault>> {
     let options = Arc::new(options());
     let context = Context { tables, options: &options };
     let parser = ParserOptions { collect_spans: true, ..ParserOptions::new() };
     let planned = SqlToRel::new_with_options(&context, parser)
         .sql_statement_to_plan(Statement::Query(Box::new(query)))
         .map_err(|error| faults_of(&error, sql))?;
+    let unlike = comparisons::unlike(&planned);
+    if !unlike.is_empty() {
+        return Err(unlike);
+    }
     let mut analyzer = Analyzer::with_rules(vec![Arc::new(TypeCoercion::new())]);
     for rewrite in functions().rewrites() {
         analyzer.add_function_rewrite(Arc::clone(rewrite));
     }
-    let analyzed = analyzer.execute_and_check(planned, &options, |_, _| {}).map_err(|error| faults_of(&error, sql))?;
-    optimize(analyzed, keep_columns).map_err(|error| faults_of(&error, sql))
+    analyzer.execute_and_check(planned, &options, |_, _| {}).map_err(|error| faults_of(&error, sql))
 }
 
 /// A plan for the columns of `plan` that `wanted` numbers, in that order.
@@ -222,7 +239,10 @@ fn planner_fault(text: &str, sql: &Sql) -> Fault {
     }
     let first = text.split("\nThis issue was likely caused by a bug").next().unwrap_or(text);
     let quoted = first.split('\'').nth(1).and_then(|quoted| quoted.rsplit('.').next());
-    let span = quoted.and_then(|name| sql.place_of(name)).or_else(|| sql.place_of("SELECT"));
+    // Some begin with the clause that they are about.
+    let clause = first.split(' ').next().filter(|word| word.chars().all(|c| c.is_ascii_uppercase()));
+    let named = clause.and_then(|word| sql.place_of(word)).or_else(|| quoted.and_then(|name| sql.place_of(name)));
+    let span = named.or_else(|| sql.place_of("SELECT"));
     Fault::new(lower_first(&in_users_types(first))).at(span)
 }
 

@@ -247,7 +247,7 @@ fn roll(select: &mut Select, order_by: &mut [&mut Expr]) {
 }
 
 /// What a key means that is a number or an alias of the select list.
-fn resolve(key: &Expr, select: &Select) -> Expr {
+pub(crate) fn resolve(key: &Expr, select: &Select) -> Expr {
     let item = |expr: &SelectItem| match expr {
         SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => Some(expr.clone()),
         _ => None,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
 use millrace_crds::{SinkDestination, SinkFormatKind, SinkSpec};
 
 /// One reason why a sink cannot take what comes.
@@ -88,6 +88,15 @@ pub fn partitions_by(data_type: &DataType) -> bool {
     })
 }
 
+/// What a URL names that this version cannot write to, if it is such a URL: only folders of this machine can be.
+pub fn unusable_url(url: &str) -> Option<String> {
+    match url.split_once("://")? {
+        ("file", path) if path.starts_with('/') => None,
+        ("file", _) => Some("another host".to_owned()),
+        (scheme, _) => Some(format!("{scheme} stores")),
+    }
+}
+
 /// Everything that keeps a sink from taking rows of these columns, which have neither event time nor operation.
 pub fn problems(spec: &SinkSpec, schema: &Schema, changelog: bool) -> Vec<SinkProblem> {
     let mut problems = Vec::new();
@@ -105,15 +114,30 @@ pub fn problems(spec: &SinkSpec, schema: &Schema, changelog: bool) -> Vec<SinkPr
         Some(SinkDestination::Delta(delta)) => ("delta", &delta.uri, &delta.partition_by),
         _ => return problems,
     };
-    if let Some((scheme, _)) = uri.split_once("://").filter(|(scheme, _)| *scheme != "file") {
+    if let Some(store) = unusable_url(uri) {
         problems.push(SinkProblem {
             field: Some(format!("{kind}.uri")),
             offending: uri.clone(),
-            message: format!("this version does not write to {scheme} stores"),
+            message: format!("this version does not write to {store}"),
             expected: Some("a path, or a URL like file:///out/rows".to_owned()),
         });
     }
-    for field in schema.fields() {
+    for (number, field) in schema.fields().iter().enumerate() {
+        let same = |other: &&FieldRef| other.name().to_lowercase() == field.name().to_lowercase();
+        if kind == "delta"
+            && let Some(before) = schema.fields()[..number].iter().find(same)
+        {
+            problems.push(SinkProblem {
+                field: None,
+                offending: field.name().clone(),
+                message: format!(
+                    "a Delta table cannot have the columns `{}` and `{}`: it does not tell capital letters from small ones",
+                    before.name(),
+                    field.name()
+                ),
+                expected: Some("another name for one of them, given with AS".to_owned()),
+            });
+        }
         if stored_type(field.data_type()).is_none() {
             problems.push(SinkProblem {
                 field: None,

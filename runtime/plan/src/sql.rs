@@ -1,13 +1,7 @@
-//! The SQL of a transform, parsed: which tables it reads, and all that can be refused by its form alone.
+//! The SQL of a transform, parsed: one SELECT, the tables that it reads, and where things stand in it.
 
-use std::{collections::BTreeSet, ops::ControlFlow};
-
-use datafusion_expr::Volatility;
 use datafusion_sql::sqlparser::{
-    ast::{
-        Expr, Function, Ident, LimitClause, ObjectName, Query, Select, SetExpr, SetOperator, SetQuantifier, Spanned,
-        Statement, TableFactor, TableWithJoins, Visit, Visitor,
-    },
+    ast::{Function, Ident, ObjectName, Query, Spanned, Statement},
     dialect::GenericDialect,
     parser::{Parser, ParserError},
     tokenizer,
@@ -15,7 +9,7 @@ use datafusion_sql::sqlparser::{
 
 use crate::{
     error::{Fault, Span, place_of},
-    functions::functions,
+    form,
 };
 
 /// One SELECT.
@@ -63,9 +57,7 @@ impl Sql {
                     .expected(one),
             ]);
         };
-        let mut form = Form { text, faults: Vec::new(), tables: Vec::new(), named: BTreeSet::new() };
-        let _: ControlFlow<()> = query.visit(&mut form);
-        let Form { faults, tables, .. } = form;
+        let (tables, faults) = form::check(text, &query);
         if faults.is_empty() { Ok(Self { text: text.to_owned(), query: *query, tables }) } else { Err(faults) }
     }
 
@@ -110,8 +102,9 @@ fn syntax_fault(error: &ParserError, sql: &str) -> Fault {
     };
     let fault = match what.strip_prefix("Expected: ").and_then(|rest| rest.split_once(", found: ")) {
         Some((expected, "EOF")) => {
-            let line = sql.trim_end().lines().last().unwrap_or_default();
-            let end = (sql.trim_end().lines().count().max(1), line.chars().count() + 1);
+            let last = sql.trim_end().lines().last().unwrap_or_default();
+            let word = last.rfind(char::is_whitespace).map_or(0, |space| last[..space].chars().count() + 1);
+            let end = (sql.trim_end().lines().count().max(1), word + 1);
             return Fault::new("the SQL ends too early").at(Some(end)).expected(expected);
         }
         Some((expected, found)) => {
@@ -127,185 +120,13 @@ fn parse_place(place: &str) -> Option<Span> {
     Some((line.trim().parse().ok()?, column.trim().parse().ok()?))
 }
 
-/// The text with its first letter in lower case, as our messages begin.
+/// The text with its first letter in lower case, as our messages begin; keywords and names in capitals stay as they are.
 pub(crate) fn lower_first(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
-}
-
-/// Looks at the form of a query.
-struct Form<'a> {
-    text: &'a str,
-    faults: Vec<Fault>,
-    tables: Vec<TableName>,
-    /// The names that WITH gives to subqueries.
-    named: BTreeSet<String>,
-}
-
-impl Form<'_> {
-    fn refuse(&mut self, fault: Fault) {
-        self.faults.push(fault);
-    }
-
-    fn refuse_word(&mut self, word: &str, message: &str, expected: &str) {
-        let fault = Fault::new(message).at(place_of(self.text, word)).offending(word).expected(expected);
-        self.refuse(fault);
-    }
-
-    fn body(&mut self, body: &SetExpr) {
-        match body {
-            SetExpr::Select(_) | SetExpr::Query(_) => {}
-            SetExpr::SetOperation { op, set_quantifier, left, right } => {
-                if *op != SetOperator::Union {
-                    self.refuse_word(
-                        &op.to_string(),
-                        &format!("{op} of streams would never be complete"),
-                        "UNION ALL, or a filter",
-                    );
-                } else if *set_quantifier != SetQuantifier::All {
-                    self.refuse_word("UNION", "UNION without ALL would have to remember every row", "UNION ALL");
-                }
-                self.body(left);
-                self.body(right);
-            }
-            other => {
-                let found = other.to_string();
-                let word = found.split_whitespace().next().unwrap_or_default().to_owned();
-                self.refuse_word(&word, &format!("{word} cannot stand in a transform"), "a SELECT");
-            }
+    match letters.next() {
+        Some(first) if !letters.clone().next().is_some_and(|second| second.is_uppercase() || second == '_') => {
+            first.to_lowercase().chain(letters).collect()
         }
-    }
-
-    fn from(&mut self, from: &[TableWithJoins]) {
-        let Some((_, others)) = from.split_first() else {
-            self.refuse(
-                Fault::new("a SELECT without FROM has no rows")
-                    .at(place_of(self.text, "SELECT"))
-                    .expected("FROM and the name of a source or transform"),
-            );
-            return;
-        };
-        let joined =
-            others.iter().map(|table| table.span()).chain(from.iter().flat_map(|t| &t.joins).map(|join| join.span()));
-        let places: Vec<_> = joined.map(span_of).collect();
-        for place in places {
-            self.refuse(
-                Fault::new("joins are not yet supported")
-                    .at(place.or_else(|| place_of(self.text, "JOIN")))
-                    .offending("JOIN")
-                    .expected("one input, or a UNION ALL of several"),
-            );
-        }
-    }
-
-    fn function(&mut self, function: &Function) {
-        let Some(name) = function_name(function) else { return };
-        let span = span_of(function.name.span());
-        let known = functions();
-        // UNNEST is part of the planner.
-        if name == "unnest" {
-            return;
-        }
-        if !known.has(&name) || crate::pseudo::is_pseudo(&name) {
-            let mut fault = Fault::new(format!("there is no function `{name}`")).at(span).offending(&name);
-            fault.nearest = crate::error::nearest(&name, known.names());
-            fault.expected = Some("one of DataFusion's functions or its JSON functions".to_owned());
-            self.refuse(fault);
-        } else if known.scalar(&name).is_some_and(|f| f.signature().volatility != Volatility::Immutable) {
-            self.refuse(
-                Fault::new(format!(
-                    "`{name}()` gives something else each time, so a replay after a crash would not agree"
-                ))
-                .at(span)
-                .offending(&name)
-                .expected("what follows from the row alone; for its time, use `_event_time`"),
-            );
-        }
-    }
-}
-
-impl Visitor for Form<'_> {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<()> {
-        if let Some(with) = &query.with {
-            if with.recursive {
-                self.refuse_word("RECURSIVE", "a recursive query of a stream has no end", "WITH without RECURSIVE");
-            }
-            self.named.extend(with.cte_tables.iter().map(|cte| normal(&cte.alias.name)));
-        }
-        if let Some(LimitClause::LimitOffset { offset: Some(_), .. } | LimitClause::OffsetCommaLimit { .. }) =
-            query.limit_clause
-        {
-            self.refuse_word("OFFSET", "OFFSET makes no sense for a stream", "LIMIT alone");
-        }
-        if query.fetch.is_some() {
-            self.refuse_word("FETCH", "FETCH is not supported", "LIMIT");
-        }
-        self.body(&query.body);
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<()> {
-        self.from(&select.from);
-        if select.into.is_some() {
-            self.refuse_word("INTO", "SELECT INTO writes a table", "an output that names a Sink");
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
-        match factor {
-            TableFactor::Table { name, args: None, .. } => match name.0.as_slice() {
-                [only] if only.as_ident().is_some_and(|ident| self.named.contains(&normal(ident))) => {}
-                [only] => {
-                    let name = only.as_ident().map(normal).unwrap_or_default();
-                    self.tables.push(TableName { name, span: span_of(factor.span()) });
-                }
-                _ => {
-                    let text = name.to_string();
-                    let fault = Fault::new(format!("`{text}` is no table: sources and transforms have plain names"))
-                        .at(span_of(name.span()))
-                        .offending(&text);
-                    let fault = if text.ends_with(".late") || text.ends_with(".errors") {
-                        fault.expected("a plain name; only `outputs` can take `.late` and `.errors`")
-                    } else {
-                        fault.expected("a plain name")
-                    };
-                    self.refuse(fault);
-                }
-            },
-            TableFactor::Derived { lateral: false, .. } | TableFactor::NestedJoin { .. } => {}
-            TableFactor::UNNEST { .. } => self.refuse(
-                Fault::new("UNNEST in FROM is a join, which is not yet supported")
-                    .at(place_of(self.text, "UNNEST"))
-                    .offending("UNNEST")
-                    .expected("unnest(column) in the select list"),
-            ),
-            other => {
-                let text = other.to_string();
-                self.refuse(
-                    Fault::new(format!("`{text}` cannot stand in FROM"))
-                        .at(span_of(other.span()))
-                        .offending(text)
-                        .expected("a source, a transform or a subquery"),
-                );
-            }
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
-        match expr {
-            Expr::Function(function) => self.function(function),
-            Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => self.refuse(
-                Fault::new("a subquery in an expression is a join, which is not yet supported")
-                    .at(span_of(expr.span()))
-                    .offending(expr.to_string())
-                    .expected("a subquery in FROM"),
-            ),
-            _ => {}
-        }
-        ControlFlow::Continue(())
+        _ => text.to_owned(),
     }
 }

@@ -14,6 +14,7 @@ mod flights_year;
 mod generated;
 mod hostile;
 mod http;
+mod mistakes;
 mod recovery;
 mod rollback;
 mod savepoints;

@@ -117,6 +117,13 @@ fn cases() -> Vec<(&'static str, String)> {
         ("a format as a text", rows("      format: json")),
         ("bad separators", rows("      format: {csv: {delimiter: '\\t', quote: \"ab\"}}")),
         ("a quote that separates", rows("      format: {csv: {delimiter: ';', quote: ';'}}")),
+        (
+            "a bad glob",
+            source(
+                "      file: {paths: [x.log, 'in/[.ndjson']}\n      format: {json: {}}\n      columns: [{name: ts, type: TIMESTAMP}]",
+            ),
+        ),
+        ("lists in lines of text", rows("      format: {logfmt: {}}").replace("type: VARCHAR", "type: 'VARCHAR[]'")),
         ("a bad regular expression", rows("      format: {regex: {pattern: '(?<ts>[0-9]+'}}")),
         ("a regular expression without groups", rows("      format: {regex: {pattern: '([0-9]+)'}}")),
         (

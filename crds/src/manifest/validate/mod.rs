@@ -15,7 +15,7 @@ use super::{
 };
 
 /// The names of all objects, of those too that could not be read.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
     names: BTreeMap<(Kind, String), BTreeSet<String>>,
 }
@@ -25,7 +25,7 @@ impl Known {
         self.names.entry((kind, namespace.to_owned())).or_default().insert(name.to_owned());
     }
 
-    fn of(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &str> + Clone {
+    pub fn of(&self, kind: Kind, namespace: &str) -> impl Iterator<Item = &str> + Clone {
         self.names.get(&(kind, namespace.to_owned())).into_iter().flatten().map(String::as_str)
     }
 }
@@ -84,6 +84,10 @@ pub(crate) fn objects(manifests: &mut Manifests, known: &Known, problems: &mut V
 }
 
 /// The object of a name.
-fn find<'a, T: kube::Resource>(objects: &'a [Located<T>], namespace: &str, name: &str) -> Option<&'a Located<T>> {
+pub(super) fn find<'a, T: kube::Resource>(
+    objects: &'a [Located<T>],
+    namespace: &str,
+    name: &str,
+) -> Option<&'a Located<T>> {
     objects.iter().find(|object| object.name() == name && object.namespace() == namespace)
 }

@@ -35,6 +35,14 @@ pub(super) fn check(source: &SourceSpec, path: &str, findings: &mut Findings) {
                     Complaint::new("Parquet files are compressed in themselves").expected("no `compression`");
                 findings.add(format!("{path}.file.compression"), complaint);
             }
+            for (n, pattern) in file.paths.iter().enumerate() {
+                if let Err(error) = glob::Pattern::new(pattern) {
+                    let complaint = Complaint::new(format!("this is no glob: {}", error.msg));
+                    let expected =
+                        "a path in which `*`, `?`, `**` and `[…]` stand for others; `[[]` is a bracket itself";
+                    findings.add(format!("{path}.file.paths[{n}]"), complaint.expected(expected));
+                }
+            }
             needs_rows(source, "file", path, findings);
         }
         Some(SourceConnector::Stdin(_)) => {
@@ -48,6 +56,7 @@ pub(super) fn check(source: &SourceSpec, path: &str, findings: &mut Findings) {
         None => {}
     }
     check_columns(&source.columns, &format!("{path}.columns"), "name", findings);
+    check_lists(source, path, findings);
     match source.format.as_ref().and_then(FormatSpec::kind) {
         Some(FormatKind::Csv(csv)) => check_csv(csv, &format!("{path}.format.csv"), findings),
         Some(FormatKind::Regex(regex)) => check_regex(regex, &source.columns, path, findings),
@@ -88,6 +97,25 @@ fn check_names<'a>(names: impl Iterator<Item = &'a str>, path: &str, field: &str
                 Complaint::new(format!("columns `{first}` and `{name}` differ in capital letters only"))
             };
             findings.add(path, complaint.expected("each name once"));
+        }
+    }
+}
+
+/// Only JSON and Parquet have lists; a value in a line of text is one value.
+fn check_lists(source: &SourceSpec, path: &str, findings: &mut Findings) {
+    let format = match source.format.as_ref().and_then(FormatSpec::kind) {
+        Some(FormatKind::Csv(_)) => "CSV",
+        Some(FormatKind::Regex(_)) => "a line that a regular expression takes apart",
+        Some(FormatKind::Combined) => "the combined log format",
+        Some(FormatKind::Logfmt) => "logfmt",
+        Some(FormatKind::Syslog) => "syslog",
+        Some(FormatKind::Json(_) | FormatKind::Parquet) | None => return,
+    };
+    for (n, column) in source.columns.iter().enumerate() {
+        if let Ok(ColumnType::Array(_)) = column.data_type() {
+            let complaint = Complaint::new(format!("there are no lists in {format}"));
+            let expected = "VARCHAR, of which `string_to_array` makes a list, or JSON";
+            findings.add(format!("{path}.columns[{n}].type"), complaint.expected(expected));
         }
     }
 }

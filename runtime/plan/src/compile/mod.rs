@@ -2,6 +2,7 @@
 //! columns and split it, so that every error is known; then, from the outputs back, drop the columns that nothing reads, and
 //! split again what became narrower.
 
+mod destinations;
 mod finish;
 mod outputs;
 
@@ -17,8 +18,9 @@ use millrace_crds::{PipelineSpec, SideOutput, SinkSpec, SourceSpec, TransformSpe
 use crate::{
     checks,
     columns::{declared_columns, is_timestamp, type_name},
+    doubts::{ColumnDoubt, Doubts},
     error::{Fault, PlanError},
-    graph::{KeyedOp, LateRows, Plan, ResolvedSpec, Warning, WindowDef},
+    graph::{KeyedOp, LateRows, Plan, ResolvedSpec, Warning, WindowDef, WindowKind},
     logical,
     lower::{self, Lowered, Settings, Stamp, Table},
     resolve::{resolve_what_is_there, window_def},
@@ -35,7 +37,7 @@ const EMIT_EVERY_MS: u64 = 1_000;
 ///
 /// All that is wrong with it, in the order of its fields.
 pub fn compile(spec: &ResolvedSpec) -> Result<Plan, Vec<PlanError>> {
-    Compiler::new(spec).compile()
+    Compiler::new(spec, &Doubts::default()).compile()
 }
 
 /// Resolves and compiles at once, so that unknown Windows and Sinks stand beside the errors in SQL.
@@ -49,8 +51,23 @@ pub fn resolve_and_compile(
     windows: &BTreeMap<String, WindowSpec>,
     sinks: &BTreeMap<String, SinkSpec>,
 ) -> Result<Plan, Vec<PlanError>> {
+    resolve_and_compile_despite(&Doubts::default(), name, pipeline, windows, sinks)
+}
+
+/// The same for a pipeline of which some could not be read: all that is wrong with the rest. There is no plan for it.
+///
+/// # Errors
+///
+/// All that is wrong with it; nothing, if that is in what could not be read.
+pub fn resolve_and_compile_despite(
+    doubts: &Doubts,
+    name: &str,
+    pipeline: PipelineSpec,
+    windows: &BTreeMap<String, WindowSpec>,
+    sinks: &BTreeMap<String, SinkSpec>,
+) -> Result<Plan, Vec<PlanError>> {
     let (spec, mut errors) = resolve_what_is_there(name, pipeline, windows, sinks);
-    match Compiler::new(&spec).compile() {
+    match Compiler::new(&spec, doubts).compile() {
         Ok(plan) if errors.is_empty() => Ok(plan),
         Ok(_) => Err(errors),
         Err(found) => {
@@ -63,12 +80,15 @@ pub fn resolve_and_compile(
 
 struct Compiler<'a> {
     spec: &'a ResolvedSpec,
+    doubts: &'a Doubts,
     errors: Vec<PlanError>,
     warnings: Vec<Warning>,
     /// Sources and transforms that could be understood, with all their columns.
     tables: BTreeMap<String, Table>,
     /// Their users' columns, as SQL sees them.
     columns: logical::Tables,
+    /// Those of which the columns' types, or more, are guessed.
+    unsure: BTreeSet<String>,
 }
 
 /// A transform on its way.
@@ -78,13 +98,23 @@ struct Work<'a> {
     sql: Sql,
     window: Option<WindowDef>,
     late: bool,
+    /// Whether what it says beside its SQL is known.
+    sure: bool,
     planned: Option<LogicalPlan>,
     lowered: Option<Lowered>,
 }
 
 impl<'a> Compiler<'a> {
-    fn new(spec: &'a ResolvedSpec) -> Self {
-        Self { spec, errors: Vec::new(), warnings: Vec::new(), tables: BTreeMap::new(), columns: BTreeMap::new() }
+    fn new(spec: &'a ResolvedSpec, doubts: &'a Doubts) -> Self {
+        Self {
+            spec,
+            doubts,
+            errors: Vec::new(),
+            warnings: Vec::new(),
+            tables: BTreeMap::new(),
+            columns: BTreeMap::new(),
+            unsure: BTreeSet::new(),
+        }
     }
 
     fn refuse(&mut self, path: impl Into<String>, fault: Fault) {
@@ -103,7 +133,8 @@ impl<'a> Compiler<'a> {
             self.plan(&mut works[*place]);
         }
         let sinks = self.outputs(&works);
-        if !self.errors.is_empty() {
+        self.storage();
+        if !self.errors.is_empty() || !self.doubts.is_empty() {
             self.errors.sort_by_key(|error| field_order(&error.path));
             self.errors.dedup();
             return Err(self.errors);
@@ -122,7 +153,7 @@ impl<'a> Compiler<'a> {
             pipeline.transforms.iter().map(|t| t.name.as_str()).zip(0..).map(|(n, i)| (n, "transforms", i));
         let mut taken = BTreeSet::new();
         for (name, kind, number) in sources.chain(transforms) {
-            if !taken.insert(name) {
+            if !name.is_empty() && !taken.insert(name) {
                 self.errors.push(
                     Fault::new(format!("another source or transform is called `{name}`"))
                         .offending(name)
@@ -135,6 +166,10 @@ impl<'a> Compiler<'a> {
 
     fn source(&mut self, number: usize, spec: &'a SourceSpec) {
         let path = format!("spec.sources[{number}]");
+        let doubt = self.doubts.of_columns(number, spec);
+        if doubt == Some(ColumnDoubt::Names) {
+            return;
+        }
         let (declared, faults) = declared_columns(spec);
         for (column, fault) in faults {
             self.refuse(format!("{path}.columns[{column}].name"), fault);
@@ -155,6 +190,7 @@ impl<'a> Compiler<'a> {
                         .offending(&event_time.column)
                         .among("one of the columns", &event_time.column, names),
                 ),
+                Ok(at) if self.doubts.is_type_of(number, at) => {}
                 Ok(at) if !is_timestamp(declared.field(at).data_type()) => self.refuse(
                     field,
                     Fault::new(format!(
@@ -167,6 +203,9 @@ impl<'a> Compiler<'a> {
                 ),
                 Ok(_) => {}
             }
+        }
+        if doubt.is_some() {
+            self.unsure.insert(spec.name.clone());
         }
         let schema = crate::columns::with_marks(declared.fields().iter().cloned(), false);
         self.tables.insert(spec.name.clone(), Table { schema, changelog: None, stamp: Stamp::default() });
@@ -182,20 +221,22 @@ impl<'a> Compiler<'a> {
             .map(|source| source.name.as_str())
             .chain(pipeline.transforms.iter().map(|transform| transform.name.as_str()))
             .collect();
+        let knows_names = self.doubts.knows_names(pipeline);
         let mut works = Vec::new();
-        for (number, spec) in pipeline.transforms.iter().enumerate() {
+        for (number, spec) in pipeline.transforms.iter().enumerate().filter(|(n, _)| !self.doubts.is_sql(*n)) {
             let path = format!("spec.transforms[{number}]");
             let mut window = None;
-            let mut usable = true;
+            let mut sure = !self.doubts.is_beside_sql(number);
             if let Some(name) = &spec.window {
                 match self.spec.windows.get(name).map(window_def) {
+                    _ if self.doubts.windows.contains(name) => sure = false,
                     Some(Ok(def)) => window = Some(def),
                     Some(Err(fault)) => {
-                        usable = false;
+                        sure = false;
                         self.refuse(format!("{path}.window"), fault);
                     }
                     // Said when the spec was resolved.
-                    None => usable = false,
+                    None => sure = false,
                 }
             }
             let sql = match Sql::parse(&spec.sql) {
@@ -206,8 +247,7 @@ impl<'a> Compiler<'a> {
                 }
             };
             for table in &sql.tables {
-                if !names.contains(&table.name.as_str()) {
-                    usable = false;
+                if knows_names && !names.contains(&table.name.as_str()) {
                     let fault = Fault::new(format!("there is no source or transform `{}`", table.name))
                         .offending(&table.name)
                         .at(table.span)
@@ -215,10 +255,8 @@ impl<'a> Compiler<'a> {
                     self.refuse(format!("{path}.sql"), fault);
                 }
             }
-            if usable {
-                let late = self.takes(&spec.name, SideOutput::Late);
-                works.push(Work { number, spec, sql, window, late, planned: None, lowered: None });
-            }
+            let late = self.takes(&spec.name, SideOutput::Late);
+            works.push(Work { number, spec, sql, window, late, sure, planned: None, lowered: None });
         }
         works
     }
@@ -272,13 +310,23 @@ impl<'a> Compiler<'a> {
         }
         let path = format!("spec.transforms[{}]", work.number);
         let field = format!("{path}.sql");
-        let pseudo_columns = work.window.is_some();
+        let pseudo_columns = work.window.is_some() || !work.sure;
         let unknown = checks::unknown_columns(&work.sql, &self.columns, pseudo_columns);
-        if !unknown.is_empty() {
-            self.errors.extend(unknown.into_iter().map(|fault| fault.in_field(&field)));
+        let knows_types = !work.sql.tables.iter().any(|table| self.unsure.contains(&table.name));
+        let mut query = work.sql.query.clone();
+        if !unknown.is_empty() || !work.sure {
+            // Any window will do to look at the expressions one by one.
+            let any = WindowKind::Tumbling { size_ms: 1, offset_ms: 0 };
+            rewrite(&mut query, work.window.as_ref().map(|window| window.kind).or((!work.sure).then_some(any)));
+            let said: Vec<_> = unknown.iter().map(|fault| fault.span).collect();
+            let mut wrong =
+                if knows_types { logical::wrong_parts(&work.sql, &query, &self.columns) } else { Vec::new() };
+            wrong.retain(|fault| !said.contains(&fault.span));
+            wrong.extend(unknown);
+            wrong.sort_by_key(|fault| fault.span);
+            self.errors.extend(wrong.into_iter().map(|fault| fault.in_field(&field)));
             return;
         }
-        let mut query = work.sql.query.clone();
         rewrite(&mut query, work.window.as_ref().map(|window| window.kind));
         let lowered = logical::plan(&work.sql, query, &self.columns, work.late).and_then(|plan| {
             let lowered = lower::lower(&plan, settings(work, &self.tables))?;
@@ -286,11 +334,16 @@ impl<'a> Compiler<'a> {
         });
         let (plan, lowered) = match lowered {
             Ok(done) => done,
+            // It may be wrong only with the types that are guessed.
+            Err(_) if !knows_types => return,
             Err(faults) => {
                 self.errors.extend(faults.into_iter().map(|fault| fault.in_field(&field)));
                 return;
             }
         };
+        if !knows_types {
+            self.unsure.insert(work.spec.name.clone());
+        }
         if work.spec.emit_every.is_some() && !runs(&lowered) {
             self.warnings.push(Warning {
                 path: format!("{path}.emitEvery"),

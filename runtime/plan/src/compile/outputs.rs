@@ -18,8 +18,10 @@ impl<'a> Compiler<'a> {
     /// The sink nodes.
     pub(super) fn outputs(&mut self, works: &[Work<'a>]) -> Vec<Node> {
         let pipeline = &self.spec.pipeline;
-        let mut nodes: Vec<Node> = Vec::new();
-        for (number, output) in pipeline.outputs.iter().enumerate() {
+        let knows_names = self.doubts.knows_names(pipeline);
+        let mut nodes: Vec<(usize, Node)> = Vec::new();
+        let outputs = pipeline.outputs.iter().enumerate().filter(|(number, _)| !self.doubts.is_in_output(*number));
+        for (number, output) in outputs {
             let path = format!("spec.outputs[{number}]");
             let Some((name, side)) = output.node_and_output() else {
                 let fault = Fault::new(format!("`{}` is no output", output.from))
@@ -31,6 +33,9 @@ impl<'a> Compiler<'a> {
             let source = pipeline.sources.iter().find(|source| source.name == name);
             let transform = pipeline.transforms.iter().find(|transform| transform.name == name);
             if source.is_none() && transform.is_none() {
+                if !knows_names {
+                    continue;
+                }
                 let names = pipeline.sources.iter().map(|s| s.name.as_str());
                 let names = names.chain(pipeline.transforms.iter().map(|t| t.name.as_str()));
                 let fault = Fault::new(format!("there is no source or transform `{name}`"))
@@ -40,7 +45,7 @@ impl<'a> Compiler<'a> {
                 continue;
             }
             let node_name = NodeName(format!("{}->{}", output.from, output.sink));
-            if nodes.iter().any(|node| node.name == node_name) {
+            if nodes.iter().any(|(_, node)| node.name == node_name) {
                 let fault = Fault::new(format!("`{}` goes to the Sink `{}` twice", output.from, output.sink))
                     .offending(&output.from)
                     .expected("each output once");
@@ -57,14 +62,18 @@ impl<'a> Compiler<'a> {
             let (Some((schema, changelog, which)), Some(spec)) = (taken, self.spec.sinks.get(&output.sink)) else {
                 continue;
             };
+            if self.unsure.contains(name) || self.doubts.sinks.contains(&output.sink) {
+                continue;
+            }
             for (field, fault) in checks::sink(spec, &schema, changelog.is_some(), &output.sink) {
                 self.refuse(format!("{path}.{field}"), fault);
             }
             let input = Input { node: NodeName::from(name), output: which };
             let node = SinkNode { input, sink: output.sink.clone(), spec: spec.clone(), schema, changelog };
-            nodes.push(Node { name: node_name, kind: NodeKind::Sink(node) });
+            nodes.push((number, Node { name: node_name, kind: NodeKind::Sink(node) }));
         }
-        nodes
+        self.shared_destinations(&nodes);
+        nodes.into_iter().map(|(_, node)| node).collect()
     }
 
     /// The columns (without marks), keys and name of what an output takes; `None` if the node could not be understood.
@@ -89,6 +98,8 @@ impl<'a> Compiler<'a> {
                 None => Err(Fault::new(format!("`{from}`: only sources have rows that cannot be decoded"))
                     .offending(from)
                     .expected("`.errors` of a source")),
+                // It may say so in a field that could not be read.
+                Some(source) if self.is_doubtful(source) => Ok(None),
                 Some(source) if source.on_error != OnError::DeadLetter => {
                     Err(Fault::new(format!("the source `{name}` keeps no bad rows"))
                         .offending(from)
@@ -102,6 +113,9 @@ impl<'a> Compiler<'a> {
                         .offending(from)
                         .expected("`.late` of a transform with a `window`"));
                 };
+                if works.iter().any(|work| work.spec.name == name && !work.sure) {
+                    return Ok(None);
+                }
                 let Some(window) = &transform.window else {
                     return Err(Fault::new(format!("the transform `{name}` has no window, so no row is late"))
                         .offending(from)
@@ -125,6 +139,13 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
+    }
+}
+
+impl Compiler<'_> {
+    fn is_doubtful(&self, source: &SourceSpec) -> bool {
+        let number = self.spec.pipeline.sources.iter().position(|other| other.name == source.name);
+        number.is_some_and(|number| self.doubts.is_in_source(number))
     }
 }
 

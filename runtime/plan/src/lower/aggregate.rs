@@ -314,7 +314,15 @@ impl Lowering<'_> {
         let mut texts = Vec::with_capacity(placed.len());
         for one in placed {
             let call = one.call(input).map_err(|error| self.fault(error))?;
-            let fields = call.state_fields().map_err(|error| self.fault(error))?;
+            let name = one.call.function.func.name();
+            let state = call.state_fields().and_then(|fields| keeps_state(&call).map(|()| fields));
+            let fields = state.map_err(|error| {
+                let why = self.fault(error).message;
+                Fault::new(format!("`{name}` cannot run over a stream: {why}"))
+                    .offending(name)
+                    .at(self.settings.sql.place_of(name))
+                    .expected("an aggregate whose state can be kept")
+            })?;
             let state: Vec<String> = fields.iter().map(|field| type_name(field.data_type())).collect();
             texts.push(format!("{} as {}", self.call_text(one.call.function), state.join(", ")));
             let counts_rows = one.args.iter().all(|arg| arg.place == 0 && arg.literal.is_some());
@@ -369,6 +377,15 @@ impl Placed<'_> {
             .with_distinct(params.distinct)
             .with_ignore_nulls(params.null_treatment == Some(NullTreatment::IgnoreNulls))
             .build()
+    }
+}
+
+/// Whether an aggregate can be made at all, and says what it would store.
+fn keeps_state(call: &AggregateFunctionExpr) -> datafusion_common::Result<()> {
+    if call.groups_accumulator_supported() {
+        call.create_groups_accumulator().map(|_| ())
+    } else {
+        call.create_accumulator()?.state().map(|_| ())
     }
 }
 

@@ -24,6 +24,7 @@ use datafusion_expr::{Expr, Filter, Limit, LogicalPlan, Projection, TableScan, W
 use millrace_stream::{NodeName, StageId};
 
 pub(crate) use flow::{Flow, Physical, Stamp, as_column, column};
+pub(crate) use signature::expr_text;
 
 use crate::{
     columns::{reserved, type_name},

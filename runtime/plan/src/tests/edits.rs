@@ -390,3 +390,49 @@ fn a_sink_moves_to_another_place_with_the_next_epoch() {
     "#]],
     );
 }
+
+/// A source with another generator, or what a source of files says, changed.
+fn edited_source(from: &str, to: &str) -> String {
+    let edit = diff(&compiled(&before()).unwrap(), &compiled(&edited(from, to)).unwrap());
+    let source = edit.nodes.iter().find(|change| ["bid", "requests"].contains(&change.node.as_str())).unwrap();
+    format!("{:?} {}: {}\n", source.class, source.node, source.why)
+}
+
+#[test]
+fn a_source_whose_replay_point_would_mean_something_else_is_refused() {
+    let generator = "generator: {nexmark: {stream: Bid}}";
+    let mut golden = String::new();
+    for to in [
+        "generator: {seed: 7, nexmark: {stream: Bid}}",
+        "generator: {nexmark: {stream: Bid, eventsPerSecond: 5}}",
+        "generator: {rate: 7, rows: 9, nexmark: {stream: Bid}}",
+    ] {
+        golden.push_str(&edited_source(generator, to));
+    }
+    let file = "file: {paths: [\"/logs/*.ndjson\"]}";
+    for to in ["file: {paths: [\"/more/*.ndjson\"]}", "file: {paths: [\"/logs/*.ndjson\"], compression: Gzip}"] {
+        golden.push_str(&edited_source(file, to));
+    }
+    golden.push_str(&edited_source("format: {json: {}}\n      columns", "format: {parquet: {}}\n      columns"));
+    expect![[r#"
+        Refused bid: `seed` changes, and with it every row that the generator makes, the ones before included; to begin anew, name `bid` in `allowStateLoss`
+        Refused bid: `nexmark` changes, and with it every row that the generator makes, the ones before included; to begin anew, name `bid` in `allowStateLoss`
+        Hot bid: `generator` changes
+        Hot requests: `file` changes
+        Refused requests: `compression` changes, and offsets are counted in what is unpacked; to begin anew, name `requests` in `allowStateLoss`
+        Refused requests: Parquet files are read by rows and others by bytes, so an offset means something else; to begin anew, name `requests` in `allowStateLoss`
+    "#]].assert_eq(&golden);
+}
+
+#[test]
+fn a_source_is_begun_anew_where_its_loss_is_allowed() {
+    let new = edited("generator: {nexmark", "generator: {seed: 7, nexmark") + "  allowStateLoss: [bid]\n";
+    check_edit(
+        &before(),
+        &new,
+        expect![[r#"
+        Hot
+        Hot bid: `seed` changes, and with it every row that the generator makes, the ones before included; it is read from its beginning, as `allowStateLoss` says
+    "#]],
+    );
+}

@@ -9,7 +9,7 @@ fn sql_that_does_not_parse_says_where() {
     check(
         &transform("t: SELECT auction\nFROM bid WHERE"),
         expect![[r#"
-            spec.transforms[0].sql:2:15: the SQL ends too early; expected an expression
+            spec.transforms[0].sql:2:10: the SQL ends too early; expected an expression
         "#]],
     );
 }
@@ -29,6 +29,7 @@ fn every_statement_but_one_select_is_refused() {
         expect![[r#"
             spec.transforms[0].sql:1:1: a transform is a SELECT, not INSERT; expected one SELECT
             spec.transforms[1].sql:1:1: a SELECT without FROM has no rows; expected FROM and the name of a source or transform
+            spec.transforms[1].sql:1:8: `1` has no name; expected a name: `1 AS …`
             spec.transforms[2].sql:1:26: a transform is one SELECT, and here are several statements; expected one SELECT
             spec.transforms[3].sql:1:1: VALUES cannot stand in a transform; expected a SELECT
         "#]],
@@ -94,8 +95,8 @@ fn an_unknown_column_of_a_subquery_is_told() {
     check(
         &transform("t: SELECT s.auctoin FROM (SELECT auction FROM bid) AS s"),
         expect![[r#"
-        spec.transforms[0].sql:1:10: there is no column `auctoin`; expected one of the columns: `auction`; did you mean `auction`?
-    "#]],
+            spec.transforms[0].sql:1:8: there is no column `auctoin`; expected one of the columns: `auction`; did you mean `auction`?
+        "#]],
     );
 }
 
@@ -123,7 +124,7 @@ fn type_errors_are_told() {
             &["a > out"],
         ),
         expect![[r#"
-            spec.transforms[0].sql:1:1: cannot coerce arithmetic expression BIGINT + VARCHAR to valid types
+            spec.transforms[0].sql:1:8: cannot coerce arithmetic expression BIGINT + VARCHAR to valid types
             spec.transforms[1].sql:1:8: there is no `upper(BIGINT)`; expected upper(VARCHAR)
             spec.transforms[2].sql:1:31: cannot create filter with non-boolean predicate 'bid.price' returning BIGINT
             spec.transforms[3].sql:1:8: there is no `sum(VARCHAR)`; expected sum(Decimal), sum(BIGINT UNSIGNED), sum(BIGINT), sum(DOUBLE), sum(Duration), sum(Interval)

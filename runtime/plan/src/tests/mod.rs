@@ -5,6 +5,7 @@
 mod edits;
 mod errors;
 mod evaluation;
+mod mistakes;
 mod nexmark;
 mod plans;
 mod windows;

@@ -1,0 +1,297 @@
+//! Which parts of a SELECT are wrong. The planner gives up at the first fault, mostly without a place; so what it refuses is
+//! planned again part by part: each subquery, each item of the select list, WHERE, HAVING and the keys, and inside
+//! of one that is wrong the innermost expression that is wrong by itself.
+
+use std::ops::ControlFlow;
+
+use datafusion_sql::sqlparser::ast::{
+    Expr, GroupByExpr, Ident, LimitClause, OrderByKind, Query, Select, SelectItem, SetExpr, Spanned, TableFactor,
+    Visit, VisitMut, Visitor, VisitorMut, With,
+};
+
+use crate::{
+    error::Fault,
+    rewrite::resolve,
+    sql::{Sql, normal, span_of},
+};
+
+/// What is wrong with a query, or `None`.
+type Plans<'a> = dyn Fn(Query) -> Option<Vec<Fault>> + 'a;
+
+/// The faults of a query's parts, in the order of the text; `whole`, what was said of all of it, if its parts are right.
+pub(crate) fn parts(query: &Query, whole: Vec<Fault>, sql: &Sql, plans: &Plans<'_>) -> Vec<Fault> {
+    let mut blame = Blame { sql, plans, faults: Vec::new() };
+    blame.query(query, None);
+    let mut faults = blame.faults;
+    if faults.is_empty() {
+        return whole;
+    }
+    faults.sort_by_key(|fault| fault.span);
+    let mut told: Vec<Fault> = Vec::new();
+    for fault in faults {
+        if !told.contains(&fault) {
+            told.push(fault);
+        }
+    }
+    told
+}
+
+struct Blame<'a> {
+    sql: &'a Sql,
+    plans: &'a Plans<'a>,
+    faults: Vec<Fault>,
+}
+
+impl Blame<'_> {
+    fn query(&mut self, query: &Query, outer: Option<&With>) {
+        let mut with = outer.cloned();
+        if let Some(own) = &query.with {
+            for cte in &own.cte_tables {
+                let inner = Query { with: joined(with.as_ref(), cte.query.with.as_ref()), ..(*cte.query).clone() };
+                if (self.plans)(inner).is_some() {
+                    self.query(&cte.query, with.as_ref());
+                    return;
+                }
+                let one = With { cte_tables: vec![cte.clone()], ..own.clone() };
+                with = joined(with.as_ref(), Some(&one));
+            }
+        }
+        let order: Vec<&Expr> = match query.order_by.as_ref().map(|order| &order.kind) {
+            Some(OrderByKind::Expressions(exprs)) => exprs.iter().map(|order| &order.expr).collect(),
+            _ => Vec::new(),
+        };
+        self.body(&query.body, with.as_ref(), &order);
+    }
+
+    fn body(&mut self, body: &SetExpr, with: Option<&With>, order: &[&Expr]) {
+        match body {
+            SetExpr::Select(select) => self.select(select, with, order),
+            SetExpr::Query(query) => self.query(query, with),
+            SetExpr::SetOperation { left, right, .. } => {
+                for side in [left, right] {
+                    if (self.plans)(bare(side.as_ref().clone(), with)).is_some() {
+                        self.body(side, with, &[]);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn select(&mut self, select: &Select, with: Option<&With>, order: &[&Expr]) {
+        let count = self.faults.len();
+        for from in &select.from {
+            if let TableFactor::Derived { subquery, .. } = &from.relation {
+                let inner = Query { with: joined(with, subquery.with.as_ref()), ..(**subquery).clone() };
+                if (self.plans)(inner).is_some() {
+                    self.query(subquery, with);
+                }
+            }
+        }
+        // What reads something wrong cannot be judged.
+        if self.faults.len() > count {
+            return;
+        }
+        let parts = Parts::of(select, with);
+        for item in &select.projection {
+            if let SelectItem::UnnamedExpr(expr)
+            | SelectItem::ExprWithAlias { expr, .. }
+            | SelectItem::ExprWithAliases { expr, .. } = item
+            {
+                self.part(expr, &parts, Place::List);
+            }
+        }
+        if let Some(filter) = &select.selection {
+            self.part(filter, &parts, Place::Where);
+        }
+        if let GroupByExpr::Expressions(keys, _) = &select.group_by {
+            for key in keys.iter().filter(|key| !matches!(key, Expr::Identifier(_) | Expr::Value(_))) {
+                self.part(key, &parts, Place::List);
+            }
+        }
+        for expr in select.having.iter().chain(&select.qualify) {
+            self.part(expr, &parts, Place::After);
+        }
+        for expr in order {
+            self.part(expr, &parts, Place::After);
+        }
+    }
+
+    /// Tries one expression in its place.
+    fn part(&mut self, expr: &Expr, parts: &Parts<'_>, place: Place) {
+        let (meant, faults) = match (self.plans)(parts.with(expr, place, true)) {
+            None => return,
+            Some(faults) if place == Place::After => {
+                // It may name what the select list has named.
+                let meant = parts.spelled_out(expr);
+                match (self.plans)(parts.with(&meant, place, true)) {
+                    None => return,
+                    Some(_) if meant == *expr => (meant, faults),
+                    Some(faults) => (meant, faults),
+                }
+            }
+            Some(faults) => (expr.clone(), faults),
+        };
+        let mut inner = Inner { blame: self, parts, failed: vec![false], faults: Vec::new() };
+        let _: ControlFlow<()> = meant.visit(&mut inner);
+        let found = inner.faults;
+        let own = span_of(expr.span());
+        if !found.is_empty() {
+            // What a name stands for stands elsewhere; it is the use of it that is wrong.
+            let is_before = |fault: &Fault| meant != *expr && fault.span < own;
+            self.faults.extend(found.into_iter().map(|fault| if is_before(&fault) { fault.at(own) } else { fault }));
+            return;
+        }
+        let start = self.sql.place_of("SELECT");
+        self.faults.extend(faults.into_iter().map(|fault| {
+            let known = fault.span.filter(|span| Some(*span) != start);
+            let span = known.or(own).or(fault.span);
+            fault.at(span)
+        }));
+    }
+}
+
+/// Where an expression stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In the select list, or as good as there.
+    List,
+    Where,
+    /// Where the names of the select list are known.
+    After,
+}
+
+/// A SELECT of which one expression at a time is tried.
+struct Parts<'a> {
+    select: &'a Select,
+    with: Option<&'a With>,
+    /// With keys as expressions, so that they mean the same whatever the select list is.
+    grouped: GroupByExpr,
+}
+
+impl<'a> Parts<'a> {
+    fn of(select: &'a Select, with: Option<&'a With>) -> Self {
+        let grouped = match &select.group_by {
+            GroupByExpr::All(_) => nothing(),
+            GroupByExpr::Expressions(keys, _) => {
+                GroupByExpr::Expressions(keys.iter().map(|key| resolve(key, select)).collect(), Vec::new())
+            }
+        };
+        Self { select, with, grouped }
+    }
+
+    /// A query with this expression and no other.
+    fn with(&self, expr: &Expr, place: Place, grouped: bool) -> Query {
+        let (item, selection) = match place {
+            Place::Where => (Expr::value(number()), Some(expr.clone())),
+            Place::List | Place::After => (expr.clone(), None),
+        };
+        let mut select = self.select.clone();
+        select.projection = vec![SelectItem::ExprWithAlias { expr: item, alias: Ident::new("__part") }];
+        select.selection = selection;
+        select.distinct = None;
+        select.having = None;
+        select.qualify = None;
+        select.group_by = if grouped && place != Place::Where { self.grouped.clone() } else { nothing() };
+        bare(SetExpr::Select(Box::new(select)), self.with)
+    }
+
+    /// An expression with what the names of the select list stand for.
+    fn spelled_out(&self, expr: &Expr) -> Expr {
+        let mut names = Names(self.select);
+        let mut spelled = expr.clone();
+        let _: ControlFlow<()> = VisitMut::visit(&mut spelled, &mut names);
+        spelled
+    }
+}
+
+struct Names<'a>(&'a Select);
+
+impl VisitorMut for Names<'_> {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Identifier(ident) = expr {
+            let meant = self.0.projection.iter().find_map(|item| match item {
+                SelectItem::ExprWithAlias { expr, alias } if normal(alias) == normal(ident) => Some(expr.clone()),
+                _ => None,
+            });
+            if let Some(meant) = meant {
+                *expr = Expr::Nested(Box::new(meant));
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Finds the innermost expressions that are wrong by themselves.
+struct Inner<'a, 'b> {
+    blame: &'a Blame<'b>,
+    parts: &'a Parts<'a>,
+    /// For each expression that is being looked at, whether a part of it is wrong.
+    failed: Vec<bool>,
+    faults: Vec<Fault>,
+}
+
+impl Visitor for Inner<'_, '_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, _: &Expr) -> ControlFlow<()> {
+        self.failed.push(false);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        let mut failed = self.failed.pop().unwrap_or_default();
+        if !failed && !matches!(expr, Expr::Value(_)) {
+            let faults = (self.blame.plans)(self.parts.with(expr, Place::List, false)).unwrap_or_default();
+            // Beside an aggregate a column needs its key, which only the whole has.
+            let wrong = faults.into_iter().filter(|fault| !fault.message.contains("GROUP BY"));
+            let place = span_of(expr.span());
+            for fault in wrong {
+                failed = true;
+                let span = place.or(fault.span);
+                self.faults.push(fault.at(span));
+            }
+        }
+        if let Some(outer) = self.failed.last_mut() {
+            *outer |= failed;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn number() -> datafusion_sql::sqlparser::ast::Value {
+    datafusion_sql::sqlparser::ast::Value::Number("1".into(), false)
+}
+
+fn nothing() -> GroupByExpr {
+    GroupByExpr::Expressions(Vec::new(), Vec::new())
+}
+
+/// The WITH of a query inside of another's.
+fn joined(outer: Option<&With>, own: Option<&With>) -> Option<With> {
+    match (outer, own) {
+        (Some(outer), Some(own)) => {
+            let tables = outer.cte_tables.iter().chain(&own.cte_tables).cloned().collect();
+            Some(With { cte_tables: tables, ..own.clone() })
+        }
+        (outer, own) => outer.or(own).cloned(),
+    }
+}
+
+/// A query that is this and nothing else.
+fn bare(body: SetExpr, with: Option<&With>) -> Query {
+    Query {
+        with: with.cloned(),
+        body: Box::new(body),
+        order_by: None,
+        limit_clause: None::<LimitClause>,
+        fetch: None,
+        locks: Vec::new(),
+        for_clause: None,
+        settings: None,
+        format_clause: None,
+        pipe_operators: Vec::new(),
+    }
+}

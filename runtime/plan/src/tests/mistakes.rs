@@ -1,0 +1,366 @@
+//! Mistakes that would otherwise be found late, or never: what the planner passes over, what it compares in a way that
+//! nobody means, and what fails only when rows come.
+
+use expect_test::expect;
+
+use super::*;
+use crate::{Doubts, functions, resolve_and_compile_despite};
+
+/// Every clause that means nothing here, and the name by which it is refused.
+const CLAUSES: [(&str, &str); 43] = [
+    ("SELECT auction FROM bid TABLESAMPLE BERNOULLI (10)", "TABLESAMPLE"),
+    ("SELECT auction FROM bid TABLESAMPLE SYSTEM (10) REPEATABLE (1)", "TABLESAMPLE"),
+    ("SELECT auction FROM (SELECT auction FROM bid) AS s TABLESAMPLE (10 ROWS)", "TABLESAMPLE"),
+    ("SELECT auction FROM bid FOR UPDATE", "FOR UPDATE"),
+    ("SELECT auction FROM bid FOR SHARE NOWAIT", "FOR SHARE"),
+    ("SELECT auction FROM bid FOR JSON AUTO", "FOR JSON"),
+    ("SELECT auction FROM bid FOR XML AUTO", "FOR XML"),
+    ("SELECT auction FROM bid FOR BROWSE", "FOR BROWSE"),
+    ("SELECT auction FROM bid FETCH FIRST 3 ROWS ONLY", "FETCH"),
+    ("SELECT auction FROM bid ORDER BY price FETCH FIRST 3 ROWS WITH TIES", "FETCH"),
+    ("SELECT auction FROM bid SETTINGS max_threads = 3", "SETTINGS"),
+    ("SELECT auction FROM bid FORMAT JSONCompact", "FORMAT"),
+    ("SELECT auction FROM bid |> WHERE price > 3", "|>"),
+    ("SELECT auction FROM bid ORDER BY price LIMIT 3 BY auction", "LIMIT BY"),
+    ("SELECT auction FROM bid ORDER BY price LIMIT 3 OFFSET 3", "OFFSET"),
+    ("SELECT auction FROM bid ORDER BY price LIMIT 3, 3", "OFFSET"),
+    ("SELECT auction FROM bid ORDER BY price WITH FILL FROM 1 TO 9 LIMIT 3", "WITH FILL"),
+    ("SELECT auction FROM bid ORDER BY price WITH FILL INTERPOLATE (auction) LIMIT 3", "INTERPOLATE"),
+    ("WITH a AS MATERIALIZED (SELECT auction FROM bid) SELECT auction FROM a", "MATERIALIZED"),
+    ("WITH RECURSIVE a AS (SELECT auction FROM bid) SELECT auction FROM a", "RECURSIVE"),
+    ("SELECT /*+ FAST */ auction FROM bid", "/*+"),
+    ("SELECT TOP 3 auction FROM bid", "TOP"),
+    ("SELECT TOP 3 WITH TIES auction FROM bid", "TOP"),
+    ("SELECT auction INTO other FROM bid", "INTO"),
+    ("SELECT auction FROM bid LATERAL VIEW explode(url) AS u", "LATERAL VIEW"),
+    ("SELECT auction FROM bid PREWHERE price > 3 WHERE price < 9", "PREWHERE"),
+    ("SELECT auction FROM bid START WITH price = 1 CONNECT BY auction = bidder", "CONNECT BY"),
+    ("SELECT auction FROM bid CLUSTER BY auction", "CLUSTER BY"),
+    ("SELECT auction FROM bid DISTRIBUTE BY auction", "DISTRIBUTE BY"),
+    ("SELECT auction FROM bid SORT BY auction", "SORT BY"),
+    ("SELECT count(*) AS n FROM bid GROUP BY auction WITH ROLLUP", "WITH ROLLUP"),
+    ("SELECT count(*) AS n FROM bid GROUP BY auction WITH CUBE", "WITH CUBE"),
+    ("SELECT count(*) AS n FROM bid GROUP BY auction WITH TOTALS", "WITH TOTALS"),
+    ("SELECT count(*) AS n FROM bid GROUP BY ROLLUP (auction)", "ROLLUP"),
+    ("SELECT count(*) AS n FROM bid GROUP BY CUBE (auction)", "CUBE"),
+    ("SELECT count(*) AS n FROM bid GROUP BY GROUPING SETS ((auction), ())", "GROUPING SETS"),
+    ("SELECT * RENAME (auction AS a) FROM bid", "RENAME"),
+    ("SELECT auction FROM bid WITH (NOLOCK)", "WITH (hints)"),
+    ("SELECT auction FROM bid USE INDEX (a)", "USE INDEX"),
+    ("SELECT auction FROM bid PARTITION (p)", "PARTITION"),
+    ("SELECT auction FROM bid UNION ALL BY NAME SELECT auction FROM bid", "UNION ALL BY NAME"),
+    ("SELECT upper(DISTINCT channel) AS u FROM bid", "DISTINCT"),
+    ("SELECT upper(channel) FILTER (WHERE price > 3) AS u FROM bid", "FILTER"),
+];
+
+#[test]
+fn a_clause_that_would_be_passed_over_is_refused_by_its_name() {
+    for (sql, clause) in CLAUSES {
+        let errors = compiled(&transform(&format!("t: {sql}"))).expect_err(sql);
+        let about =
+            errors.iter().find(|error| error.message.contains(clause) || error.offending.as_deref() == Some(clause));
+        // What the parser itself does not know has its place from it.
+        let unparsed = errors.iter().find(|error| error.message.starts_with("the SQL does not parse at"));
+        let found = about.or(unparsed).unwrap_or_else(|| panic!("{sql}: {errors:?}"));
+        let (line, column) = found.span.unwrap_or_else(|| panic!("{sql}: {found} has no place"));
+        assert!(line == 1 && column <= sql.chars().count(), "{sql}: {found}");
+    }
+}
+
+#[test]
+fn the_clauses_that_are_known_are_refused_by_name_and_not_as_bad_sql() {
+    let unparsed: Vec<&str> = CLAUSES
+        .into_iter()
+        .filter(|(sql, _)| {
+            crate::sql::Sql::parse(sql).unwrap_err().iter().any(|f| f.message.contains("does not parse"))
+        })
+        .map(|(_, clause)| clause)
+        .collect();
+    expect!["MATERIALIZED, USE INDEX"].assert_eq(&unparsed.join(", "));
+}
+
+#[test]
+fn qualify_ranks_as_a_filter_around_would() {
+    let around = outcome(&transform(
+        "t window=minute: SELECT auction, price FROM (SELECT auction, price, row_number() OVER (PARTITION BY auction ORDER BY price) AS n FROM bid) AS s WHERE n <= 3",
+    ));
+    let qualified = outcome(&transform(
+        "t window=minute: SELECT auction, price FROM bid QUALIFY row_number() OVER (PARTITION BY auction ORDER BY price) <= 3",
+    ));
+    assert_eq!(qualified, around);
+}
+
+#[test]
+fn each_wrong_part_of_a_select_is_told_at_its_own_place() {
+    check(
+        &pipeline(
+            &[
+                "a: SELECT auction,\n  price + channel AS x,\n  upper(price) AS u\nFROM bid\nWHERE channel > 5 AND price",
+                "b window=minute: SELECT channel, sum(url) AS s, count(*) AS n FROM bid GROUP BY channel HAVING n > 'x' AND max(channel) > 3",
+                "c: SELECT x, channel > 3 AS y FROM (SELECT abs(url) AS x, channel FROM bid) AS s",
+                "d: SELECT auction FROM bid HAVING auction > 3",
+            ],
+            &["a > out"],
+        ),
+        expect![[r#"
+            spec.transforms[0].sql:2:3: cannot coerce arithmetic expression BIGINT + VARCHAR to valid types
+            spec.transforms[0].sql:3:3: there is no `upper(BIGINT)`; expected upper(VARCHAR)
+            spec.transforms[0].sql:5:7: `channel` is VARCHAR, and `5` is BIGINT: they do not compare; expected `'5'`, or `CAST(channel AS BIGINT)`
+            spec.transforms[1].sql:1:17: there is no `sum(VARCHAR)`; expected sum(Decimal), sum(BIGINT UNSIGNED), sum(BIGINT), sum(DOUBLE), sum(Duration), sum(Interval)
+            spec.transforms[1].sql:1:79: `count(*)` is BIGINT, and `'x'` is VARCHAR: they do not compare; expected a value of type BIGINT, without quotes
+            spec.transforms[1].sql:1:91: `max(bid.channel)` is VARCHAR, and `3` is BIGINT: they do not compare; expected `'3'`, or `CAST(max(bid.channel) AS BIGINT)`
+            spec.transforms[2].sql:1:41: there is no `abs(VARCHAR)`; expected abs(Numeric(1))
+            spec.transforms[3].sql:1:25: HAVING clause references: bid.auction > 3 must appear in the GROUP BY clause or be used in an aggregate function
+        "#]],
+    );
+}
+
+#[test]
+fn types_that_do_not_compare_are_refused_with_the_cast_to_write() {
+    check(
+        &pipeline(
+            &[
+                "a: SELECT auction FROM bid WHERE channel > 5",
+                "b: SELECT auction FROM bid WHERE price = '5'",
+                "c: SELECT auction FROM bid WHERE url = price",
+                "d: SELECT auction FROM bid WHERE price IN (1, '2')",
+                "e: SELECT auction FROM bid WHERE channel BETWEEN 1 AND 2",
+                "f: SELECT CASE channel WHEN 1 THEN 'one' END AS c FROM bid",
+                "g: SELECT auction FROM bid WHERE date_time > 1704067200000",
+                "h: SELECT auction FROM bid WHERE date_time > url",
+                "i: SELECT auction FROM bid WHERE (price > 3) = 1",
+                "j: SELECT status FROM requests WHERE (body->>'n') > 3",
+            ],
+            &["a > out"],
+        ),
+        expect![[r#"
+            spec.transforms[0].sql:1:31: `channel` is VARCHAR, and `5` is BIGINT: they do not compare; expected `'5'`, or `CAST(channel AS BIGINT)`
+            spec.transforms[1].sql:1:31: `price` is BIGINT, and `'5'` is VARCHAR: they do not compare; expected a value of type BIGINT, without quotes
+            spec.transforms[2].sql:1:31: `url` is VARCHAR, and `price` is BIGINT: they do not compare; expected one type, such as `CAST(url AS BIGINT)` gives
+            spec.transforms[3].sql:1:31: `price` is BIGINT, and `'2'` is VARCHAR: they do not compare; expected a value of type BIGINT, without quotes
+            spec.transforms[4].sql:1:31: `channel` is VARCHAR, and `1` is BIGINT: they do not compare; expected `'1'`, or `CAST(channel AS BIGINT)`
+            spec.transforms[4].sql:1:31: `channel` is VARCHAR, and `2` is BIGINT: they do not compare; expected `'2'`, or `CAST(channel AS BIGINT)`
+            spec.transforms[5].sql:1:8: `channel` is VARCHAR, and `1` is BIGINT: they do not compare; expected `'1'`, or `CAST(channel AS BIGINT)`
+            spec.transforms[6].sql:1:31: cannot infer common argument type for comparison operation TIMESTAMP > BIGINT
+            spec.transforms[7].sql:1:31: `date_time` is TIMESTAMP, and `url` is VARCHAR: they do not compare; expected one type, such as `CAST(url AS TIMESTAMP)` gives
+            spec.transforms[8].sql:1:32: cannot infer common argument type for comparison operation BOOLEAN = BIGINT
+            spec.transforms[9].sql:1:36: `json_as_text(body, 'n')` is VARCHAR, and `3` is BIGINT: they do not compare; expected `'3'`, or `CAST(json_as_text(body, 'n') AS BIGINT)`
+        "#]],
+    );
+}
+
+#[test]
+fn types_that_compare_are_taken() {
+    for filter in [
+        "status > 2.5",
+        "status = latency_ms",
+        "tenant > 'a'",
+        "ts > '2024-01-01T00:00:00Z'",
+        "day = '2024-01-01'",
+        "ts > day",
+        "ts BETWEEN TIMESTAMP '2024-01-01 00:00:00' AND '2024-02-01'",
+        "tenant IN ('a', NULL)",
+        "status IS DISTINCT FROM NULL",
+        "CAST(tenant AS INT) > 3",
+        "_event_time > '2024-01-01'",
+        "(body->>'n') = '3'",
+    ] {
+        compiled(&transform(&format!("t: SELECT tenant FROM requests WHERE {filter}"))).expect(filter);
+    }
+}
+
+#[test]
+fn what_a_transform_gives_has_a_name() {
+    check(
+        &pipeline(
+            &[
+                "a: SELECT auction, price + 1, upper(channel) FROM bid",
+                "b window=minute: SELECT auction, count(*) FROM bid GROUP BY auction",
+                "c: SELECT * FROM (SELECT auction, price * 2 FROM bid) AS s",
+                "d: WITH s AS (SELECT CAST(price AS DOUBLE) FROM bid) SELECT * FROM s",
+                "e: SELECT auction AS a FROM bid UNION ALL SELECT price + 1 FROM bid",
+                "f: SELECT (auction), bid.price, \"url\" FROM bid",
+                "g: SELECT * FROM (SELECT price + 1 FROM bid) AS s(n)",
+            ],
+            &["a > out"],
+        ),
+        expect![[r#"
+            spec.transforms[0].sql:1:17: `price + 1` has no name; expected a name: `price + 1 AS …`
+            spec.transforms[0].sql:1:28: `upper(channel)` has no name; expected a name: `upper(channel) AS …`
+            spec.transforms[1].sql:1:17: `count(*)` has no name; expected a name: `count(*) AS …`
+            spec.transforms[2].sql:1:32: `price * 2` has no name; expected a name: `price * 2 AS …`
+            spec.transforms[3].sql:1:24: `CAST(price AS DOUBLE)` has no name; expected a name: `CAST(price AS DOUBLE) AS …`
+        "#]],
+    );
+}
+
+#[test]
+fn an_aggregate_that_cannot_run_is_refused_when_the_plan_is_made() {
+    let mut refused = String::new();
+    for name in functions().names().filter(|name| functions().aggregate(name).is_some()) {
+        let calls = [
+            "(price)",
+            "(price, auction)",
+            "(channel, ',')",
+            "(price, 0.5)",
+            "(price, auction, 0.5)",
+            "(price, 2)",
+            "(price > 3)",
+        ];
+        let tried: Vec<_> = calls
+            .iter()
+            .map(|args| {
+                compiled(&transform(&format!(
+                    "t window=minute: SELECT auction, {name}{args} AS x FROM bid GROUP BY auction"
+                )))
+            })
+            .collect();
+        if tried.iter().all(Result::is_err) {
+            let why = tried.into_iter().filter_map(Result::err).flatten().find(|e| e.message.contains("cannot run"));
+            let _ = writeln!(refused, "{name}: {}", why.map(|why| why.to_string()).unwrap_or_default());
+        }
+    }
+    expect![[r#"
+        grouping: spec.transforms[0].sql:1:17: `grouping` cannot run over a stream: physical plan is not yet implemented for GROUPING aggregate function; expected an aggregate whose state can be kept
+    "#]].assert_eq(&refused);
+}
+
+#[test]
+fn outputs_of_different_columns_do_not_share_a_place() {
+    let sinks = "---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\nmetadata: {name: again}\nspec: {file: {path: /out/./rows/, format: {json: {}}}}\n---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\nmetadata: {name: other-way}\nspec: {parquet: {uri: \"file:///out/rows\"}}\n---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\nmetadata: {name: inside}\nspec: {file: {path: /out/rows/more, format: {json: {}}}}\n";
+    let transforms = ["a: SELECT auction FROM bid", "b: SELECT auction FROM bid", "c: SELECT price FROM bid"];
+    let with = |outputs: &[&str]| outcome(&format!("{}{sinks}", pipeline(&transforms, outputs)));
+    expect![[r#"
+        spec.outputs[1].sink: `a` and `c` both go to the Sink `rows`, and their columns differ; expected a Sink with a place of its own for each output
+    "#]].assert_eq(&with(&["a > rows", "c > rows"]));
+    expect![[r#"
+        spec.outputs[1].sink: the Sinks `rows` and `again` write to one place, each in its own way; expected a Sink with a place of its own for each output
+    "#]].assert_eq(&with(&["a > rows", "c > again"]));
+    expect![[r#"
+        spec.outputs[1].sink: the Sinks `rows` and `other-way` write to one place, each in its own way; expected a Sink with a place of its own for each output
+    "#]].assert_eq(&with(&["a > rows", "b > other-way"]));
+    expect![[r#"
+        spec.outputs[1].sink: the folder of the Sink `inside` lies in that of the Sink `rows`; expected a Sink with a place of its own for each output
+    "#]].assert_eq(&with(&["a > inside", "b > rows"]));
+    assert!(with(&["a > rows", "b > rows"]).contains("sink a->rows"));
+    assert!(with(&["a > out", "c > out"]).contains("sink a->out"));
+}
+
+#[test]
+fn columns_that_differ_in_capital_letters_are_told_before_the_table_refuses_them() {
+    check(
+        &pipeline(&["t: SELECT auction, price AS \"Auction\" FROM bid"], &["t > lake", "t > rows"]),
+        expect![[r#"
+            spec.outputs[0].from: a Delta table cannot have the columns `auction` and `Auction`: it does not tell capital letters from small ones; expected another name for one of them, given with AS
+        "#]],
+    );
+}
+
+#[test]
+fn checkpoints_go_to_a_folder() {
+    let yaml = transform("t: SELECT auction FROM bid");
+    for storage in ["ftp://host/a", "s3://lake/a", "file://host/a"] {
+        let errors = compiled(&format!("{yaml}  checkpoints: {{storage: \"{storage}\"}}\n")).expect_err(storage);
+        let paths: Vec<&str> = errors.iter().map(|error| error.path.as_str()).collect();
+        assert_eq!(paths, ["spec.checkpoints.storage"], "{errors:?}");
+    }
+    for storage in ["/a", "a", "file:///a"] {
+        compiled(&format!("{yaml}  checkpoints: {{storage: \"{storage}\"}}\n")).expect(storage);
+    }
+}
+
+/// All that is told of manifests of which some could not be read.
+fn despite(yaml: &str) -> String {
+    let (manifests, _) = manifest::read(&[("test.yaml", yaml)]);
+    let pipeline = manifests.pipelines.first().unwrap();
+    let namespace = pipeline.namespace();
+    let doubts = Doubts {
+        fields: pipeline.unread_fields().clone(),
+        windows: manifests.unread_windows_in(namespace),
+        sinks: manifests.unread_sinks_in(namespace),
+    };
+    let windows = manifests.windows_in(namespace);
+    let sinks = manifests.sinks_in(namespace);
+    let done = resolve_and_compile_despite(&doubts, pipeline.name(), pipeline.value.spec.clone(), &windows, &sinks);
+    done.map_or_else(|errors| errors.iter().map(|error| format!("{error}\n")).collect(), |_| "a plan\n".to_owned())
+}
+
+#[test]
+fn what_could_not_be_read_hides_nothing_else_and_makes_nothing_up() {
+    let good = pipeline(
+        &[
+            "a: SELECT tenant, status + tenant AS x, nothing FROM requests",
+            "b window=minute: SELECT tenant, sum(tenant) AS s, latency_ms FROM requests GROUP BY tenant",
+            "c: SELEC tenant FROM requests",
+            "d: SELECT * FROM e",
+            "e: SELECT * FROM d",
+            "f: SELECT price, auction + channel AS x FROM bid WHERE nothing > 3",
+        ],
+        &["b > lake", "requests.errors > out", "f > owt"],
+    );
+    let broken = |from: &str, to: &str| {
+        assert!(good.contains(from), "{from}");
+        despite(&good.replace(from, to))
+    };
+    expect![[r#"
+        spec.transforms[0].sql:1:16: cannot coerce arithmetic expression INT + VARCHAR to valid types
+        spec.transforms[0].sql:1:38: there is no column `nothing`; expected one of the columns: `ts`, `tenant`, `status`, `latency_ms`, `tags`, `body`, `day`
+        spec.transforms[1].sql:1:16: there is no `sum(VARCHAR)`; expected sum(Decimal), sum(BIGINT UNSIGNED), sum(BIGINT), sum(DOUBLE), sum(Duration), sum(Interval)
+        spec.transforms[1].sql:1:34: 'requests.latency_ms' must appear in GROUP BY clause because it's not an aggregate expression; expected either add 'requests.latency_ms' to GROUP BY clause, or use an aggregate function like ANY_VALUE(requests.latency_ms)
+        spec.transforms[2].sql:1:1: the SQL does not parse at `SELEC`; expected an SQL statement
+        spec.transforms[3].sql:1:15: transforms read each other in a circle: d reads e reads d; expected inputs that come, in the end, from sources
+        spec.transforms[5].sql:1:15: cannot coerce arithmetic expression BIGINT + VARCHAR to valid types
+        spec.transforms[5].sql:1:53: there is no column `nothing`; expected one of the columns: `auction`, `bidder`, `price`, `channel`, `url`, `date_time`, `extra`
+        spec.outputs[2].sink: there is no Sink `owt`; expected the name of a Sink: `by-day`, `lake`, `out`, `rows`, `table`; did you mean `out`?
+    "#]].assert_eq(&despite(&good));
+    // A type that is guessed: names only.
+    expect![[r#"
+        spec.transforms[0].sql:1:38: there is no column `nothing`; expected one of the columns: `ts`, `tenant`, `status`, `latency_ms`, `tags`, `body`, `day`
+        spec.transforms[2].sql:1:1: the SQL does not parse at `SELEC`; expected an SQL statement
+        spec.transforms[3].sql:1:15: transforms read each other in a circle: d reads e reads d; expected inputs that come, in the end, from sources
+        spec.transforms[5].sql:1:15: cannot coerce arithmetic expression BIGINT + VARCHAR to valid types
+        spec.transforms[5].sql:1:53: there is no column `nothing`; expected one of the columns: `auction`, `bidder`, `price`, `channel`, `url`, `date_time`, `extra`
+        spec.outputs[2].sink: there is no Sink `owt`; expected the name of a Sink: `by-day`, `lake`, `out`, `rows`, `table`; did you mean `out`?
+    "#]].assert_eq(&broken("{name: status, type: INT}", "{name: status, type: INTT}"));
+    // A column whose name is not known: nothing about that source's columns.
+    expect![[r#"
+        spec.transforms[2].sql:1:1: the SQL does not parse at `SELEC`; expected an SQL statement
+        spec.transforms[3].sql:1:15: transforms read each other in a circle: d reads e reads d; expected inputs that come, in the end, from sources
+        spec.transforms[5].sql:1:15: cannot coerce arithmetic expression BIGINT + VARCHAR to valid types
+        spec.transforms[5].sql:1:53: there is no column `nothing`; expected one of the columns: `auction`, `bidder`, `price`, `channel`, `url`, `date_time`, `extra`
+        spec.outputs[2].sink: there is no Sink `owt`; expected the name of a Sink: `by-day`, `lake`, `out`, `rows`, `table`; did you mean `out`?
+    "#]].assert_eq(&broken("{name: status, type: INT}", "{nam: status, type: INT}"));
+    // A window that is not known: each expression by itself.
+    expect![[r#"
+        spec.transforms[0].sql:1:16: cannot coerce arithmetic expression INT + VARCHAR to valid types
+        spec.transforms[0].sql:1:38: there is no column `nothing`; expected one of the columns: `ts`, `tenant`, `status`, `latency_ms`, `tags`, `body`, `day`
+        spec.transforms[1].sql:1:16: there is no `sum(VARCHAR)`; expected sum(Decimal), sum(BIGINT UNSIGNED), sum(BIGINT), sum(DOUBLE), sum(Duration), sum(Interval)
+        spec.transforms[1].window: there is no Window `minit`; expected the name of a Window: `corrected`, `hopping`, `hour`, `minute`, `ten-seconds`, `trailing`, `visit`; did you mean `minute`?
+        spec.transforms[2].sql:1:1: the SQL does not parse at `SELEC`; expected an SQL statement
+        spec.transforms[3].sql:1:15: transforms read each other in a circle: d reads e reads d; expected inputs that come, in the end, from sources
+        spec.transforms[5].sql:1:15: cannot coerce arithmetic expression BIGINT + VARCHAR to valid types
+        spec.transforms[5].sql:1:53: there is no column `nothing`; expected one of the columns: `auction`, `bidder`, `price`, `channel`, `url`, `date_time`, `extra`
+        spec.outputs[2].sink: there is no Sink `owt`; expected the name of a Sink: `by-day`, `lake`, `out`, `rows`, `table`; did you mean `out`?
+    "#]].assert_eq(&broken("window: minute", "window: minit"));
+    expect![[r#"
+        spec.transforms[0].sql:1:16: cannot coerce arithmetic expression INT + VARCHAR to valid types
+        spec.transforms[0].sql:1:38: there is no column `nothing`; expected one of the columns: `ts`, `tenant`, `status`, `latency_ms`, `tags`, `body`, `day`
+        spec.transforms[1].sql:1:16: there is no `sum(VARCHAR)`; expected sum(Decimal), sum(BIGINT UNSIGNED), sum(BIGINT), sum(DOUBLE), sum(Duration), sum(Interval)
+        spec.transforms[2].sql:1:1: the SQL does not parse at `SELEC`; expected an SQL statement
+        spec.transforms[3].sql:1:15: transforms read each other in a circle: d reads e reads d; expected inputs that come, in the end, from sources
+        spec.transforms[5].sql:1:15: cannot coerce arithmetic expression BIGINT + VARCHAR to valid types
+        spec.transforms[5].sql:1:53: there is no column `nothing`; expected one of the columns: `auction`, `bidder`, `price`, `channel`, `url`, `date_time`, `extra`
+        spec.outputs[2].sink: there is no Sink `owt`; expected the name of a Sink: `by-day`, `lake`, `out`, `rows`, `table`; did you mean `out`?
+    "#]].assert_eq(&broken("window: minute", "windw: minute"));
+    expect![[r#"
+        spec.transforms[0].sql:1:16: cannot coerce arithmetic expression INT + VARCHAR to valid types
+        spec.transforms[0].sql:1:38: there is no column `nothing`; expected one of the columns: `ts`, `tenant`, `status`, `latency_ms`, `tags`, `body`, `day`
+        spec.transforms[1].sql:1:16: there is no `sum(VARCHAR)`; expected sum(Decimal), sum(BIGINT UNSIGNED), sum(BIGINT), sum(DOUBLE), sum(Duration), sum(Interval)
+        spec.transforms[1].sql:1:34: 'requests.latency_ms' must appear in GROUP BY clause because it's not an aggregate expression; expected either add 'requests.latency_ms' to GROUP BY clause, or use an aggregate function like ANY_VALUE(requests.latency_ms)
+        spec.transforms[2].sql:1:1: the SQL does not parse at `SELEC`; expected an SQL statement
+        spec.transforms[3].sql:1:15: transforms read each other in a circle: d reads e reads d; expected inputs that come, in the end, from sources
+        spec.transforms[5].sql:1:15: cannot coerce arithmetic expression BIGINT + VARCHAR to valid types
+        spec.transforms[5].sql:1:53: there is no column `nothing`; expected one of the columns: `auction`, `bidder`, `price`, `channel`, `url`, `date_time`, `extra`
+        spec.outputs[2].sink: there is no Sink `owt`; expected the name of a Sink: `by-day`, `lake`, `out`, `rows`, `table`; did you mean `out`?
+    "#]].assert_eq(&broken("onError: DeadLetter", "onErorr: DeadLetter"));
+}
