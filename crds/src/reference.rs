@@ -17,7 +17,7 @@ const FOREIGN: [&str; 2] = ["resources", "conditions"];
 const PREFACE: &str = "\
 # Manifest reference
 
-<!-- Generated from the types in `crds`. After a change there: UPDATE_EXPECT=1 cargo test -p millrace-crds reference -->
+<!-- Generated from the types in `crds`. After a change there: UPDATE_EXPECT=1 cargo test --workspace --features millrace/fault-points --lib reference -->
 
 Three kinds of object make up a job: a [Pipeline](#pipeline) with its sources, transforms and outputs, the
 [Windows](#window) that its transforms name, and the [Sinks](#sink) that its outputs name. All have

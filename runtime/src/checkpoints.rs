@@ -179,7 +179,7 @@ async fn savepoint(folder: &Path, timeout: Duration) -> Result<(), Failure> {
     let answer: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
     match answer["savepoint"].as_str() {
         Some(name) if status == 201 => {
-            telemetry::say(&name);
+            telemetry::say(name);
             Ok(())
         }
         _ => Err(Failure::failed(answer["error"].as_str().unwrap_or(&body).to_owned())),
