@@ -14,6 +14,8 @@ use millrace_tests::{
 
 /// How far rows stray from order.
 const DISORDER_MS: u64 = 3_000;
+/// By how much a few rows stray.
+const STRAY_MS: u64 = 20_000;
 const FIRST_MS: i64 = 1_714_982_400_000;
 const ROWS: usize = 60_000;
 
@@ -155,7 +157,8 @@ fn rows(seed: &mut Seed) -> Vec<String> {
         let mut line = String::new();
         let _ = write!(line, "{{\"ts\":{now_ms},\"id\":{id},\"k\":\"k{k}\",\"g\":{g},\"v\":{v},\"x\":{x},");
         let _ = write!(line, "\"tags\":[{}],\"doc\":{doc}}}", tags.join(","));
-        rows.push((now_ms + seed.below(DISORDER_MS) as i64, line));
+        let behind_ms = if seed.one_in(300) { STRAY_MS } else { seed.below(DISORDER_MS) };
+        rows.push((now_ms + behind_ms as i64, line));
     }
     rows.sort();
     rows.into_iter().map(|(_, line)| line).collect()
@@ -259,7 +262,7 @@ spec:
     - name: t
       file: {{paths: [in/*.ndjson]}}
       format: {{json: {{}}}}
-{COLUMNS}      eventTime: {{column: ts, maxOutOfOrderness: {DISORDER_MS}ms}}
+{COLUMNS}      eventTime: {{column: ts, maxOutOfOrderness: {STRAY_MS}ms}}
     - name: u
       file: {{paths: [in/*.ndjson]}}
       format: {{json: {{}}}}
