@@ -50,6 +50,15 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
         ))
         .advise("set `suspend: false`, or take it out, and run again; it goes on from its last checkpoint"));
     }
+    if args.manifests.files.iter().any(|file| file.as_os_str() == "-")
+        && let Some(source) = plan.spec.pipeline.sources.iter().find(|source| source.stdin.is_some())
+    {
+        return Err(Failure::usage(format!(
+            "source {} reads the standard input, and the manifests were read from it (`-f -`)",
+            source.name
+        ))
+        .advise("put the manifests into a file"));
+    }
     for notice in notices(&plan) {
         eprintln!("note: {notice}");
     }
@@ -61,10 +70,16 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
+    // A read of the standard input that waits for more cannot be called back, so it is not waited for long.
+    let patience = if reads_stdin(&plan) { Duration::from_millis(200) } else { Duration::from_secs(10) };
     let done = runtime.block_on(run_plan(plan, texts, args));
-    // What still runs in the background is scratch work of tasks that have ended.
-    runtime.shutdown_background();
+    // Scratch work of tasks that have ended may still be in a task store, whose library must not be torn down under it.
+    runtime.shutdown_timeout(patience);
     done
+}
+
+fn reads_stdin(plan: &Plan) -> bool {
+    plan.spec.pipeline.sources.iter().any(|source| source.stdin.is_some())
 }
 
 fn with_parallelism(plan: &Plan, parallelism: u32) -> Result<Plan, Failure> {
