@@ -226,24 +226,6 @@ fn an_aggregate_that_cannot_run_is_refused_when_the_plan_is_made() {
 }
 
 #[test]
-fn an_aggregate_whose_state_is_not_what_it_declares_is_refused() {
-    let tried = |sql: &str| {
-        compiled(&transform(&format!("t window=minute: SELECT auction, {sql} AS x FROM bid GROUP BY auction")))
-    };
-    let refused = tried("bit_xor(DISTINCT price)").unwrap_err();
-    assert!(refused.iter().any(|error| error.message.contains("cannot run over a stream")), "{refused:?}");
-    for sql in [
-        "bit_xor(price)",
-        "sum(DISTINCT price)",
-        "count(DISTINCT channel)",
-        "array_agg(DISTINCT channel)",
-        "median(DISTINCT price)",
-    ] {
-        assert!(tried(sql).is_ok(), "{sql}");
-    }
-}
-
-#[test]
 fn outputs_of_different_columns_do_not_share_a_place() {
     let sinks = "---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\nmetadata: {name: again}\nspec: {file: {path: /out/./rows/, format: {json: {}}}}\n---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\nmetadata: {name: other-way}\nspec: {parquet: {uri: \"file:///out/rows\"}}\n---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\nmetadata: {name: inside}\nspec: {file: {path: /out/rows/more, format: {json: {}}}}\n";
     let transforms = ["a: SELECT auction FROM bid", "b: SELECT auction FROM bid", "c: SELECT price FROM bid"];
