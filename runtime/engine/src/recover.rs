@@ -81,9 +81,10 @@ pub async fn recover(plan: &Plan, cx: &Arc<JobContext>, first_turn: bool) -> Res
         move_back(cx, &claimed, generation, &decided, manifest.as_ref()).await?;
     }
     let mut manifest = manifest;
-    let committers = recover_sinks(plan, manifest.as_ref(), generation, cx).await?;
-    if let Some(manifest) = &mut manifest {
-        take_up_edit(plan, manifest)?;
+    let before = manifest.as_ref().map(|manifest| plan_before(plan, manifest)).transpose()?.flatten();
+    let committers = recover_sinks(plan, before.as_ref(), manifest.as_ref(), generation, cx).await?;
+    if let (Some(before), Some(manifest)) = (&before, &mut manifest) {
+        take_up_edit(before, plan, manifest)?;
     }
     if !moved_back && !passed_over {
         match clean(cx, &orphans).await {
@@ -236,9 +237,27 @@ async fn move_back(
     }
 }
 
-/// The stored plan's sinks commit what was decided; sinks that the plan has new, or elsewhere, begin with nothing.
+/// The plan that wrote a manifest, if it was another one, and this one may take its place.
+fn plan_before(plan: &Plan, manifest: &Manifest) -> Result<Option<Plan>, JobError> {
+    if manifest.pipeline != plan.spec.name {
+        let (found, expected) = (manifest.pipeline.clone(), plan.spec.name.clone());
+        return Err(JobError::OtherPipeline { found, expected });
+    }
+    if manifest.revision == plan.revision {
+        return Ok(None);
+    }
+    let before = stored_plan(manifest)?;
+    match refused_edit(&before, plan) {
+        Some(edit) => Err(JobError::EditRefused(Box::new(edit))),
+        None => Ok(Some(before)),
+    }
+}
+
+/// The sinks of the plan that wrote the manifest commit what was decided; those that the plan has new, or elsewhere, begin
+/// with nothing.
 async fn recover_sinks(
     plan: &Plan,
+    before: Option<&Plan>,
     manifest: Option<&Manifest>,
     generation: Generation,
     cx: &Arc<JobContext>,
@@ -249,20 +268,7 @@ async fn recover_sinks(
         commits::recover(&mut committers, None).await?;
         return Ok(committers);
     };
-    if manifest.pipeline != plan.spec.name {
-        let (found, expected) = (manifest.pipeline.clone(), plan.spec.name.clone());
-        return Err(JobError::OtherPipeline { found, expected });
-    }
-    let stored;
-    let old = if manifest.revision == plan.revision {
-        plan
-    } else {
-        stored = stored_plan(manifest)?;
-        if let Some(edit) = refused_edit(&stored, plan) {
-            return Err(JobError::EditRefused(Box::new(edit)));
-        }
-        &stored
-    };
+    let old = before.unwrap_or(plan);
     let nodes: Vec<_> = sink_nodes(old).collect();
     let mut committers = open_committers(old, &nodes, generation, cx).await?;
     let handles = sink_handles(manifest);
@@ -283,20 +289,16 @@ async fn recover_sinks(
 /// After an edit: a stage that cannot go on with what it remembered (as `allowStateLoss` says) begins with nothing, and a
 /// window of other lengths takes over at its next boundary. A source that cannot go on from where it was read to begins at
 /// its beginning.
-fn take_up_edit(plan: &Plan, manifest: &mut Manifest) -> Result<(), JobError> {
-    if manifest.revision == plan.revision {
-        return Ok(());
-    }
-    let stored = stored_plan(manifest)?;
-    let is_read_on = |stage: &StageId| match (source(&stored, stage), source(plan, stage)) {
+fn take_up_edit(stored: &Plan, plan: &Plan, manifest: &mut Manifest) -> Result<(), JobError> {
+    let is_read_on = |stage: &StageId| match (source(stored, stage), source(plan, stage)) {
         (Some(before), Some(after)) => millrace_plan::keeps_replay_point(before, after),
         _ => true,
     };
     manifest.tasks.retain(|task| {
         let stage = &task.task.stage;
-        millrace_plan::keeps_state(&stored, plan, stage) && is_read_on(stage)
+        millrace_plan::keeps_state(stored, plan, stage) && is_read_on(stage)
     });
-    let before = keyed_stages(&stored);
+    let before = keyed_stages(stored);
     for (id, stage) in keyed_stages(plan) {
         let (KeyedOp::Window(is), Some(KeyedOp::Window(was))) = (&stage.op, before.get(id).map(|stage| &stage.op))
         else {

@@ -7,9 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arrow::{
-    array::{
-        Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray, TimestampMillisecondArray,
-    },
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMillisecondArray},
     compute::filter_record_batch,
     datatypes::{SchemaRef, TimestampMicrosecondType},
     error::ArrowError,
@@ -39,8 +37,8 @@ pub struct Timed {
     pub rows: RecordBatch,
     /// The greatest event time in `rows`.
     pub latest: Option<EventTime>,
-    /// The reader's rows whose event time is null or too far ahead, and which of the two it is.
-    pub unusable: Option<(RecordBatch, Vec<String>)>,
+    /// The reader's rows whose event time is null or too far ahead.
+    pub unusable: Option<RecordBatch>,
 }
 
 impl EventTimes {
@@ -72,8 +70,7 @@ impl EventTimes {
             let usable: BooleanArray =
                 micros.iter().map(|us| Some(us.is_some_and(|us| us <= latest_allowed_us))).collect();
             let unusable = filter_record_batch(&rows, &arrow::compute::not(&usable)?)?;
-            let reasons = self.reasons(unusable.column(column).as_primitive());
-            (filter_record_batch(&rows, &usable)?, (unusable.num_rows() > 0).then_some((unusable, reasons)))
+            (filter_record_batch(&rows, &usable)?, (unusable.num_rows() > 0).then_some(unusable))
         } else {
             (rows, None)
         };
@@ -85,8 +82,10 @@ impl EventTimes {
         Ok(Timed { rows: self.assemble(times, columns)?, latest, unusable })
     }
 
-    /// Why each of these event times cannot be used.
-    fn reasons(&self, times: &TimestampMicrosecondArray) -> Vec<String> {
+    /// Why the event time of each of these rows cannot be used.
+    pub fn reasons(&self, unusable: &RecordBatch) -> Vec<String> {
+        let Some((column, _)) = self.column else { return Vec::new() };
+        let times = unusable.column(column).as_primitive::<TimestampMicrosecondType>();
         let skew = DurationStr::from_millis(u64::try_from(self.max_future_skew.as_millis()).unwrap_or(u64::MAX));
         let of = |row: usize| match times.value_as_datetime(row).filter(|_| times.is_valid(row)) {
             None if times.is_null(row) => "the event time is null".to_owned(),

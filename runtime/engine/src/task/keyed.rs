@@ -5,10 +5,11 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use millrace_plan::OutputName;
 use millrace_stream::{Barrier, Epoch, EventTime, Message};
-use tokio::task::JoinHandle;
 
 use super::{
-    Snapshot, TaskContext, TaskError, hit,
+    Snapshot, TaskContext, TaskError,
+    beside::Beside,
+    hit,
     snapshot::{Snapshotter, StateUpload},
 };
 use crate::{
@@ -25,15 +26,16 @@ pub struct KeyedTask {
     router: Router,
     /// `None` while a snapshot is being written.
     snapshotter: Option<Snapshotter>,
-    writing: Option<Writing>,
+    writing: Beside<Written>,
     watermark: EventTime,
 }
 
-/// A snapshot that is being written behind the task's back.
-struct Writing {
-    epoch: Epoch,
+/// A snapshot that is written, or could not be.
+struct Written {
+    /// What the task had spilled when it was frozen.
     spilled_bytes: u64,
-    job: JoinHandle<(Snapshotter, Result<StateUpload, millrace_state::StateError>)>,
+    snapshotter: Snapshotter,
+    upload: Result<StateUpload, millrace_state::StateError>,
 }
 
 impl KeyedTask {
@@ -45,7 +47,15 @@ impl KeyedTask {
         router: Router,
         snapshotter: Snapshotter,
     ) -> Self {
-        Self { cx, inputs, operator, router, snapshotter: Some(snapshotter), writing: None, watermark: EventTime::MIN }
+        Self {
+            cx,
+            inputs,
+            operator,
+            router,
+            snapshotter: Some(snapshotter),
+            writing: Beside::idle(),
+            watermark: EventTime::MIN,
+        }
     }
 
     /// Runs until a barrier that ends tasks.
@@ -54,7 +64,7 @@ impl KeyedTask {
             let tick = self.operator.next_tick();
             tokio::select! {
                 biased;
-                written = written(&mut self.writing) => self.parts().1.written(written?).await?,
+                written = self.writing.done() => self.parts().1.written(written?).await?,
                 () = wait_until(&self.cx, tick), if tick.is_some() => {
                     let mut emitted = Emitted::default();
                     self.operator.tick(&mut emitted)?;
@@ -120,15 +130,15 @@ impl KeyedTask {
             tokio::select! {
                 biased;
                 sent = router.flush() => return Ok(sent?),
-                written = written(state.writing) => state.written(written?).await?,
+                written = state.writing.done() => state.written(written?).await?,
             }
         }
     }
 
     /// Waits for the snapshot that is being written, if there is one.
     async fn until_written(&mut self) -> Result<(), TaskError> {
-        while self.writing.is_some() {
-            let written = written(&mut self.writing).await?;
+        while self.writing.is_busy() {
+            let written = self.writing.done().await?;
             self.parts().1.written(written).await?;
         }
         Ok(())
@@ -163,8 +173,10 @@ impl KeyedTask {
         hit("snapshot-frozen")?;
         if let Some(snapshotter) = self.snapshotter.take() {
             let (watermark, spilled_bytes) = (self.watermark, self.operator.stats().spilled_bytes);
-            let job = tokio::spawn(async move { snapshotter.take(epoch, frozen, watermark).await });
-            self.writing = Some(Writing { epoch, spilled_bytes, job });
+            self.writing.begin(epoch, async move {
+                let (snapshotter, upload) = snapshotter.take(epoch, frozen, watermark).await;
+                Written { spilled_bytes, snapshotter, upload }
+            });
         }
         self.show(false);
         Ok(())
@@ -176,36 +188,18 @@ struct Snapshots<'a> {
     cx: &'a TaskContext,
     operator: &'a mut dyn KeyedOperator,
     snapshotter: &'a mut Option<Snapshotter>,
-    writing: &'a mut Option<Writing>,
+    writing: &'a mut Beside<Written>,
 }
 
 impl Snapshots<'_> {
-    async fn written(&mut self, written: Written) -> Result<(), TaskError> {
-        let Written { epoch, spilled_bytes, snapshotter, upload } = written;
+    async fn written(&mut self, (epoch, written): (Epoch, Written)) -> Result<(), TaskError> {
+        let Written { spilled_bytes, snapshotter, upload } = written;
         *self.snapshotter = Some(snapshotter);
         debug_assert_eq!(self.operator.stats().spilled_bytes, spilled_bytes, "nothing is spilled into a checkpoint");
         let StateUpload { manifest, uploaded_bytes } = upload?;
         self.operator.thawed()?;
         self.cx.acknowledge(epoch, Snapshot { manifest, sink: None, uploaded_bytes }).await
     }
-}
-
-/// A snapshot that is written, or could not be.
-struct Written {
-    epoch: Epoch,
-    spilled_bytes: u64,
-    snapshotter: Snapshotter,
-    upload: Result<StateUpload, millrace_state::StateError>,
-}
-
-/// What the running snapshot came to; never ready if there is none.
-async fn written(writing: &mut Option<Writing>) -> Result<Written, TaskError> {
-    let Some(running) = writing else { return std::future::pending().await };
-    let joined = (&mut running.job).await;
-    let (epoch, spilled_bytes) = (running.epoch, running.spilled_bytes);
-    *writing = None;
-    let (snapshotter, upload) = joined.map_err(|error| TaskError::Panicked(error.to_string()))?;
-    Ok(Written { epoch, spilled_bytes, snapshotter, upload })
 }
 
 async fn wait_until(cx: &TaskContext, moment: Option<Duration>) {

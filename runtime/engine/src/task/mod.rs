@@ -7,6 +7,7 @@
 //! A task that waits for room downstream still does what the coordinator waits for: a source begins the barrier that it is
 //! told to, over the channels' budget if need be, and a keyed task acknowledges the epoch that has been written meanwhile.
 
+mod beside;
 pub mod event_times;
 pub mod keyed;
 pub mod sink;

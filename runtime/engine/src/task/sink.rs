@@ -4,9 +4,8 @@
 use arrow::array::RecordBatch;
 use millrace_connectors::{CommitHandle, Sink, SinkError};
 use millrace_stream::{Barrier, Epoch, EventTime};
-use tokio::task::JoinHandle;
 
-use super::{Snapshot, TaskContext, TaskError, snapshot::stateless};
+use super::{Snapshot, TaskContext, TaskError, beside::Beside, snapshot::stateless};
 use crate::inputs::{InputEvent, Inputs};
 
 /// A sink's task.
@@ -14,20 +13,19 @@ pub struct SinkTask {
     cx: TaskContext,
     inputs: Inputs,
     sink: Box<dyn Sink>,
-    preparing: Option<Preparing>,
+    preparing: Beside<Prepared>,
 }
 
-/// An epoch that is sealed and being made durable.
-struct Preparing {
-    epoch: Epoch,
+/// An epoch that is durable, or could not be made so.
+struct Prepared {
     watermark: EventTime,
-    job: JoinHandle<Result<CommitHandle, SinkError>>,
+    handle: Result<CommitHandle, SinkError>,
 }
 
 impl SinkTask {
     /// A task that writes to `sink` what comes from `inputs`.
     pub fn new(cx: TaskContext, inputs: Inputs, sink: Box<dyn Sink>) -> Self {
-        Self { cx, inputs, sink, preparing: None }
+        Self { cx, inputs, sink, preparing: Beside::idle() }
     }
 
     /// Runs until a barrier that ends tasks.
@@ -35,7 +33,7 @@ impl SinkTask {
         loop {
             tokio::select! {
                 biased;
-                prepared = prepared(&mut self.preparing) => self.acknowledge(prepared?).await?,
+                prepared = self.preparing.done() => self.acknowledge(prepared?).await?,
                 event = self.inputs.next() => match event {
                     InputEvent::Batch(batch) => self.write(batch).await?,
                     InputEvent::Watermark(_) => self.show(false),
@@ -44,7 +42,7 @@ impl SinkTask {
                         let last = barrier.kind.ends_tasks();
                         self.barrier(barrier).await?;
                         if last {
-                            let prepared = prepared(&mut self.preparing).await?;
+                            let prepared = self.preparing.done().await?;
                             return self.acknowledge(prepared).await;
                         }
                     }
@@ -75,40 +73,23 @@ impl SinkTask {
     async fn barrier(&mut self, barrier: Barrier) -> Result<(), TaskError> {
         let started = self.cx.clock.monotonic();
         // At most one epoch is under way; this waits only after one that was given up.
-        while self.preparing.is_some() {
-            let prepared = prepared(&mut self.preparing).await?;
+        while self.preparing.is_busy() {
+            let prepared = self.preparing.done().await?;
             self.acknowledge(prepared).await?;
         }
         // The next graph may have another sink, or fewer tasks: nothing is held back for it.
         if barrier.kind.ends_tasks() {
             self.sink.finish();
         }
-        let job = tokio::spawn(self.sink.prepare(barrier.epoch));
-        self.preparing = Some(Preparing { epoch: barrier.epoch, watermark: self.inputs.watermark(), job });
+        let (watermark, preparing) = (self.inputs.watermark(), self.sink.prepare(barrier.epoch));
+        self.preparing.begin(barrier.epoch, async move { Prepared { watermark, handle: preparing.await } });
         self.cx.metrics.barrier_pause.observe(self.cx.clock.monotonic().saturating_sub(started));
         Ok(())
     }
 
-    async fn acknowledge(&mut self, prepared: Prepared) -> Result<(), TaskError> {
-        let Prepared { epoch, watermark, handle } = prepared;
+    async fn acknowledge(&mut self, (epoch, prepared): (Epoch, Prepared)) -> Result<(), TaskError> {
+        let Prepared { watermark, handle } = prepared;
         let manifest = stateless(&self.cx.id, watermark, serde_json::Value::Null);
         self.cx.acknowledge(epoch, Snapshot { manifest, sink: Some(handle?), uploaded_bytes: 0 }).await
     }
-}
-
-/// An epoch that is durable, or could not be made so.
-struct Prepared {
-    epoch: Epoch,
-    watermark: EventTime,
-    handle: Result<CommitHandle, SinkError>,
-}
-
-/// What preparing the epoch under way came to; never ready if there is none.
-async fn prepared(preparing: &mut Option<Preparing>) -> Result<Prepared, TaskError> {
-    let Some(running) = preparing else { return std::future::pending().await };
-    let joined = (&mut running.job).await;
-    let (epoch, watermark) = (running.epoch, running.watermark);
-    *preparing = None;
-    let handle = joined.map_err(|error| TaskError::Panicked(error.to_string()))?;
-    Ok(Prepared { epoch, watermark, handle })
 }

@@ -169,9 +169,9 @@ impl SourceTask {
             self.route_errors(errors.num_rows(), errors.columns().to_vec())?;
         }
         let timed = self.times.apply(rows, self.cx.clock.now())?;
-        if let Some((unusable, reasons)) = timed.unusable {
+        if let Some(unusable) = timed.unusable {
             metrics.bad_rows.add(unusable.num_rows() as u64);
-            self.unusable(split, &unusable, reasons)?;
+            self.unusable(split, &unusable)?;
         }
         if timed.rows.num_rows() > 0 {
             let kept = match &self.node.filter {
@@ -214,7 +214,7 @@ impl SourceTask {
     }
 
     /// Rows whose event time cannot be used are bad rows, as those that cannot be decoded are.
-    fn unusable(&mut self, split: &SplitId, rows: &RecordBatch, reasons: Vec<String>) -> Result<(), TaskError> {
+    fn unusable(&mut self, split: &SplitId, rows: &RecordBatch) -> Result<(), TaskError> {
         match self.node.spec.on_error {
             OnError::Drop => Ok(()),
             OnError::Fail => {
@@ -228,7 +228,7 @@ impl SourceTask {
                 let count = rows.num_rows();
                 let columns: Vec<ArrayRef> = vec![
                     Arc::new(raw.finish()),
-                    Arc::new(StringViewArray::from_iter_values(reasons)),
+                    Arc::new(StringViewArray::from_iter_values(self.times.reasons(rows))),
                     Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(&*split.0, count))),
                     Arc::new(Int64Array::new_null(count)),
                 ];
