@@ -2,7 +2,7 @@
 
 use std::{io::IsTerminal, path::Path, sync::Arc, time::Duration};
 
-use millrace_crds::OnDelete;
+use millrace_crds::{OnDelete, SourceSpec};
 use millrace_engine::{
     Command, JobContext, JobError, Outcome, chain,
     metrics::Metrics,
@@ -51,7 +51,7 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
         .advise("set `suspend: false`, or take it out, and run again; it goes on from its last checkpoint"));
     }
     if args.manifests.files.iter().any(|file| file.as_os_str() == "-")
-        && let Some(source) = plan.spec.pipeline.sources.iter().find(|source| source.stdin.is_some())
+        && let Some(source) = stdin_source(&plan)
     {
         return Err(Failure::usage(format!(
             "source {} reads the standard input, and the manifests were read from it (`-f -`)",
@@ -71,15 +71,15 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
         .build()
         .map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
     // A read of the standard input that waits for more cannot be called back, so it is not waited for long.
-    let patience = if reads_stdin(&plan) { Duration::from_millis(200) } else { Duration::from_secs(10) };
+    let patience = if stdin_source(&plan).is_some() { Duration::from_millis(200) } else { Duration::from_secs(10) };
     let done = runtime.block_on(run_plan(plan, texts, args));
     // Scratch work of tasks that have ended may still be in a task store, whose library must not be torn down under it.
     runtime.shutdown_timeout(patience);
     done
 }
 
-fn reads_stdin(plan: &Plan) -> bool {
-    plan.spec.pipeline.sources.iter().any(|source| source.stdin.is_some())
+fn stdin_source(plan: &Plan) -> Option<&SourceSpec> {
+    plan.spec.pipeline.sources.iter().find(|source| source.stdin.is_some())
 }
 
 fn with_parallelism(plan: &Plan, parallelism: u32) -> Result<Plan, Failure> {

@@ -17,9 +17,9 @@ use futures::future::BoxFuture;
 use millrace_stream::{Clock, Epoch, Timestamp};
 
 use crate::{
-    sink::{CommitHandle, Committed, Committer, Sink, SinkContext, SinkError, SinkFactory},
+    sink::{CommitHandle, Committer, Sink, SinkContext, SinkError, SinkFactory},
     staging::{
-        Batching, Failed, Folder, Handle, Held, Pending, Prepared, Publisher, StagedFile, fault_point, prepared,
+        Batching, Failed, Folder, FolderCommitter, Handle, Held, Pending, Prepared, StagedFile, fault_point, prepared,
         refused, sync_staging,
     },
 };
@@ -231,49 +231,6 @@ impl Sink for FileSink {
 
     fn finish(&mut self) {
         self.finishing = true;
-    }
-}
-
-/// Commits by renaming: all that `file` and `parquet` need.
-pub(crate) struct FolderCommitter {
-    publisher: Publisher,
-}
-
-impl FolderCommitter {
-    pub(crate) fn new(folder: Folder) -> Result<Self, SinkError> {
-        folder.create()?;
-        Ok(Self { publisher: Publisher::new(folder) })
-    }
-}
-
-impl Committer for FolderCommitter {
-    fn commit<'a>(
-        &'a mut self,
-        epoch: Epoch,
-        handles: &'a [CommitHandle],
-    ) -> BoxFuture<'a, Result<Committed, SinkError>> {
-        Box::pin(async move {
-            fault_point("before-commit")?;
-            let committed = self.publisher.publish(epoch, &Publisher::load(handles)?).await?;
-            fault_point("after-commit")?;
-            Ok(committed)
-        })
-    }
-
-    fn recover<'a>(
-        &'a mut self,
-        decided: Option<(Epoch, &'a [CommitHandle])>,
-    ) -> BoxFuture<'a, Result<Committed, SinkError>> {
-        Box::pin(async move {
-            let Some((epoch, handles)) = decided else {
-                self.publisher.sweep(&[]).await?;
-                return Ok(Committed::default());
-            };
-            let handles = Publisher::load(handles)?;
-            let committed = self.publisher.publish_again(epoch, &handles).await?;
-            self.publisher.sweep(&handles).await?;
-            Ok(committed)
-        })
     }
 }
 

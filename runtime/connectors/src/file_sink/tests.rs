@@ -5,9 +5,12 @@ use std::{path::Path, time::Duration};
 use arrow::array::{ArrayRef, Int64Array};
 
 use super::*;
-use crate::staging::{
-    STAGING,
-    tests::{context, files, visible},
+use crate::{
+    sink::Committed,
+    staging::{
+        STAGING,
+        tests::{context, files, visible},
+    },
 };
 
 fn rows(values: std::ops::Range<i64>) -> RecordBatch {

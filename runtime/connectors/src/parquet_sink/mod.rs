@@ -20,10 +20,10 @@ use tokio::sync::Mutex;
 
 use self::files::{Describe, Encoder, Files};
 use crate::{
-    file_sink::FolderCommitter,
     sink::{CommitHandle, Committer, Sink, SinkContext, SinkError, SinkFactory},
     staging::{
-        Batching, Failed, Folder, Handle, Held, Pending, StagedFile, fault_point, prepared, refused, sync_staging,
+        Batching, Failed, Folder, FolderCommitter, Handle, Held, Pending, StagedFile, fault_point, prepared, refused,
+        sync_staging,
     },
 };
 

@@ -36,10 +36,12 @@ use url::Url;
 use crate::sink::{CommitHandle, SinkContext, SinkError};
 
 mod commit;
+mod committer;
 mod file;
 mod prepare;
 
 pub(crate) use commit::{Publisher, spawn_io};
+pub(crate) use committer::FolderCommitter;
 pub(crate) use file::StagedFile;
 pub(crate) use prepare::{Failed, prepared, sync_staging};
 
