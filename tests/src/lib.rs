@@ -8,6 +8,7 @@
 pub mod delta;
 pub mod exposition;
 pub mod http;
+pub mod manifest;
 pub mod oracle;
 pub mod process;
 pub mod read;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use millrace_tests::{Deadline, Millrace, Running, Seed, Table, Workspace, read};
+use millrace_tests::{Deadline, Millrace, Running, Seed, Table, Workspace, manifest, read};
 
 /// How many rows the source has: one a millisecond of event time.
 const ROWS: i64 = 400_000;
@@ -41,8 +41,8 @@ impl Definition {
     }
 
     fn manifests(self, parallelism: u64) -> String {
-        let spec = self.spec();
-        format!(
+        let (spec, numbers) = (self.spec(), manifest::numbers(ROWS, 40_000));
+        let pipeline = format!(
             "apiVersion: millrace.dev/v1alpha1
 kind: Pipeline
 metadata: {{name: changed}}
@@ -51,7 +51,7 @@ spec:
   checkpoints: {{interval: 100ms, minPause: 10ms}}
   sources:
     - name: events
-      generator: {{rows: {ROWS}, rate: 40000, fields: [{{name: id, sequence: {{}}}}, {{name: ts, timestamp: {{start: \"2024-01-01T00:00:00Z\", step: 1ms}}}}]}}
+      {numbers}
       eventTime: {{column: ts}}
   transforms:
     - name: counts
@@ -62,20 +62,10 @@ spec:
         FROM events GROUP BY id % {KEYS}
   outputs:
     - {{from: counts, sink: counts}}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Window
-metadata: {{name: changing}}
-spec:
-  {spec}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {{name: counts}}
-spec:
-  file: {{path: out/counts, format: {{json: {{}}}}}}
 "
-        )
+        );
+        let rows = manifest::sink("counts", "file: {path: out/counts, format: {json: {}}}");
+        [pipeline, manifest::window("changing", &spec), rows].concat()
     }
 }
 

@@ -2,14 +2,15 @@
 
 use std::fs;
 
-use millrace_tests::{Deadline, Millrace, Running, Workspace, delta, read};
+use millrace_tests::{Deadline, Millrace, Running, Workspace, delta, manifest, read};
 
 const DAY: &str = "day=2024-01-01";
 const ROWS: i64 = 160_000;
 
 /// A pipeline whose rows go, by day, into a folder of a sink.
 fn pipeline(sink: &str) -> String {
-    format!(
+    let numbers = manifest::numbers(ROWS, 40000);
+    let pipeline = format!(
         "apiVersion: millrace.dev/v1alpha1
 kind: Pipeline
 metadata: {{name: committed}}
@@ -17,27 +18,17 @@ spec:
   checkpoints: {{interval: 100ms, minPause: 10ms}}
   sources:
     - name: events
-      generator: {{rows: {ROWS}, rate: 40000, fields: [{{name: id, sequence: {{}}}}, {{name: ts, timestamp: {{start: \"2024-01-01T00:00:00Z\", step: 1ms}}}}]}}
+      {numbers}
       eventTime: {{column: ts}}
   transforms:
     - {{name: some, sql: \"SELECT id, to_char(ts, '%Y-%m-%d') AS day FROM events WHERE id % 100 = 0\"}}
   outputs:
     - {{from: some, sink: out}}
     - {{from: some, sink: beside}}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {{name: out}}
-spec:
-  {sink}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {{name: beside}}
-spec:
-  file: {{path: beside, format: {{json: {{}}}}}}
 "
-    )
+    );
+    [&pipeline[..], &manifest::sink("out", sink), &manifest::sink("beside", "file: {path: beside, format: {json: {}}}")]
+        .concat()
 }
 
 /// Waits until what it has written to its standard error says this.

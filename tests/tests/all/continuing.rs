@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millrace_tests::{Deadline, Millrace, Workspace, read, wait};
+use millrace_tests::{Deadline, Millrace, Workspace, manifest, read, wait};
 
 /// Counts 200,000 rows at 40,000 a second into windows of ten seconds, and passes every thousandth on.
 const PIPELINE: &str = "apiVersion: millrace.dev/v1alpha1
@@ -20,25 +20,17 @@ spec:
   outputs:
     - {from: some, sink: some}
     - {from: counts, sink: counts}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Window
-metadata: {name: w}
-spec:
-  tumbling: {size: 10s}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {name: some}
-spec:
-  file: {path: out/some, format: {json: {}}}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {name: counts}
-spec:
-  parquet: {uri: out/counts}
 ";
+
+fn manifests() -> String {
+    [
+        PIPELINE,
+        &manifest::window("w", "tumbling: {size: 10s}"),
+        &manifest::sink("some", "file: {path: out/some, format: {json: {}}}"),
+        &manifest::sink("counts", "parquet: {uri: out/counts}"),
+    ]
+    .concat()
+}
 
 fn expect_all_counted(workspace: &Workspace) {
     let some = read::folder(&workspace.join("out/some"));
@@ -59,7 +51,7 @@ fn some_rows(workspace: &Workspace, least: usize) {
 fn a_pipeline_that_is_asked_to_stop_goes_on_where_it_stopped() {
     for signal in ["TERM", "INT"] {
         let workspace = Workspace::new();
-        workspace.write("counted.yaml", PIPELINE);
+        workspace.write("counted.yaml", manifests());
         for least in [1, 20, 40] {
             let running = Millrace::run(&workspace, "counted.yaml").start();
             some_rows(&workspace, least);
@@ -74,7 +66,7 @@ fn a_pipeline_that_is_asked_to_stop_goes_on_where_it_stopped() {
 #[test]
 fn a_finished_pipeline_that_is_run_again_has_nothing_left_to_do() {
     let workspace = Workspace::new();
-    workspace.write("counted.yaml", PIPELINE.replace("rate: 40000, ", ""));
+    workspace.write("counted.yaml", manifests().replace("rate: 40000, ", ""));
     Millrace::run(&workspace, "counted.yaml").finish().expect_success();
     expect_all_counted(&workspace);
     let before = read::all_files(&workspace.join("out"));
@@ -86,7 +78,7 @@ fn a_finished_pipeline_that_is_run_again_has_nothing_left_to_do() {
 #[test]
 fn a_second_process_on_the_same_data_folder_is_told_who_holds_it() {
     let workspace = Workspace::new();
-    workspace.write("counted.yaml", PIPELINE);
+    workspace.write("counted.yaml", manifests());
     let first = Millrace::run(&workspace, "counted.yaml").start();
     some_rows(&workspace, 1);
     let second = Millrace::run(&workspace, "counted.yaml").finish().expect_code(2);
@@ -99,7 +91,7 @@ fn a_second_process_on_the_same_data_folder_is_told_who_holds_it() {
 #[test]
 fn a_pipeline_that_was_stopped_for_a_moment_by_the_machine_goes_on() {
     let workspace = Workspace::new();
-    workspace.write("counted.yaml", PIPELINE);
+    workspace.write("counted.yaml", manifests());
     let running = Millrace::run(&workspace, "counted.yaml").start();
     some_rows(&workspace, 1);
     running.signal("STOP");

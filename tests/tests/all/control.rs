@@ -1,6 +1,6 @@
 //! The control socket of a data folder: savepoints of a running pipeline, and what is said where none runs.
 
-use millrace_tests::{Deadline, Finished, Millrace, Running, Workspace, read};
+use millrace_tests::{Deadline, Finished, Millrace, Running, Workspace, manifest, read};
 
 const PIPELINE: &str = "apiVersion: millrace.dev/v1alpha1
 kind: Pipeline
@@ -17,28 +17,20 @@ spec:
   outputs:
     - {from: some, sink: some}
     - {from: counts, sink: counts}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Window
-metadata: {name: w}
-spec:
-  tumbling: {size: 10s}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {name: some}
-spec:
-  file: {path: out/some, format: {json: {}}}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {name: counts}
-spec:
-  file: {path: out/counts, format: {json: {}}}
 ";
 
+fn manifests() -> String {
+    [
+        PIPELINE,
+        &manifest::window("w", "tumbling: {size: 10s}"),
+        &manifest::sink("some", "file: {path: out/some, format: {json: {}}}"),
+        &manifest::sink("counts", "file: {path: out/counts, format: {json: {}}}"),
+    ]
+    .concat()
+}
+
 fn start(workspace: &Workspace, data: &str, args: &[&str]) -> Running {
-    workspace.write("saved.yaml", PIPELINE);
+    workspace.write("saved.yaml", manifests());
     Millrace::new(workspace, ["run", "-f", "saved.yaml", "--data-dir", data].iter().chain(args)).start()
 }
 

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use millrace_tests::{Deadline, Millrace, Running, Seed, Table, Workspace, read};
+use millrace_tests::{Deadline, Millrace, Running, Seed, Table, Workspace, manifest, read};
 
 /// How many rows the source has.
 const ROWS: i64 = 240_000;
@@ -34,12 +34,8 @@ impl Variant {
         } else {
             ("", "")
         };
-        let sink = |name: &str| {
-            format!(
-                "---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\nmetadata: {{name: {name}}}\nspec:\n  \
-                 file: {{path: out/{name}, format: {{json: {{}}}}}}\n"
-            )
-        };
+        let sink = |name: &str| manifest::sink(name, &format!("file: {{path: out/{name}, format: {{json: {{}}}}}}"));
+        let numbers = manifest::numbers(ROWS, 40_000);
         format!(
             "apiVersion: millrace.dev/v1alpha1
 kind: Pipeline
@@ -48,7 +44,7 @@ spec:
   checkpoints: {{interval: 100ms, minPause: 10ms}}
   sources:
     - name: events
-      generator: {{rows: {ROWS}, rate: 40000, fields: [{{name: id, sequence: {{}}}}, {{name: ts, timestamp: {{start: \"2024-01-01T00:00:00Z\", step: 1ms}}}}]}}
+      {numbers}
       eventTime: {{column: ts}}
   transforms:
     - {{name: some, sql: \"SELECT id{doubled} FROM events WHERE id % 10 < {}\"}}

@@ -16,7 +16,7 @@ use millrace_state::fault::POINTS;
 use millrace_tests::{
     Deadline, Millrace, Seed, Workspace,
     delta::{self, Watch},
-    read,
+    manifest, read,
     watcher::Watcher,
 };
 
@@ -64,14 +64,6 @@ impl Campaign {
 
     /// Every sink gets rows as they are, and the open windows hold more state than the budget.
     fn manifests(&self) -> String {
-        let sink = |name: &str, spec: &str| {
-            format!("---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\nmetadata: {{name: {name}}}\nspec:\n  {spec}\n")
-        };
-        let window = |name: &str, spec: &str| {
-            format!(
-                "---\napiVersion: millrace.dev/v1alpha1\nkind: Window\nmetadata: {{name: {name}}}\nspec:\n  {spec}\n"
-            )
-        };
         let mut text = format!(
             "apiVersion: millrace.dev/v1alpha1
 kind: Pipeline
@@ -102,14 +94,18 @@ spec:
             self.interval_ms,
             self.source(Some(self.rate))
         );
-        text += &window("ten-seconds", "tumbling: {size: 10s}");
-        text += &window("two-minutes", "hopping: {size: 2m, slide: 1m}");
+        text += &manifest::window("ten-seconds", "tumbling: {size: 10s}");
+        text += &manifest::window("two-minutes", "hopping: {size: 2m, slide: 1m}");
         for of in ["passed", "sums"] {
-            text += &sink(&format!("{of}-file"), &format!("file: {{path: out/{of}-file, format: {{json: {{}}}}}}"));
-            text += &sink(&format!("{of}-parquet"), &format!("parquet: {{uri: out/{of}-parquet}}"));
-            text += &sink(&format!("{of}-delta"), &format!("delta: {{uri: out/{of}-delta, checkpointEvery: 7}}"));
+            text += &manifest::sink(
+                &format!("{of}-file"),
+                &format!("file: {{path: out/{of}-file, format: {{json: {{}}}}}}"),
+            );
+            text += &manifest::sink(&format!("{of}-parquet"), &format!("parquet: {{uri: out/{of}-parquet}}"));
+            text +=
+                &manifest::sink(&format!("{of}-delta"), &format!("delta: {{uri: out/{of}-delta, checkpointEvery: 7}}"));
         }
-        text + &sink("wide-delta", "delta: {uri: out/wide-delta}")
+        text + &manifest::sink("wide-delta", "delta: {uri: out/wide-delta}")
     }
 
     /// The generator's rows, in a Parquet folder of a workspace of their own.

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use millrace_tests::{Deadline, Millrace, Seed, Workspace, read};
+use millrace_tests::{Deadline, Millrace, Seed, Workspace, manifest, read};
 
 /// Copies rows of NDJSON from `in` to `out`; with `settings` for the source and sinks of its own.
-fn pipeline(source: &str, sinks: &str) -> String {
-    format!(
+fn pipeline(source: &str) -> String {
+    let pipeline = format!(
         "apiVersion: millrace.dev/v1alpha1
 kind: Pipeline
 metadata: {{name: hostile}}
@@ -23,29 +23,16 @@ spec:
   outputs:
     - {{from: passed, sink: passed}}
     - {{from: counts, sink: counts}}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Window
-metadata: {{name: w}}
-spec:
-  tumbling: {{size: 10s}}
-{sinks}"
-    )
+"
+    );
+    [
+        &pipeline[..],
+        &manifest::window("w", "tumbling: {size: 10s}"),
+        &manifest::sink("passed", "file: {path: out/passed, format: {json: {}}}"),
+        &manifest::sink("counts", "parquet: {uri: out/counts}"),
+    ]
+    .concat()
 }
-
-const SINKS: &str = "---
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {name: passed}
-spec:
-  file: {path: out/passed, format: {json: {}}}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {name: counts}
-spec:
-  parquet: {uri: out/counts}
-";
 
 fn rows(from: i64, to: i64) -> String {
     (from..to).map(|id| format!("{{\"ts\":{},\"id\":{id}}}\n", 1_704_067_200_000 + id * 10)).collect()
@@ -65,7 +52,7 @@ fn event_times_of_the_year_1_and_9999_close_no_window() {
     workspace.write("in/a.ndjson", format!("{}{strange}{}", rows(0, 5_000), rows(5_000, 10_000)));
     let source =
         "      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts, maxFutureSkew: 1h}\n      onError: Drop";
-    workspace.write("p.yaml", pipeline(source, SINKS));
+    workspace.write("p.yaml", pipeline(source));
     Millrace::run(&workspace, "p.yaml").finish().expect_success();
     let counts = read::folder(&workspace.join("out/counts"));
     let full = counts.column("n").filter(|n| n.int() == 1_000).count();
@@ -96,7 +83,7 @@ fn bytes_of_any_kind_are_counted_as_bad_rows_and_the_good_ones_are_kept() {
     bytes.extend_from_slice(b"{\"ts\":1704067200000,\"id\":");
     workspace.write("in/a.ndjson", bytes);
     let source = "      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts}\n      onError: Drop";
-    workspace.write("p.yaml", pipeline(source, SINKS));
+    workspace.write("p.yaml", pipeline(source));
     Millrace::run(&workspace, "p.yaml").finish().expect_success();
     let passed = read::folder(&workspace.join("out/passed"));
     assert_eq!((passed.len(), passed.sum("id")), (2_001, 2_000 * 2_001 / 2));
@@ -106,7 +93,7 @@ fn bytes_of_any_kind_are_counted_as_bad_rows_and_the_good_ones_are_kept() {
 fn a_bad_row_fails_the_pipeline_with_its_place_if_nothing_else_is_said() {
     let workspace = Workspace::new();
     workspace.write("in/a.ndjson", format!("{}{{\"ts\":1704067200000,\"id\":\"many\"}}\n", rows(0, 10)));
-    workspace.write("p.yaml", pipeline("      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts}", SINKS));
+    workspace.write("p.yaml", pipeline("      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts}"));
     let failed = Millrace::run(&workspace, "p.yaml").finish().expect_code(1);
     failed.expect_stderr(&["in/a.ndjson", "id", "many"]);
 }
@@ -117,7 +104,7 @@ fn a_damaged_archive_is_told_and_not_taken_for_its_end() {
     let whole = fs::read(millrace_tests::workspace::repository().join("examples/data/readings.ndjson.gz")).unwrap();
     workspace.write("in/a.ndjson.gz", &whole[..whole.len() / 2]);
     let source = "      file: {paths: [in/*.gz]}\n      eventTime: {column: ts}\n      onError: Drop";
-    workspace.write("p.yaml", pipeline(source, SINKS));
+    workspace.write("p.yaml", pipeline(source));
     Millrace::run(&workspace, "p.yaml").finish().expect_code(1).expect_stderr(&["a.ndjson.gz"]);
 }
 
@@ -128,7 +115,7 @@ fn a_file_that_has_vanished_is_told_by_its_name() {
         workspace.write(format!("in/{file:02}.ndjson"), rows(file * 50_000, (file + 1) * 50_000));
     }
     let source = "      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts, maxOutOfOrderness: 1h}";
-    workspace.write("p.yaml", pipeline(source, SINKS));
+    workspace.write("p.yaml", pipeline(source));
     let running = Millrace::run(&workspace, "p.yaml").start();
     Deadline::secs(30)
         .wait_for("the first rows", || (!read::visible_files(&workspace.join("out/passed")).is_empty()).then_some(()));
@@ -164,7 +151,7 @@ fn on_small_disk(workspace: &Workspace, options: &str) -> Option<Millrace> {
 fn a_full_disk_is_told_and_does_not_damage_what_is_committed() {
     let workspace = Workspace::new();
     workspace.write("in/a.ndjson", rows(0, 400_000));
-    workspace.write("p.yaml", pipeline("      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts}", SINKS));
+    workspace.write("p.yaml", pipeline("      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts}"));
     let Some(command) = on_small_disk(&workspace, "size=2m") else { return };
     let failed = command.finish().expect_code(1);
     assert!(failed.stderr.contains("No space left") || failed.stderr.contains("os error 28"), "{}", failed.stderr);
@@ -177,7 +164,7 @@ fn a_full_disk_is_told_and_does_not_damage_what_is_committed() {
 fn a_folder_that_cannot_be_written_to_is_told_by_its_name() {
     let workspace = Workspace::new();
     workspace.write("in/a.ndjson", rows(0, 100));
-    workspace.write("p.yaml", pipeline("      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts}", SINKS));
+    workspace.write("p.yaml", pipeline("      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts}"));
     let Some(command) = on_small_disk(&workspace, "ro") else { return };
     command.finish().expect_code(1).expect_stderr(&["out/"]);
 }
@@ -187,7 +174,7 @@ fn a_data_folder_that_is_a_file_is_told() {
     let workspace = Workspace::new();
     workspace.write("in/a.ndjson", rows(0, 100));
     workspace.write("data", "not a folder");
-    workspace.write("p.yaml", pipeline("      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts}", SINKS));
+    workspace.write("p.yaml", pipeline("      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts}"));
     Millrace::run(&workspace, "p.yaml").finish().expect_code(2).expect_stderr(&["data"]);
 }
 
@@ -199,7 +186,7 @@ fn a_damaged_newest_checkpoint_is_reported_and_the_one_before_it_is_not_used_una
     }
     let source =
         "      file: {paths: [in/*.ndjson], follow: true}\n      eventTime: {column: ts, maxOutOfOrderness: 1h}";
-    workspace.write("p.yaml", pipeline(source, SINKS));
+    workspace.write("p.yaml", pipeline(source));
     let running = Millrace::run(&workspace, "p.yaml").start();
     Deadline::secs(60).wait_for("the rows", || (count_rows(&workspace) >= 1_000_000).then_some(()));
     running.terminate();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use millrace_tests::{
-    Deadline, Millrace, Running, Workspace, exposition::Exposition, http, read, workspace::repository,
+    Deadline, Millrace, Running, Workspace, exposition::Exposition, http, manifest, read, workspace::repository,
 };
 
 /// Rows of a followed file, in windows of ten seconds that wait for nobody.
@@ -30,25 +30,17 @@ spec:
   outputs:
     - {from: even, sink: even}
     - {from: counts, sink: counts}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Window
-metadata: {name: w}
-spec:
-  tumbling: {size: 10s}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {name: even}
-spec:
-  file: {path: out/even, format: {json: {}}}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {name: counts}
-spec:
-  parquet: {uri: out/counts}
 ";
+
+fn manifests() -> String {
+    [
+        PIPELINE,
+        &manifest::window("w", "tumbling: {size: 10s}"),
+        &manifest::sink("even", "file: {path: out/even, format: {json: {}}}"),
+        &manifest::sink("counts", "parquet: {uri: out/counts}"),
+    ]
+    .concat()
+}
 
 /// Rows that are 100 ms apart.
 fn rows(from: i64, to: i64) -> String {
@@ -56,7 +48,7 @@ fn rows(from: i64, to: i64) -> String {
 }
 
 fn start(workspace: &Workspace) -> Running {
-    workspace.write("watched.yaml", PIPELINE);
+    workspace.write("watched.yaml", manifests());
     Millrace::run(workspace, "watched.yaml").args(["--listen", "127.0.0.1:0"]).start()
 }
 
@@ -121,7 +113,7 @@ fn a_pipeline_is_ready_while_rows_flow_and_alive_all_the_time() {
     let workspace = Workspace::new();
     workspace.write("in/a.ndjson", rows(0, 100));
     let stalled_at = |point: &str, interval: &str| {
-        workspace.write("watched.yaml", PIPELINE.replace("interval: 100ms", interval));
+        workspace.write("watched.yaml", manifests().replace("interval: 100ms", interval));
         let run = Millrace::run(&workspace, "watched.yaml").args(["--listen", "127.0.0.1:0"]);
         run.env("MILLRACE_FAULT_POINT", &format!("{point}:1:stall")).start()
     };
@@ -144,7 +136,7 @@ fn a_pipeline_is_ready_while_rows_flow_and_alive_all_the_time() {
 fn a_pipeline_that_restarts_is_not_ready_meanwhile_and_one_that_failed_is_gone() {
     let workspace = Workspace::new();
     workspace.write("in/a.ndjson", rows(0, 100));
-    workspace.write("watched.yaml", PIPELINE);
+    workspace.write("watched.yaml", manifests());
     let run = Millrace::run(&workspace, "watched.yaml").args(["--listen", "127.0.0.1:0"]);
     let running = run.env("MILLRACE_FAULT_POINT", "sink-prepared:1:error").start();
     let address = http::address(&running);
@@ -160,7 +152,7 @@ fn a_pipeline_that_restarts_is_not_ready_meanwhile_and_one_that_failed_is_gone()
     running.terminate();
     running.wait().expect_success();
 
-    workspace.write("watched.yaml", PIPELINE.replace("onError: Drop", "onError: Fail"));
+    workspace.write("watched.yaml", manifests().replace("onError: Drop", "onError: Fail"));
     let failing = Millrace::run(&workspace, "watched.yaml").args(["--listen", "127.0.0.1:0"]).start();
     let address = http::address(&failing);
     Deadline::secs(30).wait_for("readiness", || (status(address, "/readyz") == Some(200)).then_some(()));

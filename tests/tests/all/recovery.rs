@@ -5,12 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use millrace_tests::{Deadline, Millrace, Workspace, read};
+use millrace_tests::{Deadline, Millrace, Workspace, manifest, read};
 
 const ROWS: i64 = 200_000;
 
 fn pipeline(interval: &str) -> String {
-    format!(
+    let numbers = manifest::numbers(ROWS, 40000);
+    let pipeline = format!(
         "apiVersion: millrace.dev/v1alpha1
 kind: Pipeline
 metadata: {{name: recovered}}
@@ -18,26 +19,20 @@ spec:
   checkpoints: {{interval: {interval}, minPause: 10ms, retain: 3}}
   sources:
     - name: events
-      generator: {{rows: {ROWS}, rate: 40000, fields: [{{name: id, sequence: {{}}}}, {{name: ts, timestamp: {{start: \"2024-01-01T00:00:00Z\", step: 1ms}}}}]}}
+      {numbers}
       eventTime: {{column: ts}}
   transforms:
     - {{name: counts, window: w, sql: \"SELECT id % 1000 AS k, window_start, count(*) AS n FROM events GROUP BY id % 1000\"}}
   outputs:
     - {{from: counts, sink: counts}}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Window
-metadata: {{name: w}}
-spec:
-  tumbling: {{size: 10s}}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {{name: counts}}
-spec:
-  file: {{path: out, format: {{json: {{}}}}}}
 "
-    )
+    );
+    [
+        &pipeline[..],
+        &manifest::window("w", "tumbling: {size: 10s}"),
+        &manifest::sink("counts", "file: {path: out, format: {json: {}}}"),
+    ]
+    .concat()
 }
 
 /// A pipeline that was killed after a few checkpoints, and its manifests, oldest first.

@@ -1,12 +1,13 @@
 //! An edited plan that cannot run is rolled back: the plan before it goes on from where it left off.
 
-use millrace_tests::{Deadline, Millrace, Workspace, read};
+use millrace_tests::{Deadline, Millrace, Workspace, manifest, read};
 
 const ROWS: i64 = 160_000;
 
 /// A pipeline that counts all its rows, with one transform and one destination that edits change.
 fn manifests(sql: &str, path: &str) -> String {
-    format!(
+    let numbers = manifest::numbers(ROWS, 20000);
+    let pipeline = format!(
         "apiVersion: millrace.dev/v1alpha1
 kind: Pipeline
 metadata: {{name: edited}}
@@ -14,7 +15,7 @@ spec:
   checkpoints: {{interval: 100ms, minPause: 10ms}}
   sources:
     - name: events
-      generator: {{rows: {ROWS}, rate: 20000, fields: [{{name: id, sequence: {{}}}}, {{name: ts, timestamp: {{start: \"2024-01-01T00:00:00Z\", step: 1ms}}}}]}}
+      {numbers}
       eventTime: {{column: ts}}
   transforms:
     - {{name: some, sql: \"{sql}\"}}
@@ -22,26 +23,15 @@ spec:
   outputs:
     - {{from: some, sink: some}}
     - {{from: kept, sink: kept}}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Window
-metadata: {{name: second}}
-spec:
-  tumbling: {{size: 1s}}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {{name: some}}
-spec:
-  file: {{path: {path}, format: {{json: {{}}}}}}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {{name: kept}}
-spec:
-  file: {{path: out/kept, format: {{json: {{}}}}}}
 "
-    )
+    );
+    [
+        &pipeline[..],
+        &manifest::window("second", "tumbling: {size: 1s}"),
+        &manifest::sink("some", &format!("file: {{path: {path}, format: {{json: {{}}}}}}")),
+        &manifest::sink("kept", "file: {path: out/kept, format: {json: {}}}"),
+    ]
+    .concat()
 }
 
 #[test]

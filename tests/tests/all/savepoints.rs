@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use millrace_tests::{Cell, Deadline, Finished, Millrace, Running, Table, Workspace, delta, read};
+use millrace_tests::{Cell, Deadline, Finished, Millrace, Running, Table, Workspace, delta, manifest, read};
 use serde_json::Value;
 
 const ROWS: i64 = 160_000;
@@ -32,16 +32,14 @@ spec:
             text += &format!("    - {{from: {of}, sink: {of}-{sink}}}\n");
         }
     }
-    text +=
-        "---\napiVersion: millrace.dev/v1alpha1\nkind: Window\nmetadata: {name: w}\nspec:\n  tumbling: {size: 10s}\n";
+    text += &manifest::window("w", "tumbling: {size: 10s}");
     for of in ["some", "counts"] {
         for sink in SINKS {
             let place = match sink {
                 "file" => format!("file: {{path: out/{of}-file, format: {{json: {{}}}}}}"),
                 _ => format!("{sink}: {{uri: out/{of}-{sink}}}"),
             };
-            let head = "---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\n";
-            text += &format!("{head}metadata: {{name: {of}-{sink}}}\nspec:\n  {place}\n");
+            text += &manifest::sink(&format!("{of}-{sink}"), &place);
         }
     }
     text

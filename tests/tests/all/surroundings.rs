@@ -3,11 +3,13 @@
 
 use std::{fs, path::Path};
 
-use millrace_tests::{Cell, Deadline, Millrace, Running, Seed, Table, Workspace, exposition::Exposition, http, read};
+use millrace_tests::{
+    Cell, Deadline, Millrace, Running, Seed, Table, Workspace, exposition::Exposition, http, manifest, read,
+};
 
 /// Copies the rows of `t`, and counts them in windows of ten seconds.
 fn pipeline(source: &str) -> String {
-    format!(
+    let pipeline = format!(
         "apiVersion: millrace.dev/v1alpha1
 kind: Pipeline
 metadata: {{name: surrounded}}
@@ -23,26 +25,15 @@ spec:
   outputs:
     - {{from: passed, sink: passed}}
     - {{from: counts, sink: counts}}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Window
-metadata: {{name: w}}
-spec:
-  tumbling: {{size: 10s}}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {{name: passed}}
-spec:
-  file: {{path: out/passed, format: {{json: {{}}}}}}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {{name: counts}}
-spec:
-  parquet: {{uri: out/counts}}
 "
-    )
+    );
+    [
+        &pipeline[..],
+        &manifest::window("w", "tumbling: {size: 10s}"),
+        &manifest::sink("passed", "file: {path: out/passed, format: {json: {}}}"),
+        &manifest::sink("counts", "parquet: {uri: out/counts}"),
+    ]
+    .concat()
 }
 
 const JSON: &str = "      file: {paths: [in/*.ndjson]}\n      format: {json: {}}\n      eventTime: {column: ts, maxOutOfOrderness: 1h}";

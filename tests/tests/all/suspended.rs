@@ -1,11 +1,11 @@
 //! What a manifest says for a cluster, and what `run` makes of it.
 
-use millrace_tests::{Cell, Deadline, Millrace, Workspace, read};
+use millrace_tests::{Cell, Deadline, Millrace, Workspace, manifest, read};
 
 const ROWS: i64 = 120_000;
 
 fn pipeline(more: &str) -> String {
-    format!(
+    let pipeline = format!(
         "apiVersion: millrace.dev/v1alpha1
 kind: Pipeline
 metadata: {{name: suspended}}
@@ -18,14 +18,9 @@ spec:
     - {{name: some, sql: SELECT id FROM events WHERE id % 100 = 0}}
   outputs:
     - {{from: some, sink: out}}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {{name: out}}
-spec:
-  file: {{path: out, format: {{json: {{}}}}}}
 "
-    )
+    );
+    [&pipeline[..], &manifest::sink("out", "file: {path: out, format: {json: {}}}")].concat()
 }
 
 #[test]

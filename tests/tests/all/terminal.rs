@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use millrace_tests::{
-    Deadline, Millrace, Running, Workspace, wait,
+    Deadline, Millrace, Running, Workspace, manifest, wait,
     workspace::{python, repository},
 };
 
@@ -20,23 +20,20 @@ spec:
     - {name: counts, window: w, sql: \"SELECT id % 100 AS k, window_start, count(*) AS n FROM events GROUP BY id % 100\"}
   outputs:
     - {from: counts, sink: counts}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Window
-metadata: {name: w}
-spec:
-  tumbling: {size: 10s}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {name: counts}
-spec:
-  file: {path: out/counts, format: {json: {}}}
 ";
+
+fn manifests() -> String {
+    [
+        PIPELINE,
+        &manifest::window("w", "tumbling: {size: 10s}"),
+        &manifest::sink("counts", "file: {path: out/counts, format: {json: {}}}"),
+    ]
+    .concat()
+}
 
 /// Starts the pipeline in a terminal, in which SIGUSR1 is Ctrl+C.
 fn in_terminal(workspace: &Workspace, args: &[&str]) -> Millrace {
-    workspace.write("seen.yaml", PIPELINE);
+    workspace.write("seen.yaml", manifests());
     let python = python().into_os_string().into_string().unwrap();
     let script = repository().join("tests/python/in_terminal.py").into_os_string().into_string().unwrap();
     let run = ["run", "-f", "seen.yaml", "--data-dir", "data"];
@@ -109,7 +106,7 @@ fn colours_are_for_terminals_whose_user_has_not_said_otherwise() {
 fn a_log_has_one_line_a_checkpoint_as_text_or_as_json_and_no_escape_codes() {
     for format in ["text", "json"] {
         let workspace = Workspace::new();
-        workspace.write("seen.yaml", PIPELINE);
+        workspace.write("seen.yaml", manifests());
         let run = Millrace::run(&workspace, "seen.yaml").args(["--log-format", format]);
         let running = run.env("NO_COLOR", "").env("TERM", "xterm-256color").start();
         let completed = || running.stderr().lines().filter(|line| line.contains("checkpoint completed")).count();
@@ -142,7 +139,7 @@ fn a_log_has_one_line_a_checkpoint_as_text_or_as_json_and_no_escape_codes() {
 #[test]
 fn a_second_ctrl_c_ends_a_pipeline_whose_final_checkpoint_does_not_come() {
     let workspace = Workspace::new();
-    workspace.write("seen.yaml", PIPELINE.replace("interval: 200ms", "interval: 1h"));
+    workspace.write("seen.yaml", manifests().replace("interval: 200ms", "interval: 1h"));
     let run = Millrace::run(&workspace, "seen.yaml").env("MILLRACE_FAULT_POINT", "before-manifest:1:stall");
     let running = run.start();
     Deadline::secs(60).wait_for("the start", || running.stderr().contains("running").then_some(()));

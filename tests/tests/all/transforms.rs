@@ -7,7 +7,7 @@ use arrow::{
     datatypes::{DataType, Field, Int64Type, Schema},
 };
 use millrace_tests::{
-    Cell, Millrace, Seed, Table, Workspace,
+    Cell, Millrace, Seed, Table, Workspace, manifest,
     oracle::{Oracle, Window, in_windows, json_rows},
     read,
 };
@@ -205,10 +205,7 @@ fn manifests() -> String {
     let mut sinks = String::new();
     let mut output = |name: &str, from: &str, to: &str| {
         let _ = writeln!(outputs, "    - {{from: {from}, sink: {name}}}");
-        let _ = writeln!(
-            sinks,
-            "---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\nmetadata: {{name: {name}}}\nspec:\n  {to}"
-        );
+        sinks += &manifest::sink(name, to);
     };
     let json = |name: &str| format!("file: {{path: out/{name}, format: {{json: {{}}}}}}");
     let own = [
@@ -246,10 +243,7 @@ fn manifests() -> String {
         ("strict", "tumbling: {size: 1s}\n  lateRows: SideOutput"),
         ("lenient", "tumbling: {size: 5s}\n  allowedLateness: 1h"),
     ]) {
-        let _ = writeln!(
-            sinks,
-            "---\napiVersion: millrace.dev/v1alpha1\nkind: Window\nmetadata: {{name: {name}}}\nspec:\n  {spec}"
-        );
+        sinks += &manifest::window(name, spec);
     }
     format!(
         "apiVersion: millrace.dev/v1alpha1

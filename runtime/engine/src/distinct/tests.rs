@@ -8,7 +8,7 @@ use crate::{
     operator::Emitted,
     window::tests::{
         Random,
-        aligned::{Row, batch_of, input, random_row, random_rows},
+        aligned::{Row, batch_of, input, random_rows},
         fleet::Fleet,
         for_seeds, lines,
     },
@@ -44,12 +44,7 @@ fn run(seed: u64, budget: usize) {
         let mut expected = Vec::new();
         match random.below(8) {
             0..=3 => {
-                let rows: Vec<Row> = (0..1 + random.below(40))
-                    .map(|_| {
-                        let time = now + random.between(-800, 2500);
-                        random_row(&mut random, time, 15)
-                    })
-                    .collect();
+                let rows = random_rows(&mut random, now - 800..now + 2500, 15);
                 fleet.process(&batch_of(&rows), &mut out);
                 late += rows.iter().filter(|row| row.time < watermark).count();
                 waiting.extend(rows.into_iter().filter(|row| row.time >= watermark));
@@ -63,7 +58,8 @@ fn run(seed: u64, budget: usize) {
             _ => {
                 fleet.freeze(&mut out);
                 if random.one_in(2) {
-                    let later: Vec<_> = (0..4).map(|_| batch_of(&random_rows(&mut random, now, 60))).collect();
+                    let later: Vec<_> =
+                        (0..4).map(|_| batch_of(&random_rows(&mut random, now..now + 500, 60))).collect();
                     let checkpoint = fleet.write_late(&later, watermark + 1000);
                     fleet.restart(1 + random.below(3) as u32, &checkpoint);
                 } else {

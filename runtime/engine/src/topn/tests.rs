@@ -103,7 +103,8 @@ fn run(seed: u64, budget: usize) {
             _ => {
                 fleet.freeze(&mut out);
                 if random.one_in(2) {
-                    let later: Vec<_> = (0..4).map(|_| batch_of(&random_rows(&mut random, now, 60))).collect();
+                    let later: Vec<_> =
+                        (0..4).map(|_| batch_of(&random_rows(&mut random, now..now + 500, 60))).collect();
                     let checkpoint = fleet.write_late(&later, watermark);
                     let tasks = if partitioned { 1 + random.below(3) as u32 } else { 1 };
                     fleet.restart(tasks, &checkpoint);

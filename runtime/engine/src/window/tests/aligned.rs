@@ -51,11 +51,11 @@ pub(crate) fn batch_of(rows: &[Row]) -> RecordBatch {
     RecordBatch::try_new(input(), columns).unwrap()
 }
 
-/// Rows of about the same time.
-pub(crate) fn random_rows(random: &mut Random, time: i64, keys: u64) -> Vec<Row> {
+/// Some rows of a stretch of time.
+pub(crate) fn random_rows(random: &mut Random, times: std::ops::Range<i64>, keys: u64) -> Vec<Row> {
     (0..1 + random.below(40))
         .map(|_| {
-            let time = time + random.between(0, 500);
+            let time = random.between(times.start, times.end);
             random_row(random, time, keys)
         })
         .collect()
@@ -326,7 +326,7 @@ fn run(seed: u64, case: Case) {
                 }
                 fleet.freeze(&mut out);
                 model.freeze();
-                let later: Vec<_> = (0..4).map(|_| batch_of(&random_rows(&mut random, now, 60))).collect();
+                let later: Vec<_> = (0..4).map(|_| batch_of(&random_rows(&mut random, now..now + 500, 60))).collect();
                 let checkpoint = fleet.write_late(&later, now);
                 let tasks = if case.keys.is_empty() { 1 } else { 1 + random.below(3) as u32 };
                 spilled += fleet.stats().iter().map(|stats| stats.spilled_bytes).sum::<u64>();

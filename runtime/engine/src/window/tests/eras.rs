@@ -7,7 +7,10 @@ use millrace_plan::{KeyedOp, WindowAggregate, WindowKind};
 
 use super::{
     Random,
-    aligned::{Results, Row, batch_of, generic, generic_results, input, instant, native, native_results, random_row},
+    aligned::{
+        Results, Row, batch_of, generic, generic_results, input, instant, native, native_results, random_row,
+        random_rows,
+    },
     fleet::Fleet,
     for_seeds, lines, or_dash, plans,
 };
@@ -296,12 +299,7 @@ fn a_changed_range_holds_for_the_rows_that_come_after_the_edit() {
             let mut due: Vec<Row> = Vec::new();
             match random.below(9) {
                 0..=3 => {
-                    let rows: Vec<Row> = (0..1 + random.below(40))
-                        .map(|_| {
-                            let time = now + random.between(-1500, 1500);
-                            random_row(&mut random, time, 8)
-                        })
-                        .collect();
+                    let rows = random_rows(&mut random, now - 1500..now + 1500, 8);
                     fleet.process(&batch_of(&rows), &mut out);
                     for row in rows {
                         latest = latest.max(row.time);

@@ -6,10 +6,7 @@ use millrace_plan::{KeyedOp, WindowKind};
 
 use super::{
     Random,
-    aligned::{
-        Results, Row, batch_of, generic, generic_results, input, instant, native, native_results, random_row,
-        random_rows,
-    },
+    aligned::{Results, Row, batch_of, generic, generic_results, input, instant, native, native_results, random_rows},
     fleet::Fleet,
     for_seeds, lines, or_dash, plans,
 };
@@ -57,12 +54,7 @@ fn run(seed: u64, budget: usize) {
         let mut expected = Vec::new();
         match random.below(8) {
             0..=3 => {
-                let rows: Vec<Row> = (0..1 + random.below(40))
-                    .map(|_| {
-                        let time = now + random.between(-2500, 1500);
-                        random_row(&mut random, time, distinct)
-                    })
-                    .collect();
+                let rows = random_rows(&mut random, now - 2500..now + 1500, distinct);
                 fleet.process(&batch_of(&rows), &mut out);
                 for row in rows {
                     if watermark > i64::MIN && row.time + gap + lateness <= watermark {
@@ -95,7 +87,8 @@ fn run(seed: u64, budget: usize) {
                 fleet.freeze(&mut out);
                 spilled += fleet.stats().iter().map(|stats| stats.spilled_bytes).sum::<u64>();
                 if random.one_in(2) {
-                    let later: Vec<_> = (0..4).map(|_| batch_of(&random_rows(&mut random, now, 60))).collect();
+                    let later: Vec<_> =
+                        (0..4).map(|_| batch_of(&random_rows(&mut random, now..now + 500, 60))).collect();
                     let checkpoint = fleet.write_late(&later, watermark + 1000);
                     let tasks = if keys.is_empty() { 1 } else { 1 + random.below(3) as u32 };
                     fleet.restart(tasks, &checkpoint);
