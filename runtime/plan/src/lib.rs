@@ -45,6 +45,7 @@ pub mod explain;
 mod form;
 mod functions;
 pub mod graph;
+pub mod handover;
 mod logical;
 mod lower;
 mod pseudo;

@@ -1,0 +1,3 @@
+//! The `millrace-operator` binary.
+
+fn main() {}
