@@ -2,44 +2,79 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
+use schemars::JsonSchema;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    API_VERSION, Pipeline, PipelineSpec, Sink, SinkSpec, Window, WindowSpec,
+    API_VERSION, Pipeline, PipelineSpec, PipelineStatus, Sink, SinkSpec, SinkStatus, Window, WindowSpec, WindowStatus,
     manifest::inline_schema,
-    schema::{OBJECT_NAME_PATTERN, UNION_KEY},
+    schema::{OBJECT_NAME_PATTERN, UNION_KEY, add_rule_to},
+    structural,
 };
 
 /// The definitions of Pipeline, Window and Sink.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    let mut pipeline = Pipeline::crd();
-    for version in &mut pipeline.spec.versions {
-        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
-            let rule = json!({
-                "rule": "size(self.metadata.name) <= 52 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-                "message": "a Pipeline's name has at most 52 lower-case letters, digits and -, beginning with a letter",
-            });
-            schema.x_kubernetes_validations = serde_json::from_value(json!([rule])).ok();
-        }
-    }
-    [pipeline, Window::crd(), Sink::crd()].into_iter().map(without_closed_objects).collect()
+    vec![
+        definition::<PipelineSpec, PipelineStatus>(Pipeline::crd(), pipeline_rules),
+        definition::<WindowSpec, WindowStatus>(Window::crd(), |_| {}),
+        definition::<SinkSpec, SinkStatus>(Sink::crd(), |_| {}),
+    ]
 }
 
-/// The API server drops fields that it does not know, and refuses schemas that say so of an object without fields.
-fn without_closed_objects(crd: CustomResourceDefinition) -> CustomResourceDefinition {
-    fn strip(value: &mut Value) {
-        match value {
-            Value::Object(object) => {
-                object.retain(|key, value| key != "additionalProperties" || *value != Value::Bool(false));
-                object.values_mut().for_each(strip);
-            }
-            Value::Array(items) => items.iter_mut().for_each(strip),
-            _ => {}
+/// A derived definition, made ready for an API server, with rules about the whole object.
+fn definition<Spec: JsonSchema, Status: JsonSchema>(
+    crd: CustomResourceDefinition,
+    rules: fn(&mut Value),
+) -> CustomResourceDefinition {
+    let mut value = json!(crd);
+    let versions = value.pointer_mut("/spec/versions").and_then(Value::as_array_mut);
+    for schema in versions.into_iter().flatten().filter_map(|version| version.pointer_mut("/schema/openAPIV3Schema")) {
+        if let Some(spec) = schema.pointer_mut("/properties/spec") {
+            structural::make_ready::<Spec>(spec);
+        }
+        if let Some(status) = schema.pointer_mut("/properties/status") {
+            structural::make_ready::<Status>(status);
+            // What waits for objects takes one without a status for one that is as wished. No generation is -1.
+            status["default"] = json!({ "observedGeneration": -1 });
+        }
+        rules(schema);
+    }
+    serde_json::from_value(value).unwrap_or(crd)
+}
+
+/// What holds for a Pipeline in a cluster, beside what holds for one in a file.
+fn pipeline_rules(schema: &mut Value) {
+    let rules = [
+        (
+            "",
+            "size(self.metadata.name) <= 52 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+            "a Pipeline's name has at most 52 lower-case letters, digits and -, beginning with a letter",
+        ),
+        (
+            "/properties/spec/properties/sources/items",
+            "!has(self.stdin)",
+            "a pod has no standard input to read: stdin is for `millrace run`",
+        ),
+        (
+            "/properties/spec",
+            "(has(self.checkpoints) && has(self.checkpoints.storage) ? self.checkpoints.storage : '') == \
+             (has(oldSelf.checkpoints) && has(oldSelf.checkpoints.storage) ? oldSelf.checkpoints.storage : '')",
+            "checkpoints.storage cannot change, since the checkpoints would stay behind; make another Pipeline",
+        ),
+        (
+            "/properties/spec",
+            "(has(self.deployment) && has(self.deployment.volume)) == \
+             (has(oldSelf.deployment) && has(oldSelf.deployment.volume)) && \
+             (!has(self.deployment) || !has(self.deployment.volume) || \
+             self.deployment.volume == oldSelf.deployment.volume)",
+            "deployment.volume cannot change, since the volume is made; delete the Pipeline, and make it again",
+        ),
+    ];
+    for (place, rule, message) in rules {
+        if let Some(Value::Object(at)) = schema.pointer_mut(place) {
+            add_rule_to(at, rule, message);
         }
     }
-    let mut value = json!(crd);
-    strip(&mut value);
-    serde_json::from_value(value).unwrap_or(crd)
 }
 
 /// The definitions as one text of YAML documents, for `kubectl apply` and the chart.
@@ -133,6 +168,60 @@ mod tests {
     #[test]
     fn the_definitions_are_what_the_golden_file_says() {
         expect_file!["../golden/crds.yaml"].assert_eq(&crd_yaml());
+    }
+
+    #[test]
+    fn the_chart_has_the_same_definitions() {
+        for crd in crds() {
+            let file = format!("../../charts/millrace/files/crds/{}.yaml", crd.spec.names.plural);
+            expect_file![file].assert_eq(yaml(&crd).trim_start_matches("---\n"));
+        }
+    }
+
+    #[test]
+    fn no_default_is_written_into_a_stored_spec() {
+        fn defaults(schema: &Value, path: &str, found: &mut Vec<String>) {
+            for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+                let path = format!("{path}.{name}");
+                if property.get("default").is_some() || property.get("nullable").is_some() {
+                    found.push(path.clone());
+                }
+                defaults(property, &path, found);
+            }
+            if let Some(items) = schema.get("items") {
+                defaults(items, &format!("{path}[]"), found);
+            }
+        }
+        for crd in crds() {
+            let mut found = Vec::new();
+            let schema = json!(crd.spec.versions[0].schema.clone().unwrap().open_api_v3_schema);
+            defaults(&schema["properties"]["spec"], &crd.spec.names.kind, &mut found);
+            assert_eq!(found, Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn every_field_that_a_user_writes_is_explained() {
+        fn unexplained(schema: &Value, path: &str, found: &mut Vec<String>) {
+            for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+                let path = format!("{path}.{name}");
+                if property.get("description").is_none() {
+                    found.push(path.clone());
+                }
+                unexplained(property, &path, found);
+            }
+            if let Some(items) = schema.get("items") {
+                unexplained(items, &format!("{path}[]"), found);
+            }
+        }
+        for crd in crds() {
+            let mut found = Vec::new();
+            let schema = json!(crd.spec.versions[0].schema.clone().unwrap().open_api_v3_schema);
+            for part in ["spec", "status"] {
+                unexplained(&schema["properties"][part], &format!("{}.{part}", crd.spec.names.kind), &mut found);
+            }
+            assert_eq!(found, Vec::<String>::new());
+        }
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{quantity::Quantity, schema::exactly_one};
+use crate::{
+    quantity::{POSITIVE_PATTERN, Quantity},
+    schema::{exactly_one, rule},
+};
 
 /// The columns that a line of the combined log format has.
 pub const COMBINED_COLUMNS: [&str; 12] = [
@@ -130,6 +133,10 @@ pub enum TimestampUnit {
 /// Comma-separated values, or values separated by another character.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(transform = rule(
+    r#"(has(self.delimiter) ? self.delimiter : ',') != (has(self.quote) ? self.quote : '"')"#,
+    "delimiter and quote must be two different characters"
+))]
 pub struct CsvFormat {
     /// Whether the first line of a file names the columns. Without it columns are taken in the order in which the source
     /// declares them.
@@ -149,6 +156,7 @@ pub struct CsvFormat {
     pub timestamp_format: Option<String>,
     /// How long a row with quotes may be, at most `16Mi`. Where a quote is not closed by then, the line that the row begins
     /// in is a row that cannot be decoded, and the next line is the next row: one stray quote costs no more than that.
+    #[schemars(extend("pattern" = POSITIVE_PATTERN))]
     pub max_row_size: Quantity,
 }
 

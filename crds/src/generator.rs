@@ -183,7 +183,10 @@ impl GeneratorField {
 /// A range of whole numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(transform = rule("self.min <= self.max", "min must not be greater than max"))]
+#[schemars(transform = rule(
+    "(has(self.min) ? self.min : 0) <= self.max",
+    "min must not be greater than max"
+))]
 pub struct IntRange {
     /// The least.
     #[serde(default)]
@@ -195,7 +198,10 @@ pub struct IntRange {
 /// A range of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(transform = rule("self.min <= self.max", "min must not be greater than max"))]
+#[schemars(transform = rule(
+    "(has(self.min) ? self.min : 0.0) <= self.max",
+    "min must not be greater than max"
+))]
 pub struct DoubleRange {
     /// The least.
     #[serde(default)]
@@ -230,7 +236,7 @@ pub struct StringValues {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TimestampSteps {
     /// The first row's, by RFC 3339. Example: `"2024-01-01T00:00:00Z"`.
-    #[schemars(extend("x-millrace-form" = "timestamp"), length(max = 64))]
+    #[schemars(extend("x-millrace-form" = "timestamp"), length(max = 40))]
     pub start: String,
     /// By how much each is after the one before it. Example: `10ms`.
     pub step: DurationStr,

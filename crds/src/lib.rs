@@ -23,6 +23,7 @@ mod schema;
 mod sink;
 mod source;
 mod status;
+mod structural;
 mod timestamp;
 mod window;
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     DurationStr, PipelineStatus, Quantity, SourceSpec,
     duration::POSITIVE_PATTERN,
+    quantity,
     schema::{FROM_PATTERN, NODE_NAME_PATTERN, OBJECT_NAME_PATTERN, URI_PATTERN, rule},
 };
 
@@ -23,20 +24,31 @@ use crate::{
     kind = "Pipeline",
     namespaced,
     status = "PipelineStatus",
+    scale(
+        spec_replicas_path = ".spec.deployment.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    ),
     derive = "PartialEq",
     shortname = "pl",
     category = "millrace",
     doc = "A stream of rows from sources through SQL transforms to Sinks.",
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
-    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas"),
     printcolumn(name = "Checkpoint", type_ = "integer", json_path = ".status.checkpoint.epoch"),
     printcolumn(name = "Checkpoint age", type_ = "date", json_path = ".status.checkpoint.completedAt"),
     printcolumn(name = "Lag", type_ = "integer", json_path = ".status.lag"),
     printcolumn(name = "In", type_ = "string", json_path = ".status.throughput.in"),
+    printcolumn(name = "Change", type_ = "string", json_path = ".status.change.class"),
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas", priority = 1),
     printcolumn(name = "Out", type_ = "string", json_path = ".status.throughput.out", priority = 1),
-    printcolumn(name = "Change", type_ = "string", json_path = ".status.change.class", priority = 1),
     printcolumn(name = "Revision", type_ = "string", json_path = ".status.revision", priority = 1),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -49,9 +61,19 @@ use crate::{
      (has(self.transforms) && self.transforms.exists(t, o.from == t.name || o.from.startsWith(t.name + '.'))))",
     "an output's from has to name a source or transform of the pipeline"
 ))]
+#[schemars(transform = rule(
+    "self.outputs.all(o, !o.from.endsWith('.errors') || \
+     self.sources.exists(s, o.from == s.name + '.errors' && has(s.onError) && s.onError == 'DeadLetter'))",
+    "an output from <source>.errors needs `onError: DeadLetter` in that source"
+))]
+#[schemars(transform = rule(
+    "self.outputs.all(o, !o.from.endsWith('.late') || \
+     (has(self.transforms) && self.transforms.exists(t, o.from == t.name + '.late' && has(t.window))))",
+    "an output from <transform>.late needs a window in that transform"
+))]
 pub struct PipelineSpec {
     /// Where rows come from.
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = 32))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub sources: Vec<SourceSpec>,
     /// What is done with them: SQL SELECTs over sources and other transforms.
@@ -77,6 +99,7 @@ pub struct PipelineSpec {
     /// Example: `[by_tenant]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 320), inner(regex(pattern = NODE_NAME_PATTERN), length(max = 63)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub allow_state_loss: Vec<String>,
     /// Whether the pipeline is stopped, at a last checkpoint, until this is false again.
     #[serde(default)]
@@ -191,6 +214,7 @@ pub struct CheckpointsSpec {
     pub on_delete: OnDelete,
     /// How much state the pipeline's tasks of one process may hold in memory, all together. What is beyond it is kept on
     /// disk.
+    #[schemars(extend("pattern" = quantity::POSITIVE_PATTERN))]
     pub memory_budget: Quantity,
 }
 
@@ -261,6 +285,7 @@ pub enum ImagePullPolicy {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VolumeSpec {
     /// Its size. Example: `10Gi`.
+    #[schemars(extend("pattern" = quantity::POSITIVE_PATTERN))]
     pub size: Quantity,
     /// Its StorageClass. Without it the cluster's default one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

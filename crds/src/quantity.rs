@@ -8,6 +8,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// What a quantity must look like, as the CRDs check it.
 pub(crate) const PATTERN: &str = "^[0-9]+(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$";
 
+/// The same for sizes that may not be nothing.
+pub(crate) const POSITIVE_PATTERN: &str = "^0*[1-9][0-9]*(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$";
+
 /// A suffix and its factor, the greatest first of each kind.
 const SUFFIXES: [(&str, u64); 10] = [
     ("Pi", 1 << 50),

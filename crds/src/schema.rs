@@ -7,7 +7,7 @@
 //! - `x-millrace-form`: the form of a text, `duration`, `size`, `columnType` or `timestamp`.
 
 use schemars::{Schema, transform::Transform};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The schema key that names a union's fields.
 pub(crate) const UNION_KEY: &str = "x-millrace-union";
@@ -40,8 +40,38 @@ pub(crate) fn rule(rule: &'static str, message: &'static str) -> impl Transform 
 }
 
 fn add_rule(schema: &mut Schema, rule: &str, message: &str) {
-    let rules = schema.ensure_object().entry("x-kubernetes-validations").or_insert_with(|| json!([]));
+    add_rule_to(schema.ensure_object(), rule, message);
+}
+
+/// The same for a schema that is a plain object.
+pub(crate) fn add_rule_to(schema: &mut Map<String, Value>, rule: &str, message: &str) {
+    let rules = schema.entry("x-kubernetes-validations").or_insert_with(|| json!([]));
     if let Value::Array(rules) = rules {
         rules.push(json!({ "rule": rule, "message": message }));
     }
+}
+
+/// A rule that two durations obey, where both are set and each has the form of one: `first relation second`.
+pub(crate) fn durations(first: &str, relation: &str, second: &str, message: &'static str) -> impl Transform {
+    // Texts that are no durations are told about by themselves. So many digits of days fit into 64 bits of milliseconds.
+    let form = "^[0-9]{1,10}(ms|s|m|h|d)$";
+    let is_set = |field: &str| format!("has(self.{field}) && self.{field}.matches('{form}')");
+    let rule = format!(
+        "!({} && {}) || {} {relation} {}",
+        is_set(first),
+        is_set(second),
+        milliseconds(&format!("self.{first}")),
+        milliseconds(&format!("self.{second}"))
+    );
+    move |schema: &mut Schema| add_rule(schema, &rule, message)
+}
+
+/// CEL for the milliseconds of a duration; its own `duration` knows no days.
+fn milliseconds(text: &str) -> String {
+    let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+    let choices: String = units
+        .iter()
+        .map(|(unit, ms)| format!("{text}.endsWith('{unit}') ? int({text}.replace('{unit}', '')) * {ms} : "))
+        .collect();
+    format!("({choices}int({text}.replace('d', '')) * 86400000)")
 }

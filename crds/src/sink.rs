@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     DurationStr, Empty, Quantity, SinkStatus,
     duration::POSITIVE_PATTERN,
-    schema::{OBJECT_NAME_PATTERN, URI_PATTERN, exactly_one},
+    quantity,
+    schema::{OBJECT_NAME_PATTERN, URI_PATTERN, exactly_one, rule},
 };
 
 /// Where rows go: exactly one of `stdout`, `file`, `parquet` and `delta`.
@@ -24,6 +25,7 @@ use crate::{
     shortname = "snk",
     category = "millrace",
     doc = "Where rows go. Pipelines name it in `outputs`.",
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Delta", type_ = "string", json_path = ".spec.delta.uri"),
     printcolumn(name = "Parquet", type_ = "string", json_path = ".spec.parquet.uri"),
     printcolumn(name = "File", type_ = "string", json_path = ".spec.file.path"),
@@ -140,16 +142,20 @@ impl Default for CsvSinkFormat {
     }
 }
 
+const LEVEL_RULE: &str = "!has(self.compressionLevel) || !has(self.compression) || self.compression == 'Zstd'";
+const LEVEL_MESSAGE: &str = "compressionLevel is for the compression Zstd";
+
 /// A folder of Parquet files. A file appears in it whole, when its checkpoint is decided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = rule(LEVEL_RULE, LEVEL_MESSAGE))]
 pub struct ParquetSink {
     /// The folder: a URL, or a path. Example: `file:///out/pq`.
     #[schemars(regex(pattern = URI_PATTERN), length(max = 4096))]
     pub uri: String,
     /// The columns whose values name the folders that the files are in, as in `day=2013-01-31/`. Example: `[day]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 128)))]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 128)), extend("x-kubernetes-list-type" = "set"))]
     pub partition_by: Vec<String>,
     /// How pages are compressed.
     #[serde(default)]
@@ -167,13 +173,14 @@ pub struct ParquetSink {
 /// A Delta table. It is made if it is not there; every checkpoint that has rows for it is one commit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = rule(LEVEL_RULE, LEVEL_MESSAGE))]
 pub struct DeltaSink {
     /// The table's folder: a URL, or a path. Example: `s3://lake/tenant_errors`.
     #[schemars(regex(pattern = URI_PATTERN), length(max = 4096))]
     pub uri: String,
     /// The columns that the table is partitioned by. Example: `[day]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 1, max = 128)))]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 128)), extend("x-kubernetes-list-type" = "set"))]
     pub partition_by: Vec<String>,
     /// What happens when the rows have columns that the table lacks.
     #[serde(default)]
@@ -262,6 +269,7 @@ pub struct BatchSpec {
     pub max_rows: Option<u64>,
     /// So many bytes, as they are written. Example: `128Mi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = quantity::POSITIVE_PATTERN))]
     pub max_bytes: Option<Quantity>,
     /// So long after the first row. Example: `1m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

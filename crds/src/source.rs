@@ -24,6 +24,16 @@ use crate::{
     "has(self.generator) != (has(self.columns) && size(self.columns) > 0)",
     "file and stdin need columns, and a generator has its own"
 ))]
+#[schemars(transform = rule(
+    "!has(self.eventTime) || !has(self.columns) || \
+     self.columns.exists(c, c.name == self.eventTime.column && c.type.trim().upperAscii() == 'TIMESTAMP')",
+    "eventTime.column has to name a column of the type TIMESTAMP"
+))]
+#[schemars(transform = rule(
+    "!has(self.format) || !has(self.format.parquet) || (has(self.file) && \
+     (!has(self.file.compression) || self.file.compression in ['Auto', 'None']))",
+    "parquet is for file, whose compression is inside of its files"
+))]
 pub struct SourceSpec {
     /// What SQL calls the source. Unique among the pipeline's sources and transforms; replay points follow it.
     /// Example: `requests`.
@@ -44,7 +54,7 @@ pub struct SourceSpec {
     /// The rows' columns; those that nothing reads are never decoded. `file` and `stdin` need them; a generator has its
     /// own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 1024))]
+    #[schemars(length(max = 512))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub columns: Vec<ColumnSpec>,
     /// Which column says when a row happened. Without it a row's event time is the moment at which it was read.
@@ -143,6 +153,7 @@ pub struct FileSource {
     /// The files: paths with `*`, `**`, `?` and `[…]` as a shell has them. Relative ones start at the folder that `millrace`
     /// was started in. Example: `["/logs/*.ndjson.gz"]`.
     #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 4096)))]
+    #[schemars(extend("x-kubernetes-list-type" = "set"))]
     pub paths: Vec<String>,
     /// How the files are compressed.
     #[serde(default)]

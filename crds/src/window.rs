@@ -4,7 +4,11 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{DurationStr, WindowStatus, duration::POSITIVE_PATTERN, schema::exactly_one};
+use crate::{
+    DurationStr, WindowStatus,
+    duration::POSITIVE_PATTERN,
+    schema::{durations, exactly_one},
+};
 
 /// How rows fall into windows of event time: exactly one of `tumbling`, `hopping`, `rolling` and `session`, and what
 /// happens to rows that come late.
@@ -21,6 +25,7 @@ use crate::{DurationStr, WindowStatus, duration::POSITIVE_PATTERN, schema::exact
     shortname = "win",
     category = "millrace",
     doc = "How rows fall into windows of event time. Transforms name it in `window`.",
+    printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Tumbling", type_ = "string", json_path = ".spec.tumbling.size"),
     printcolumn(name = "Hopping", type_ = "string", json_path = ".spec.hopping.size"),
     printcolumn(name = "Slide", type_ = "string", json_path = ".spec.hopping.slide"),
@@ -81,6 +86,7 @@ impl WindowSpec {
 /// Windows of one length, one after the other, aligned to 1970-01-01 00:00 UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = durations("offset", "<", "size", "offset must be less than size"))]
 pub struct TumblingWindow {
     /// The length. Example: `1m`.
     #[schemars(extend("pattern" = POSITIVE_PATTERN))]
@@ -93,6 +99,8 @@ pub struct TumblingWindow {
 /// Windows of one length, of which one begins every `slide`, aligned to 1970-01-01 00:00 UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = durations("slide", "<=", "size", "slide must not be greater than size: rows between windows would be in none"))]
+#[schemars(transform = durations("offset", "<", "slide", "offset must be less than slide"))]
 pub struct HoppingWindow {
     /// The length. Example: `10m`.
     #[schemars(extend("pattern" = POSITIVE_PATTERN))]

@@ -32,7 +32,7 @@ use std::{
     sync::Arc,
 };
 
-pub(crate) use self::shape::inline_schema;
+pub(crate) use self::{forms::Form, shape::inline_schema};
 pub use self::{
     located::Located,
     problem::{Complaint, Part, Problem, Severity},
