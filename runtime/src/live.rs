@@ -132,7 +132,7 @@ fn text(report: &Report, before: Option<&Report>) -> String {
 }
 
 /// A number with at most four digits and a unit.
-fn short(number: f64) -> String {
+pub fn short(number: f64) -> String {
     match number {
         n if n >= 1e9 => format!("{:.1}G", n / 1e9),
         n if n >= 1e6 => format!("{:.1}M", n / 1e6),

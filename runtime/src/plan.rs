@@ -32,7 +32,8 @@ pub fn show(args: &PlanArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-fn edit_text(edit: &Edit) -> String {
+/// The class of an edit and what it means, then node by node.
+pub fn edit_text(edit: &Edit) -> String {
     let meaning = match edit.class {
         EditClass::None => "nothing changes",
         EditClass::Hot => "taken up at a checkpoint barrier, in process; nothing is lost or repeated",

@@ -1,0 +1,129 @@
+//! What is asked of a Pipeline by a field of its spec, or by ending its pods, and the waiting for what comes of it.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{ResourceExt, api::DeleteParams};
+use millrace_crds::Phase;
+use serde_json::json;
+
+use super::{
+    cli::AskArgs,
+    cluster::{Cluster, Observed, refused},
+    problems,
+};
+use crate::{Failure, telemetry};
+
+/// How often a Pipeline that is waited for is looked at.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// Asks for a savepoint.
+pub async fn savepoint(cluster: &Cluster, args: &AskArgs) -> Result<(), Failure> {
+    let seen = cluster.observe(&args.pipeline).await?;
+    if matches!(seen.status.phase, Some(Phase::Suspended | Phase::Finished)) {
+        let phase = seen.status.phase.map(|phase| format!("{phase:?}").to_lowercase()).unwrap_or_default();
+        let advice = "its last checkpoint stands; `kubectl millrace resume` lets a suspended one go on";
+        return Err(Failure::failed(format!("{} is {phase} and takes no savepoint", args.pipeline)).advise(advice));
+    }
+    // A name that nobody has used; nothing is read out of it.
+    let token = format!("kubectl-{}", seen.object.metadata.resource_version.unwrap_or_default());
+    cluster.change(&args.pipeline, &json!({"spec": {"savepoint": {"token": token}}})).await?;
+    if args.no_wait {
+        telemetry::say(&format!("asked {} for a savepoint, with the token {token}", args.pipeline));
+        return Ok(());
+    }
+    let said = wait(cluster, args, "the savepoint", |seen| {
+        let said = seen.report.as_ref().and_then(|report| report.savepoint.as_ref());
+        said.filter(|said| said.token == token).cloned()
+    })
+    .await?;
+    match (said.name, said.error) {
+        (Some(name), None) => {
+            telemetry::say(&name);
+            Ok(())
+        }
+        (_, error) => Err(Failure::failed(format!("no savepoint: {}", error.unwrap_or_default()))),
+    }
+}
+
+/// Stops a Pipeline at a savepoint, or lets it go on.
+pub async fn suspend(cluster: &Cluster, args: &AskArgs, suspend: bool) -> Result<(), Failure> {
+    let changed = cluster.change(&args.pipeline, &json!({"spec": {"suspend": suspend}})).await?;
+    let generation = changed.metadata.generation.unwrap_or_default();
+    let (done, doing) = if suspend { ("is suspended", "its suspension") } else { ("runs", "it to run") };
+    if !args.no_wait {
+        wait(cluster, args, doing, |seen| {
+            let is_seen = seen.status.observed_generation.is_some_and(|observed| observed >= generation);
+            let is_there = match seen.status.phase {
+                Some(Phase::Suspended) => suspend,
+                Some(Phase::Running) => !suspend,
+                // Nothing is left that could be stopped, or go on.
+                Some(Phase::Finished) => true,
+                _ => false,
+            };
+            (is_seen && is_there).then_some(())
+        })
+        .await?;
+    }
+    let said = if args.no_wait { if suspend { "is asked to stop" } else { "is asked to go on" } } else { done };
+    telemetry::say(&format!("{} {said}", args.pipeline));
+    Ok(())
+}
+
+/// Makes a Pipeline's pods anew.
+pub async fn restart(cluster: &Cluster, args: &AskArgs) -> Result<(), Failure> {
+    let seen = cluster.observe(&args.pipeline).await?;
+    if seen.pods.is_empty() {
+        return Err(Failure::failed(format!("{} has no pods to make anew", args.pipeline)));
+    }
+    let old: Vec<String> = seen.pods.iter().filter_map(ResourceExt::uid).collect();
+    for pod in &seen.pods {
+        // With its grace period: it stops at a final checkpoint.
+        let deleted = cluster.api::<Pod>().delete(&pod.name_any(), &DeleteParams::default()).await;
+        deleted.map_err(refused)?;
+    }
+    if !args.no_wait {
+        wait(cluster, args, "its new pods", |seen| {
+            let is_new = |pod: &Pod| pod.uid().is_some_and(|uid| !old.contains(&uid));
+            (seen.pods.len() >= old.len() && seen.pods.iter().all(|pod| is_new(pod) && is_ready(pod))).then_some(())
+        })
+        .await?;
+    }
+    let said = if args.no_wait { "is asked to restart" } else { "has restarted" };
+    telemetry::say(&format!("{} {said}", args.pipeline));
+    Ok(())
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().filter_map(|status| status.conditions.as_ref()).flatten();
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Looks at the Pipeline until something has come of it.
+async fn wait<T>(
+    cluster: &Cluster,
+    args: &AskArgs,
+    what: &str,
+    mut done: impl FnMut(&Observed) -> Option<T>,
+) -> Result<T, Failure> {
+    let limit = Duration::from_secs(args.timeout_seconds);
+    let looking = async {
+        loop {
+            if let Some(found) = done(&cluster.observe(&args.pipeline).await?) {
+                return Ok(found);
+            }
+            tokio::time::sleep(EVERY).await;
+        }
+    };
+    match tokio::time::timeout(limit, looking).await {
+        Ok(found) => found,
+        Err(_) => {
+            let waited = format!("waited {} s in vain for {what}; it stays asked for", args.timeout_seconds);
+            let failure = Failure::failed(waited);
+            match problems::of(&cluster.observe(&args.pipeline).await?).first() {
+                Some(problem) => Err(failure.advise(problem.as_str())),
+                None => Err(failure),
+            }
+        }
+    }
+}
