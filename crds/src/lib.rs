@@ -39,8 +39,8 @@ pub use generator::{
     StringValues, TimestampSteps,
 };
 pub use pipeline::{
-    CheckpointsSpec, DeploymentSpec, ImagePullPolicy, OnDelete, OutputSpec, Pipeline, PipelineSpec, SideOutput,
-    TransformSpec, VolumeSpec,
+    CheckpointsSpec, DeploymentSpec, ImagePullPolicy, OnDelete, OutputSpec, Pipeline, PipelineSpec, SavepointSpec,
+    SideOutput, StartFromSpec, TransformSpec, VolumeSpec,
 };
 pub use quantity::{Quantity, QuantityError};
 pub use reference::reference;
@@ -50,7 +50,8 @@ pub use sink::{
 };
 pub use source::{Compression, EventTimeSpec, FileSource, OnError, SourceConnector, SourceSpec, StdinSource};
 pub use status::{
-    ChangeStatus, CheckpointStatus, EditClass, Phase, PipelineStatus, SinkStatus, SourceStatus, ThroughputStatus,
+    ChangeResult, ChangeStatus, CheckpointStatus, CommitStatus, EditClass, Phase, PipelineStatus, RejectedStatus,
+    RevisionStatus, SavepointStatus, SinkErrorStatus, SinkStatus, SourceStatus, StartedStatus, ThroughputStatus,
     WindowStatus,
 };
 pub use window::{

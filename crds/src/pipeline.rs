@@ -104,6 +104,48 @@ pub struct PipelineSpec {
     /// Whether the pipeline is stopped, at a last checkpoint, until this is false again.
     #[serde(default)]
     pub suspend: bool,
+    /// A savepoint that is asked for in a cluster: one is taken for each new token. `status.savepoint` says what came of it.
+    /// Without meaning for `millrace run`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub savepoint: Option<SavepointSpec>,
+    /// Where the pipeline starts from in place of its last checkpoint, in a cluster: done once for each new token.
+    /// `status.startedFrom` says what came of it. Without meaning for `millrace run`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<StartFromSpec>,
+}
+
+impl PipelineSpec {
+    /// What of the spec the dataflow depends on, without how its pods look and without wishes: two Pipelines that have the
+    /// same dataflow have the same revision in a cluster.
+    pub fn dataflow(&self) -> Self {
+        Self { deployment: None, suspend: false, savepoint: None, start_from: None, ..self.clone() }
+    }
+}
+
+/// A savepoint that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SavepointSpec {
+    /// Any text. Another one is another wish. Example: `before-upgrade`.
+    #[schemars(length(min = 1, max = 128))]
+    pub token: String,
+}
+
+/// Where a pipeline starts from in place of its last checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StartFromSpec {
+    /// Any text. Another one is another wish. Example: `2024-01-31-replay`.
+    #[schemars(length(min = 1, max = 128))]
+    pub token: String,
+    /// The savepoint's name. Without it the last checkpoint. Example: `savepoint-42`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub savepoint: Option<String>,
+    /// The sources that forget how far they have read, and begin as their spec says. Example: `[requests]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(regex(pattern = NODE_NAME_PATTERN), length(max = 63)))]
+    pub reset_sources: Vec<String>,
 }
 
 fn one() -> u32 {

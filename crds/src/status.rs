@@ -22,12 +22,27 @@ pub struct PipelineStatus {
     /// How many pods are ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i32>,
+    /// The labels of the pods, as a selector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
     /// The edit that is being taken up, or was last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<ChangeStatus>,
+    /// The last ten revisions, the newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<RevisionStatus>,
+    /// The revision that failed and was taken back. It is not tried again until the spec changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<RejectedStatus>,
     /// The last completed checkpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointStatus>,
+    /// What came of the last savepoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub savepoint: Option<SavepointStatus>,
+    /// What came of the last `spec.startFrom`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_from: Option<StartedStatus>,
     /// Rows a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throughput: Option<ThroughputStatus>,
@@ -76,6 +91,85 @@ pub struct ChangeStatus {
     /// Why it has this class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// A revision that runs, ran or was to run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionStatus {
+    /// The plan's content hash.
+    pub revision: String,
+    /// When the operator saw the edit that made it.
+    pub at: Time,
+    /// The class of that edit; `None` for a pipeline's first revision.
+    pub class: EditClass,
+    /// Why it has this class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What came of it.
+    pub result: ChangeResult,
+    /// Why, where it was not taken up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What came of an edit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ChangeResult {
+    /// It is on its way.
+    Pending,
+    /// It runs, or ran.
+    TakenUp,
+    /// It was not tried.
+    Refused,
+    /// It failed; the revision before it runs again.
+    RolledBack,
+    /// Another edit came before it ran.
+    Superseded,
+}
+
+/// A revision that failed and was taken back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RejectedStatus {
+    /// The plan's content hash.
+    pub revision: String,
+    /// How it failed.
+    pub message: String,
+    /// `RolledBack` if it was tried, `Refused` if the runtime did not try it.
+    pub result: ChangeResult,
+    /// When.
+    pub at: Time,
+}
+
+/// What came of a savepoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SavepointStatus {
+    /// The token of `spec.savepoint`; empty for the savepoint of a suspension.
+    pub token: String,
+    /// The savepoint's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// When.
+    pub at: Time,
+}
+
+/// What came of a `spec.startFrom`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StartedStatus {
+    /// The token of `spec.startFrom`.
+    pub token: String,
+    /// The checkpoint that was started from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// Why it was not done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// What an edit asks of the running pipeline.
@@ -146,6 +240,9 @@ pub struct WindowStatus {
     /// Which generation of the object the rest of the status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// The Pipelines that name it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub used_by: Vec<String>,
     /// `Ready` and `ConfigValid`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -158,7 +255,41 @@ pub struct SinkStatus {
     /// Which generation of the object the rest of the status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// The Pipelines that name it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub used_by: Vec<String>,
+    /// What was committed to it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed: Option<CommitStatus>,
+    /// The last error that a Pipeline had with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<SinkErrorStatus>,
     /// `Ready` and `ConfigValid`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+}
+
+/// What was committed to a Sink last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CommitStatus {
+    /// The Pipeline that committed.
+    pub pipeline: String,
+    /// Its checkpoint.
+    pub epoch: u64,
+    /// When that was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
+}
+
+/// An error that a Pipeline had with a Sink.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SinkErrorStatus {
+    /// The Pipeline.
+    pub pipeline: String,
+    /// What went wrong.
+    pub message: String,
+    /// Since when, or when last.
+    pub at: Time,
 }

@@ -1,0 +1,265 @@
+//! All writing to the API server, behind a trait, so that tests can count it, and behind the gate of the leader's Lease.
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Api, Client, Resource,
+    api::{DynamicObject, Patch, PatchParams},
+    core::ApiResource,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use millrace_crds::{Pipeline, Sink, Window};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::key::{Key, Kind};
+use crate::leader::{Gate, MARGIN};
+
+/// Whose fields ours are, in server-side apply and in events.
+pub const FIELD_MANAGER: &str = "millrace-operator";
+/// The annotation with the hash of what was applied.
+pub const APPLIED: &str = "millrace.dev/applied";
+
+/// For how long a write is waited for: less than the margin of the gate, so that none is on its way when another leads.
+const REQUEST: Duration = Duration::from_millis(MARGIN.as_millis() as u64 - 500);
+
+/// An object as it is wanted.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Its type.
+    pub resource: ApiResource,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// All of it, with the hash of the rest in the annotation [`APPLIED`].
+    pub body: Value,
+    /// That hash.
+    pub hash: String,
+}
+
+impl Wanted {
+    /// This object.
+    pub fn new<K: Resource<DynamicType = ()> + serde::Serialize>(object: &K) -> Self {
+        let mut body = json!(object);
+        let hash = hash(&body);
+        if let Value::Object(fields) = &mut body {
+            fields.insert("apiVersion".to_owned(), json!(K::api_version(&())));
+            fields.insert("kind".to_owned(), json!(K::kind(&())));
+        }
+        body["metadata"]["annotations"][APPLIED] = json!(hash);
+        Self {
+            resource: ApiResource::erase::<K>(&()),
+            namespace: object.meta().namespace.clone().unwrap_or_default(),
+            name: object.meta().name.clone().unwrap_or_default(),
+            body,
+            hash,
+        }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.resource.kind, self.name)
+    }
+}
+
+/// The first sixteen digits of the SHA-256 of a value.
+pub fn hash(value: &impl serde::Serialize) -> String {
+    let digest = Sha256::digest(json!(value).to_string().as_bytes());
+    digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Something that a person who looks at an object wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happening {
+    /// In CamelCase.
+    pub reason: &'static str,
+    /// In a sentence.
+    pub note: String,
+    /// Whether it needs attention.
+    pub is_warning: bool,
+}
+
+/// Why something could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The API server did not answer, or not in time, or asked to try again.
+    #[error("the API server cannot be reached")]
+    Unreachable(#[source] Box<kube::Error>),
+    /// The API server did not answer in time; what was written may or may not be.
+    #[error("the API server has not answered within {} s", REQUEST.as_secs())]
+    TimedOut,
+    /// Somebody else wrote at the same time.
+    #[error("{0}")]
+    Conflict(String),
+    /// The operator has no right to.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The API server does not take the object.
+    #[error("{0}")]
+    Rejected(String),
+    /// What is written to is no more.
+    #[error("{0}")]
+    Gone(String),
+    /// Another replica leads, or this one does not know whether it still does.
+    #[error("this replica does not lead")]
+    NotLeading,
+}
+
+impl WriteError {
+    /// For metrics.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::TimedOut => "timed_out",
+            Self::Conflict(_) => "conflict",
+            Self::Forbidden(_) => "forbidden",
+            Self::Rejected(_) => "rejected",
+            Self::Gone(_) => "gone",
+            Self::NotLeading => "not_leading",
+        }
+    }
+}
+
+impl From<kube::Error> for WriteError {
+    fn from(error: kube::Error) -> Self {
+        match &error {
+            kube::Error::Api(status) => match status.code {
+                403 => Self::Forbidden(status.message.clone()),
+                404 => Self::Gone(status.message.clone()),
+                409 => Self::Conflict(status.message.clone()),
+                400 | 405 | 406 | 413 | 415 | 422 => Self::Rejected(status.message.clone()),
+                _ => Self::Unreachable(Box::new(error)),
+            },
+            _ => Self::Unreachable(Box::new(error)),
+        }
+    }
+}
+
+/// Writes to the API server.
+///
+/// Implementers write as one field manager, and nothing once the Lease is lost. A write whose outcome is unknown is an error;
+/// it is safe to repeat any of them.
+pub trait Writer: Send + Sync + 'static {
+    /// Makes the object as it is wanted, and answers how it is.
+    ///
+    /// # Errors
+    /// Why it may not be as it is wanted.
+    fn apply(&self, wanted: &Wanted) -> impl Future<Output = Result<Value, WriteError>> + Send;
+
+    /// Reads an object that is not watched.
+    ///
+    /// # Errors
+    /// Why it could not be read.
+    fn read(&self, wanted: &Wanted) -> impl Future<Output = Result<Option<Value>, WriteError>> + Send;
+
+    /// Changes how many pods a StatefulSet has, and nothing else of it.
+    ///
+    /// # Errors
+    /// Why it may not have.
+    fn scale(&self, namespace: &str, name: &str, replicas: i32) -> impl Future<Output = Result<(), WriteError>> + Send;
+
+    /// Replaces the status of an object of ours.
+    ///
+    /// # Errors
+    /// Why it may not be replaced.
+    fn status(&self, key: &Key, status: &Value) -> impl Future<Output = Result<(), WriteError>> + Send;
+
+    /// Tells something about an object.
+    ///
+    /// # Errors
+    /// Why it may not be told.
+    fn tell(&self, about: &ObjectReference, what: &Happening) -> impl Future<Output = Result<(), WriteError>> + Send;
+}
+
+/// Writes to a real API server, while the gate is open.
+pub struct ApiWriter {
+    client: Client,
+    gate: Arc<Gate>,
+    recorder: Recorder,
+}
+
+impl ApiWriter {
+    /// A writer through this client.
+    pub fn new(client: Client, gate: Arc<Gate>, identity: &str) -> Self {
+        let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(identity.to_owned()) };
+        Self { recorder: Recorder::new(client.clone(), reporter), client, gate }
+    }
+
+    fn api(&self, namespace: &str, resource: &ApiResource) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, resource)
+    }
+
+    /// Does a request while this replica leads, and does not wait for it for longer than that is certain.
+    async fn guarded<T>(&self, request: impl Future<Output = kube::Result<T>> + Send) -> Result<T, WriteError> {
+        if !self.gate.is_open() {
+            return Err(WriteError::NotLeading);
+        }
+        let answer = tokio::time::timeout(REQUEST, request).await.map_err(|_| WriteError::TimedOut)?;
+        Ok(answer?)
+    }
+}
+
+/// How an object of ours is called by the API.
+fn resource(kind: Kind) -> ApiResource {
+    match kind {
+        Kind::Pipeline => ApiResource::erase::<Pipeline>(&()),
+        Kind::Window => ApiResource::erase::<Window>(&()),
+        Kind::Sink => ApiResource::erase::<Sink>(&()),
+    }
+}
+
+impl Writer for ApiWriter {
+    async fn apply(&self, wanted: &Wanted) -> Result<Value, WriteError> {
+        let api = self.api(&wanted.namespace, &wanted.resource);
+        let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&wanted.body));
+        Ok(json!(self.guarded(api.patch(&wanted.name, &params, &patch)).await?))
+    }
+
+    async fn read(&self, wanted: &Wanted) -> Result<Option<Value>, WriteError> {
+        let api = self.api(&wanted.namespace, &wanted.resource);
+        let object = self.guarded(api.get_opt(&wanted.name)).await?;
+        Ok(object.map(|object| json!(object)))
+    }
+
+    async fn scale(&self, namespace: &str, name: &str, replicas: i32) -> Result<(), WriteError> {
+        let stateful_set = ApiResource::erase::<k8s_openapi::api::apps::v1::StatefulSet>(&());
+        let api = self.api(namespace, &stateful_set);
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        self.guarded(api.patch(name, &params, &patch)).await.map(drop)
+    }
+
+    async fn status(&self, key: &Key, status: &Value) -> Result<(), WriteError> {
+        let resource = resource(key.kind);
+        let api = self.api(&key.namespace, &resource);
+        let body = json!({
+            "apiVersion": resource.api_version, "kind": resource.kind,
+            "metadata": {"name": key.name, "namespace": key.namespace},
+            "status": status,
+        });
+        let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&body));
+        self.guarded(api.patch_status(&key.name, &params, &patch)).await.map(drop)
+    }
+
+    async fn tell(&self, about: &ObjectReference, what: &Happening) -> Result<(), WriteError> {
+        let event = Event {
+            type_: if what.is_warning { EventType::Warning } else { EventType::Normal },
+            reason: what.reason.to_owned(),
+            note: Some(shorten(&what.note, 1_000)),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        self.guarded(self.recorder.publish(&event, about)).await
+    }
+}
+
+/// The text, cut where it has more characters than that.
+pub fn shorten(text: &str, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}

@@ -1,0 +1,142 @@
+//! Takes objects from the queue and reconciles them, several at a time, each by one at a time.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::mpsc,
+    task::{Id, JoinSet},
+};
+
+use crate::{
+    backoff::{self, Dice},
+    cluster::{
+        key::{Key, Kind},
+        writer::{WriteError, Writer},
+    },
+    context::Context,
+    leader::chain,
+    pipeline,
+    queue::Queue,
+    sink, window,
+};
+
+/// Works for as long as it is polled. What is under way when it is dropped is dropped at its next wait.
+pub async fn run<W: Writer>(
+    context: Arc<Context<W>>,
+    mut asked: mpsc::Receiver<Vec<Key>>,
+    concurrency: usize,
+    mut dice: Dice,
+) {
+    let mut queue = Queue::default();
+    let mut tasks: JoinSet<(Key, Outcome)> = JoinSet::new();
+    let mut running: HashMap<Id, Key> = HashMap::new();
+    loop {
+        let now = context.clock.monotonic();
+        while tasks.len() < concurrency
+            && let Some(key) = queue.take(now)
+        {
+            let (context, of) = (Arc::clone(&context), key.clone());
+            let task = tasks.spawn(async move {
+                let outcome = reconcile(&context, &of).await;
+                (of, outcome)
+            });
+            running.insert(task.id(), key);
+        }
+        observe(&context, &queue, now, tasks.len());
+        let wait = queue.next_due().map(|due| due.saturating_sub(now)).filter(|_| tasks.len() < concurrency);
+        tokio::select! {
+            keys = asked.recv() => {
+                let Some(keys) = keys else { return };
+                let now = context.clock.monotonic();
+                keys.into_iter().for_each(|key| queue.add(key, now));
+            }
+            Some(done) = tasks.join_next_with_id() => {
+                let now = context.clock.monotonic();
+                match done {
+                    Ok((id, (key, outcome))) => {
+                        running.remove(&id);
+                        let (again, failed) = match outcome {
+                            Outcome::Done(again) => (again, false),
+                            Outcome::Failed(error, attempt) => (backoff::after(&error, attempt, &mut dice), true),
+                        };
+                        queue.done(key, now, again, failed);
+                    }
+                    // One object that makes us panic is no reason to leave the others alone.
+                    Err(error) => if let Some(key) = running.remove(&error.id()) {
+                        tracing::error!(object = %key, %error, "a reconcile has panicked");
+                        context.metrics.reconciled(key.kind.name(), Duration::ZERO, Some("panicked"));
+                        queue.done(key, now, Some(AFTER_PANIC), true);
+                    }
+                }
+            }
+            () = tokio::time::sleep(wait.unwrap_or(IDLE)), if wait.is_some() => {}
+        }
+    }
+}
+
+/// How long an object waits whose reconcile has panicked.
+const AFTER_PANIC: Duration = Duration::from_secs(300);
+/// Without anything due, events wake the loop.
+const IDLE: Duration = Duration::from_secs(3_600);
+
+fn observe<W: Writer>(context: &Context<W>, queue: &Queue, now: Duration, running: usize) {
+    let objects = [
+        ("Pipeline", context.stores.pipelines.len()),
+        ("Window", context.stores.windows.len()),
+        ("Sink", context.stores.sinks.len()),
+    ];
+    context.metrics.queue(queue.waiting(now), running, objects);
+}
+
+/// What came of a reconcile.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is done; it is to be looked at again after this long.
+    Done(Option<Duration>),
+    /// The so-many-th error in a row.
+    Failed(WriteError, u32),
+}
+
+/// Reconciles one object, and remembers what there is to remember.
+pub async fn reconcile<W: Writer>(context: &Context<W>, key: &Key) -> Outcome {
+    let started = context.clock.monotonic();
+    let Some(uid) = uid(context, key) else {
+        context.notes.forget(key);
+        return Outcome::Done(None);
+    };
+    let mut note = context.notes.take(key, &uid);
+    let result = match key.kind {
+        Kind::Pipeline => pipeline::reconcile(context, key, &mut note).await,
+        Kind::Window => window::reconcile(context, key, &mut note).await,
+        Kind::Sink => sink::reconcile(context, key, &mut note).await,
+    };
+    let took = context.clock.monotonic().saturating_sub(started);
+    let outcome = match result {
+        Ok(again) => {
+            note.errors = 0;
+            context.metrics.reconciled(key.kind.name(), took, None);
+            Outcome::Done(again)
+        }
+        Err(error) => {
+            note.errors += 1;
+            context.metrics.reconciled(key.kind.name(), took, Some(error.kind()));
+            tracing::warn!(object = %key, attempt = note.errors, error = %chain(&error), "could not be reconciled");
+            Outcome::Failed(error, note.errors)
+        }
+    };
+    context.notes.put(key, note);
+    outcome
+}
+
+/// The UID of an object that is there.
+fn uid<W: Writer>(context: &Context<W>, key: &Key) -> Option<String> {
+    use crate::cluster::stores::get;
+    let (namespace, name) = (key.namespace.as_str(), key.name.as_str());
+    let stores = &context.stores;
+    let metadata = match key.kind {
+        Kind::Pipeline => get(&stores.pipelines, namespace, name)?.metadata.clone(),
+        Kind::Window => get(&stores.windows, namespace, name)?.metadata.clone(),
+        Kind::Sink => get(&stores.sinks, namespace, name)?.metadata.clone(),
+    };
+    Some(metadata.uid.unwrap_or_default())
+}

@@ -1,0 +1,152 @@
+//! The last step: makes the objects as they are wanted, and writes nothing where they are.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::{build::Step, dereference::Observed};
+use crate::{
+    cluster::{
+        sameness::first_difference,
+        writer::{APPLIED, Wanted, WriteError, Writer},
+    },
+    context::{Applied, Context, Note, WATCH_LAG},
+    fault,
+};
+
+/// Applies the steps in their order. An error ends it: what comes later may need what came before.
+///
+/// # Errors
+/// The object that could not be written, and why.
+pub async fn apply<W: Writer>(
+    context: &Context<W>,
+    observed: &Observed,
+    steps: &[Step],
+    note: &mut Note,
+) -> Result<(), (String, WriteError)> {
+    for step in steps {
+        let wanted = &step.wanted;
+        let id = wanted.to_string();
+        let now = context.clock.monotonic();
+        let known = note.applied.get(&id);
+        let read;
+        let stored = if step.is_watched {
+            observed.stored.get(&id)
+        } else if observed.stateful_set.is_some() && known.is_some_and(|known| known.hash == wanted.hash) {
+            continue;
+        } else {
+            read = context.writer.read(wanted).await.map_err(|error| (id.clone(), error))?;
+            read.as_ref()
+        };
+        let Need::Apply { despite } = need(wanted, stored, known, now) else {
+            if !step.is_watched {
+                note.applied.insert(id, Applied { hash: wanted.hash.clone(), at: now, despite: None });
+            }
+            continue;
+        };
+        fault::point(step.point);
+        tracing::info!(pipeline = %format_args!("{}/{}", observed.namespace(), observed.name()), object = %id, "applied");
+        context.writer.apply(wanted).await.map_err(|error| (id.clone(), error))?;
+        context.metrics.wrote(&wanted.resource.kind);
+        note.applied.insert(id, Applied { hash: wanted.hash.clone(), at: now, despite });
+        match step.point {
+            "before-plan" => fault::point("after-plan"),
+            "before-stateful-set" => fault::point("after-stateful-set"),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether an object has to be written.
+#[derive(Debug, PartialEq, Eq)]
+enum Need {
+    /// It is as it is wanted, or will be seen to be soon.
+    Nothing,
+    /// It is not.
+    Apply {
+        /// The version that differs though it was applied as it is wanted.
+        despite: Option<String>,
+    },
+}
+
+fn need(wanted: &Wanted, stored: Option<&Value>, known: Option<&Applied>, now: Duration) -> Need {
+    let known = known.filter(|known| known.hash == wanted.hash);
+    let is_recent = known.is_some_and(|known| now.saturating_sub(known.at) < WATCH_LAG);
+    let Some(stored) = stored else {
+        return if is_recent { Need::Nothing } else { Need::Apply { despite: None } };
+    };
+    let applied = stored.pointer("/metadata/annotations").and_then(|annotations| annotations.get(APPLIED));
+    if applied.and_then(Value::as_str) != Some(wanted.hash.as_str()) {
+        return if is_recent { Need::Nothing } else { Need::Apply { despite: None } };
+    }
+    match first_difference(&wanted.body, stored) {
+        None => Need::Nothing,
+        Some(_) => {
+            let version = version(stored);
+            let is_known = known.is_some_and(|known| known.despite == version);
+            if is_known { Need::Nothing } else { Need::Apply { despite: version } }
+        }
+    }
+}
+
+/// What changes when somebody edits an object: its generation, if it has one, so that its status does not count.
+fn version(stored: &Value) -> Option<String> {
+    let metadata = stored.get("metadata")?;
+    match metadata.get("generation") {
+        Some(generation) => Some(format!("generation {generation}")),
+        None => metadata.get("resourceVersion").map(Value::to_string),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    use super::*;
+
+    fn wanted() -> Wanted {
+        let map: ConfigMap = serde_json::from_value(json!({
+            "metadata": {"name": "web-plan", "namespace": "default"}, "data": {"plan.json": "{}"},
+        }))
+        .unwrap();
+        Wanted::new(&map)
+    }
+
+    fn known(wanted: &Wanted, at: u64) -> Applied {
+        Applied { hash: wanted.hash.clone(), at: Duration::from_secs(at), despite: None }
+    }
+
+    #[test]
+    fn what_is_as_wanted_is_not_written() {
+        let wanted = wanted();
+        assert_eq!(need(&wanted, Some(&wanted.body), None, Duration::ZERO), Need::Nothing);
+    }
+
+    #[test]
+    fn what_is_missing_or_was_applied_otherwise_is_written_once_until_the_watch_must_have_seen_it() {
+        let wanted = wanted();
+        let mut other = wanted.body.clone();
+        other["metadata"]["annotations"][APPLIED] = json!("0000");
+        for stored in [None, Some(&other)] {
+            assert_eq!(need(&wanted, stored, None, Duration::ZERO), Need::Apply { despite: None });
+            let known = known(&wanted, 100);
+            assert_eq!(need(&wanted, stored, Some(&known), Duration::from_secs(101)), Need::Nothing);
+            assert_eq!(need(&wanted, stored, Some(&known), Duration::from_secs(111)), Need::Apply { despite: None });
+        }
+    }
+
+    #[test]
+    fn an_edit_by_hand_is_undone_but_what_stays_different_is_not_written_again_and_again() {
+        let wanted = wanted();
+        let mut edited = wanted.body.clone();
+        edited["data"]["plan.json"] = json!("{\"by\":\"hand\"}");
+        edited["metadata"]["resourceVersion"] = json!("7");
+        let Need::Apply { despite } = need(&wanted, Some(&edited), None, Duration::ZERO) else { panic!() };
+        let known = Applied { despite, ..known(&wanted, 0) };
+        assert_eq!(need(&wanted, Some(&edited), Some(&known), Duration::from_secs(500)), Need::Nothing);
+        edited["metadata"]["resourceVersion"] = json!("8");
+        assert!(matches!(need(&wanted, Some(&edited), Some(&known), Duration::from_secs(500)), Need::Apply { .. }));
+    }
+}

@@ -1,0 +1,173 @@
+//! The runtime's pod: ours, which meets the `restricted` Pod Security Standard, with what the Pipeline lays over it.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::{
+    DeepMerge,
+    api::core::v1::{
+        Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction,
+        ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource,
+        SecurityContext, Volume, VolumeMount,
+    },
+    apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
+};
+use millrace_crds::ImagePullPolicy;
+use millrace_plan::ResolvedSpec;
+
+use crate::{cluster::writer::hash, labels, pipeline::validate::Valid};
+
+/// The runtime's container, by which a template lays fields over it.
+pub const CONTAINER: &str = "millrace";
+/// The volume with state and, unless told otherwise, checkpoints.
+pub const DATA: &str = "data";
+/// Where it is mounted.
+pub const DATA_DIR: &str = "/data";
+/// The port of `/metrics`, `/healthz` and `/readyz`.
+pub const PORT: i32 = 9_600;
+/// Under this, each Secret that a Sink names is mounted by its name.
+pub const CREDENTIALS_DIR: &str = "/etc/millrace/credentials";
+/// The user and group of the runtime's image.
+const USER: i64 = 65_532;
+/// For so long a pod may take its last checkpoint.
+const GRACE_SECONDS: i64 = 60;
+
+/// The template of a Pipeline's pods.
+pub fn template(valid: &Valid, dataflow: &ResolvedSpec, namespace: &str, runtime_image: &str) -> PodTemplateSpec {
+    let name = dataflow.name.as_str();
+    let secrets = secrets(dataflow);
+    let mut volumes =
+        vec![Volume { name: "tmp".to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() }];
+    volumes.extend(secrets.iter().map(|secret| Volume {
+        name: volume_of(secret),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some((*secret).to_owned()),
+            default_mode: Some(0o440),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    }));
+    let mut template = PodTemplateSpec {
+        metadata: Some(ObjectMeta { labels: Some(labels::of(name)), ..ObjectMeta::default() }),
+        spec: Some(PodSpec {
+            containers: vec![container(valid, &secrets, name, namespace, runtime_image)],
+            enable_service_links: Some(false),
+            security_context: Some(PodSecurityContext {
+                run_as_non_root: Some(true),
+                run_as_user: Some(USER),
+                run_as_group: Some(USER),
+                fs_group: Some(USER),
+                // Changing the owner of every file of a large volume at each start takes minutes.
+                fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+                seccomp_profile: Some(SeccompProfile {
+                    type_: "RuntimeDefault".to_owned(),
+                    ..SeccompProfile::default()
+                }),
+                ..PodSecurityContext::default()
+            }),
+            service_account_name: Some(name.to_owned()),
+            termination_grace_period_seconds: Some(GRACE_SECONDS),
+            volumes: Some(volumes),
+            ..PodSpec::default()
+        }),
+    };
+    let mut overlay = valid.overlay.clone();
+    // A pod's name, namespace and the rest are its StatefulSet's to say.
+    overlay.metadata = overlay.metadata.map(|metadata| ObjectMeta {
+        labels: metadata.labels,
+        annotations: metadata.annotations,
+        ..ObjectMeta::default()
+    });
+    template.merge_from(overlay);
+    // The StatefulSet, the Service and the operator find the pods by these.
+    let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
+    labels.extend(labels::of(name));
+    template
+}
+
+/// A hash of the template: where it changes, pods are made anew.
+pub fn template_hash(template: &PodTemplateSpec) -> String {
+    hash(template)
+}
+
+fn container(valid: &Valid, secrets: &BTreeSet<&str>, name: &str, namespace: &str, runtime_image: &str) -> Container {
+    let deployment = &valid.deployment;
+    let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
+        name: name.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    };
+    let mut mounts = vec![mount(DATA, DATA_DIR, false), mount("tmp", "/tmp", false)];
+    mounts.extend(secrets.iter().map(|secret| mount(&volume_of(secret), &format!("{CREDENTIALS_DIR}/{secret}"), true)));
+    let listen = format!("0.0.0.0:{PORT}");
+    let args = ["worker", "--namespace", namespace, "--pipeline", name, "--data-dir", DATA_DIR, "--listen", &listen];
+    Container {
+        name: CONTAINER.to_owned(),
+        image: Some(deployment.image.clone().unwrap_or_else(|| runtime_image.to_owned())),
+        image_pull_policy: deployment.image_pull_policy.map(|policy| pull_policy(policy).to_owned()),
+        args: Some(args.map(str::to_owned).to_vec()),
+        env: Some(vec![
+            field("POD_NAME", "metadata.name"),
+            field("POD_NAMESPACE", "metadata.namespace"),
+            field("POD_UID", "metadata.uid"),
+        ]),
+        ports: Some(vec![ContainerPort {
+            name: Some("http".to_owned()),
+            container_port: PORT,
+            protocol: Some("TCP".to_owned()),
+            ..ContainerPort::default()
+        }]),
+        liveness_probe: Some(probe("/healthz", 10, 6)),
+        readiness_probe: Some(probe("/readyz", 1, 2)),
+        resources: deployment.resources.clone(),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), ..Capabilities::default() }),
+            read_only_root_filesystem: Some(true),
+            ..SecurityContext::default()
+        }),
+        // The last lines of a run that failed stand in the pod's status, and from there in the Pipeline's.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: Some(mounts),
+        ..Container::default()
+    }
+}
+
+fn field(name: &str, path: &str) -> EnvVar {
+    let selector = ObjectFieldSelector { field_path: path.to_owned(), ..ObjectFieldSelector::default() };
+    let source = EnvVarSource { field_ref: Some(selector), ..EnvVarSource::default() };
+    EnvVar { name: name.to_owned(), value_from: Some(source), ..EnvVar::default() }
+}
+
+fn probe(path: &str, period_seconds: i32, failures: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String("http".to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        timeout_seconds: Some(5),
+        failure_threshold: Some(failures),
+        ..Probe::default()
+    }
+}
+
+const fn pull_policy(policy: ImagePullPolicy) -> &'static str {
+    match policy {
+        ImagePullPolicy::Always => "Always",
+        ImagePullPolicy::IfNotPresent => "IfNotPresent",
+        ImagePullPolicy::Never => "Never",
+    }
+}
+
+/// The Secrets that Sinks name. The kubelet mounts them, and renews the files when a Secret changes.
+fn secrets(dataflow: &ResolvedSpec) -> BTreeSet<&str> {
+    let credentials = dataflow.sinks.values().filter_map(|sink| sink.credentials.as_ref());
+    credentials.map(|credentials| credentials.secret_ref.name.as_str()).collect()
+}
+
+/// A Secret's volume. Secrets' names may be longer than volumes'.
+fn volume_of(secret: &str) -> String {
+    format!("credentials-{}", hash(&secret))
+}

@@ -1,0 +1,317 @@
+//! The third step: what is to run, on how many pods, and what class of edit that is. Facts in, decision out.
+//!
+//! | what was found | plan that is written | told |
+//! |---|---|---|
+//! | nothing runs yet | the new one | the first revision |
+//! | an edit that may be taken up | the new one; the one that runs is kept beside it | its class |
+//! | an edit that is refused | the dataflow that runs | `EditRefused` |
+//! | a revision that failed and was taken back by the runtime | the one before it | `RolledBack`, until the spec is another |
+//! | a spec that cannot be run | the dataflow that runs | `InvalidSpec`, `UnknownReference`, … |
+//!
+//! Wishes and `suspend` are heeded in every row, as far as they can be read.
+
+use millrace_crds::{ChangeResult, ChangeStatus, DeploymentSpec, EditClass, PipelineStatus, RejectedStatus};
+use millrace_plan::{
+    Edit,
+    handover::{EditResult, PlanDocument, ReportDocument, RunPhase},
+};
+use millrace_stream::Timestamp;
+use serde_json::json;
+
+use super::{
+    build::{
+        pod::{template, template_hash},
+        run::{TEMPLATE, claim, requested},
+    },
+    dereference::Observed,
+    status::pods::{PodState, pod_state},
+    validate::{Valid, Verdict},
+};
+use crate::{
+    clock::time,
+    cluster::{sameness, writer::shorten},
+    conditions::Reason,
+    plans::Plans,
+};
+
+/// What is to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decision {
+    /// The plan; `None` while there is nothing that could run.
+    pub document: Option<PlanDocument>,
+    /// The plan to go back to.
+    pub previous: Option<PlanDocument>,
+    /// How many pods.
+    pub replicas: i32,
+    /// Whether the objects are made anew from the spec. If not, they stay as they are but for the plan and the number of pods.
+    pub builds: bool,
+    /// An edit that is on its way, or would be; told before anything of it is done.
+    pub change: Option<ChangeStatus>,
+    /// Why what is asked for is not what will run.
+    pub refusal: Option<Refusal>,
+    /// The revision that is not tried again.
+    pub rejected: Option<RejectedStatus>,
+    /// Whether nothing is to be done but to tell.
+    pub is_dry_run: bool,
+}
+
+/// Why what is asked for is not what will run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// In one word.
+    pub reason: Reason,
+    /// For people.
+    pub message: String,
+}
+
+/// What decisions follow from beside what was observed.
+pub struct Known<'a> {
+    /// What the planner says of edits.
+    pub plans: &'a Plans,
+    /// The image of runtime pods that name no other.
+    pub runtime_image: &'a str,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Decides.
+pub fn decide(observed: &Observed, verdict: &Verdict, status: &PipelineStatus, known: &Known<'_>) -> Decision {
+    match verdict {
+        Verdict::Valid(valid) => decide_valid(observed, valid, status, known),
+        Verdict::Invalid(invalid) => {
+            let document = observed
+                .plan
+                .clone()
+                .map(|plan| PlanDocument { suspend: invalid.suspend.unwrap_or(plan.suspend), ..plan });
+            let replicas = document.as_ref().map_or(0, |document| replicas(observed, document));
+            Decision {
+                document,
+                previous: observed.previous.clone(),
+                replicas,
+                builds: false,
+                change: None,
+                refusal: Some(Refusal { reason: invalid.reason, message: invalid.message.clone() }),
+                rejected: status.rejected.clone(),
+                is_dry_run: observed.is_dry_run(),
+            }
+        }
+    }
+}
+
+fn decide_valid(observed: &Observed, valid: &Valid, status: &PipelineStatus, known: &Known<'_>) -> Decision {
+    let wanted = PlanDocument {
+        version: PlanDocument::VERSION,
+        revision: valid.revision.clone(),
+        spec: valid.spec.clone(),
+        suspend: valid.suspend,
+        savepoint: valid.savepoint.clone(),
+        start_from: valid.start_from.clone(),
+    };
+    // Wishes act whatever becomes of the dataflow.
+    let with_wishes = |plan: &PlanDocument| PlanDocument {
+        revision: plan.revision.clone(),
+        spec: plan.spec.clone(),
+        ..wanted.clone()
+    };
+    let rejected = rejected(observed, status, known.now).filter(|rejected| rejected.revision == wanted.revision.0);
+    let running = running(observed);
+    let mut refusal = None;
+    let mut class = None;
+    let document = match (&observed.plan, &rejected) {
+        (None, _) => {
+            class = Some((EditClass::None, "the first revision".to_owned()));
+            wanted.clone()
+        }
+        (Some(current), _) if current.revision == wanted.revision && rejected.is_none() => wanted.clone(),
+        (Some(current), Some(rejected)) => {
+            refusal = Some(because(rejected));
+            with_wishes(fallback(observed, current, &rejected.revision))
+        }
+        (Some(current), None) => {
+            let edit = known.plans.edit(&running.unwrap_or(current).spec, &wanted.spec);
+            match edit.class {
+                EditClass::Refused => {
+                    let message = why(&edit, Some(EditClass::Refused));
+                    class = Some((EditClass::Refused, message.clone()));
+                    refusal = Some(Refusal { reason: Reason::EditRefused, message });
+                    with_wishes(current)
+                }
+                _ => {
+                    class = Some((edit.class, why(&edit, None)));
+                    wanted.clone()
+                }
+            }
+        }
+    };
+    if refusal.is_none()
+        && let Some(message) = volume_changes(observed, &valid.deployment)
+    {
+        class = Some((EditClass::Refused, message.clone()));
+        refusal = Some(Refusal { reason: Reason::EditRefused, message });
+    }
+    let is_refused = matches!(class, Some((EditClass::Refused, _)));
+    let document = match (&observed.plan, is_refused) {
+        (Some(current), true) => with_wishes(current),
+        _ => document,
+    };
+    if !is_refused && let Some(reason) = pods_change(observed, valid, &document, known) {
+        class = Some(match class {
+            Some((class, edit)) => (class.max(EditClass::Restart), format!("{edit}; {reason}")),
+            None => (EditClass::Restart, reason),
+        });
+    }
+    let to = if is_refused { &valid.revision } else { &document.revision };
+    let change = class.map(|(class, reason)| ChangeStatus {
+        class,
+        from: observed.plan.as_ref().map(|_| running.unwrap_or(&document).revision.0.clone()),
+        to: Some(to.0.clone()),
+        reason: Some(shorten(&reason, 500)),
+    });
+    // What ran is kept, so that there is something to go back to; what has not run yet is nothing to go back to.
+    let previous = match &observed.plan {
+        Some(current) if current.revision != document.revision && ran(observed, current) => Some(current.clone()),
+        _ => observed.previous.clone(),
+    };
+    let replicas = replicas(observed, &document);
+    Decision {
+        document: Some(document),
+        previous,
+        replicas,
+        builds: !is_refused,
+        change,
+        refusal,
+        rejected,
+        is_dry_run: observed.is_dry_run(),
+    }
+}
+
+/// The plan that runs, of those that are known.
+fn running(observed: &Observed) -> Option<&PlanDocument> {
+    let revision = observed.report.as_ref()?.revision.as_ref()?;
+    observed.plan.iter().chain(&observed.previous).find(|plan| plan.revision == *revision)
+}
+
+/// Whether a plan runs, or is known to have run: the runtime says so of it alone, and a plan that was taken back is not.
+fn ran(observed: &Observed, plan: &PlanDocument) -> bool {
+    observed.report.as_ref().is_some_and(|report| {
+        report.revision.as_ref() == Some(&plan.revision)
+            && matches!(report.phase, RunPhase::Running | RunPhase::Stopping | RunPhase::Suspended | RunPhase::Finished)
+    })
+}
+
+/// The revision that the runtime has taken back, now or before.
+fn rejected(observed: &Observed, status: &PipelineStatus, now: Timestamp) -> Option<RejectedStatus> {
+    let said = observed.report.as_ref().and_then(|report| report.edit.as_ref());
+    let said = said.filter(|edit| {
+        edit.result != EditResult::TakenUp && observed.plan.as_ref().is_some_and(|plan| plan.revision == edit.to)
+    });
+    match said {
+        Some(edit) if status.rejected.as_ref().is_none_or(|known| known.revision != edit.to.0) => {
+            Some(RejectedStatus {
+                revision: edit.to.0.clone(),
+                message: shorten(edit.message.as_deref().unwrap_or("the runtime does not say why"), 1_000),
+                result: match edit.result {
+                    EditResult::Refused => ChangeResult::Refused,
+                    _ => ChangeResult::RolledBack,
+                },
+                at: time(now),
+            })
+        }
+        _ => status.rejected.clone(),
+    }
+}
+
+fn because(rejected: &RejectedStatus) -> Refusal {
+    let reason = match rejected.result {
+        ChangeResult::Refused => Reason::EditRefused,
+        _ => Reason::RolledBack,
+    };
+    let short = rejected.revision.get(..8).unwrap_or(&rejected.revision);
+    let message = match reason {
+        Reason::EditRefused => format!("the runtime has refused revision {short}: {}", rejected.message),
+        _ => format!("revision {short} has failed and was taken back: {}", rejected.message),
+    };
+    Refusal { reason, message }
+}
+
+/// What runs in a rejected revision's place.
+fn fallback<'a>(observed: &'a Observed, current: &'a PlanDocument, rejected: &str) -> &'a PlanDocument {
+    match &observed.previous {
+        Some(previous) if current.revision.0 == rejected => previous,
+        _ => current,
+    }
+}
+
+/// What an edit does, in a sentence a node, the strongest first.
+fn why(edit: &Edit, class: Option<EditClass>) -> String {
+    let mut nodes: Vec<_> = edit.nodes.iter().filter(|node| class.is_none_or(|class| node.class == class)).collect();
+    nodes.sort_by_key(|node| std::cmp::Reverse(node.class));
+    let says: Vec<String> = nodes.iter().map(|node| format!("{}: {}", node.node, node.why)).collect();
+    if says.is_empty() { "nothing that the dataflow depends on changes".to_owned() } else { says.join("; ") }
+}
+
+/// What of the volume would change, which cannot.
+fn volume_changes(observed: &Observed, deployment: &DeploymentSpec) -> Option<String> {
+    let there = claim(observed.stateful_set.as_deref()?)?;
+    let wanted = deployment.volume.as_ref()?;
+    let size = requested(there)?;
+    if sameness::quantity(&size.0) != sameness::quantity(&wanted.size.to_string()) {
+        return Some(format!(
+            "spec.deployment.volume.size: the volume has {} and cannot be made {} in place; resize the claim data-{}-0 by hand, or make a Pipeline with another name",
+            size.0,
+            wanted.size,
+            observed.name()
+        ));
+    }
+    let class = there.spec.as_ref().and_then(|spec| spec.storage_class_name.as_deref());
+    match (&wanted.storage_class_name, class) {
+        (Some(wanted), class) if Some(wanted.as_str()) != class => Some(format!(
+            "spec.deployment.volume.storageClassName: the volume is of class {}, and cannot become {wanted}",
+            class.unwrap_or("(the default)")
+        )),
+        _ => None,
+    }
+}
+
+/// Whether pods have to be made anew, and for what.
+fn pods_change(observed: &Observed, valid: &Valid, document: &PlanDocument, known: &Known<'_>) -> Option<String> {
+    let there = observed.stateful_set.as_deref()?;
+    let wanted = template(valid, &document.spec, observed.namespace(), known.runtime_image);
+    let annotations = there.metadata.annotations.as_ref();
+    let applied = annotations.and_then(|annotations| annotations.get(TEMPLATE));
+    if applied.is_some_and(|applied| *applied == template_hash(&wanted)) {
+        return None;
+    }
+    let there = there.spec.as_ref().map(|spec| json!(spec.template)).unwrap_or_default();
+    let place = sameness::first_difference(&json!(wanted), &there).filter(|place| !place.is_empty());
+    Some(match place {
+        Some(place) => format!("pods are made anew: {place} of their template changes"),
+        None => "pods are made anew: something of their template is gone".to_owned(),
+    })
+}
+
+/// How many pods there are to be.
+pub fn replicas(observed: &Observed, document: &PlanDocument) -> i32 {
+    let report = observed.report.as_ref();
+    let phase = report.map(|report| report.phase);
+    let has_run = observed.replicas().is_some_and(|replicas| replicas > 0);
+    if document.suspend {
+        let is_stuck = match pod_state(observed.pod.as_deref()) {
+            PodState::Trouble { .. } => true,
+            PodState::NotReady { .. } => phase == Some(RunPhase::Failed),
+            PodState::Absent | PodState::Ready => false,
+        };
+        // One that has never run needs no savepoint, and one that cannot run will take none.
+        return i32::from(phase != Some(RunPhase::Suspended) && has_run && !is_stuck);
+    }
+    i32::from(!report.is_some_and(|report| is_finished(report, document)))
+}
+
+/// Whether everything that a plan asks for is done.
+pub fn is_finished(report: &ReportDocument, document: &PlanDocument) -> bool {
+    let has_started = document
+        .start_from
+        .as_ref()
+        .is_none_or(|wish| report.started.as_ref().is_some_and(|started| started.token == wish.token));
+    report.phase == RunPhase::Finished && report.revision.as_ref() == Some(&document.revision) && has_started
+}

@@ -1,0 +1,160 @@
+//! The first step: everything that the stores have of a Pipeline and of what belongs to it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{ConfigMap, Pod},
+};
+use millrace_crds::{Pipeline, Sink, Window};
+use millrace_plan::handover::{Names, PLAN_KEY, PlanDocument, REPORT_KEY, ReportDocument};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::cluster::{
+    key::{Key, Kind},
+    raw::Raw,
+    stores::{Stores, get, named},
+};
+
+/// The key of the plan that ran before, in the plan's ConfigMap.
+pub const PREVIOUS_KEY: &str = "previous.json";
+/// With `"true"`, an edit is classed in status, and nothing else is done.
+pub const DRY_RUN: &str = "millrace.dev/dry-run";
+
+/// What there is.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The Pipeline.
+    pub pipeline: Arc<Raw<Pipeline>>,
+    /// The Windows that it names; all of its namespace, where one that it names is not there.
+    pub windows: Vec<Arc<Raw<Window>>>,
+    /// The Sinks likewise.
+    pub sinks: Vec<Arc<Raw<Sink>>>,
+    /// The plan that is to run.
+    pub plan: Option<PlanDocument>,
+    /// The plan before it, of which it is known that it ran.
+    pub previous: Option<PlanDocument>,
+    /// What the runtime says.
+    pub report: Option<ReportDocument>,
+    /// The StatefulSet.
+    pub stateful_set: Option<Arc<StatefulSet>>,
+    /// Its pod.
+    pub pod: Option<Arc<Pod>>,
+    /// All that it owns and that is watched, by kind and name, as stored.
+    pub stored: BTreeMap<String, Value>,
+}
+
+impl Observed {
+    /// The Pipeline's namespace.
+    pub fn namespace(&self) -> &str {
+        self.pipeline.namespace()
+    }
+
+    /// The Pipeline's name.
+    pub fn name(&self) -> &str {
+        self.pipeline.name()
+    }
+
+    /// Whether the annotation says that nothing is to be done.
+    pub fn is_dry_run(&self) -> bool {
+        self.pipeline.annotation(DRY_RUN) == Some("true")
+    }
+
+    /// How many pods the StatefulSet is to have.
+    pub fn replicas(&self) -> Option<i32> {
+        self.stateful_set.as_ref()?.spec.as_ref().map(|spec| spec.replicas.unwrap_or(1))
+    }
+
+    /// Of which objects, and which version of each, what is found of the spec holds.
+    pub fn identities(&self) -> Vec<(String, i64)> {
+        let mut identities = vec![self.pipeline.identity()];
+        identities.extend(self.windows.iter().map(|window| window.identity()));
+        identities.extend(self.sinks.iter().map(|sink| sink.identity()));
+        identities
+    }
+}
+
+/// Gathers it; `None` if there is no such Pipeline, or it is being deleted: what it owns goes with it.
+pub fn dereference(stores: &Stores, key: &Key) -> Option<Observed> {
+    let (namespace, name) = (key.namespace.as_str(), key.name.as_str());
+    let pipeline = get(&stores.pipelines, namespace, name)?;
+    if pipeline.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let names = Names::of(name);
+    let plan_map = get(&stores.config_maps, namespace, &names.plan());
+    let report_map = get(&stores.config_maps, namespace, &names.report());
+    let stateful_set = get(&stores.stateful_sets, namespace, name);
+    let mut stored = BTreeMap::new();
+    let mut keep = |kind: &str, name: &str, object: Option<Value>| {
+        if let Some(object) = object {
+            stored.insert(format!("{kind} {name}"), object);
+        }
+    };
+    keep("ConfigMap", &names.plan(), plan_map.as_ref().map(|map| json!(**map)));
+    keep("ConfigMap", &names.report(), report_map.as_ref().map(|map| json!(**map)));
+    keep("StatefulSet", name, stateful_set.as_ref().map(|set| json!(**set)));
+    keep("Service", name, get(&stores.services, namespace, name).map(|object| json!(*object)));
+    keep("ServiceAccount", name, get(&stores.service_accounts, namespace, name).map(|object| json!(*object)));
+    keep("Role", name, get(&stores.roles, namespace, name).map(|object| json!(*object)));
+    keep("RoleBinding", name, get(&stores.role_bindings, namespace, name).map(|object| json!(*object)));
+    keep("PodDisruptionBudget", name, get(&stores.disruption_budgets, namespace, name).map(|object| json!(*object)));
+    Some(Observed {
+        windows: named_objects(&stores.windows, &pipeline, Kind::Window),
+        sinks: named_objects(&stores.sinks, &pipeline, Kind::Sink),
+        plan: document(plan_map.as_deref(), PLAN_KEY),
+        previous: document(plan_map.as_deref(), PREVIOUS_KEY),
+        report: document(report_map.as_deref(), REPORT_KEY),
+        stateful_set,
+        pod: get(&stores.pods, namespace, &format!("{name}-0")),
+        stored,
+        pipeline,
+    })
+}
+
+/// The objects that a Pipeline names, by name; where one is not there, all of the namespace, to say which was probably meant.
+fn named_objects<K>(
+    store: &kube::runtime::reflector::Store<Raw<K>>,
+    pipeline: &Raw<Pipeline>,
+    kind: Kind,
+) -> Vec<Arc<Raw<K>>>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + 'static,
+{
+    let namespace = pipeline.namespace();
+    let names = named(pipeline, kind);
+    let found: Vec<_> = names.iter().filter_map(|name| get(store, namespace, name)).collect();
+    if found.len() == names.len() {
+        return found;
+    }
+    let mut all = store.state_filter(|object| object.namespace() == namespace);
+    all.sort_by(|one, other| one.name().cmp(other.name()));
+    all
+}
+
+/// A document in a ConfigMap; `None` too if it is none of a version that is known.
+fn document<D: DeserializeOwned + Versioned>(map: Option<&ConfigMap>, key: &str) -> Option<D> {
+    let text = map?.data.as_ref()?.get(key)?;
+    let document: D = serde_json::from_str(text).ok()?;
+    (document.version() == D::KNOWN).then_some(document)
+}
+
+trait Versioned {
+    const KNOWN: u32;
+    fn version(&self) -> u32;
+}
+
+impl Versioned for PlanDocument {
+    const KNOWN: u32 = Self::VERSION;
+    fn version(&self) -> u32 {
+        self.version
+    }
+}
+
+impl Versioned for ReportDocument {
+    const KNOWN: u32 = Self::VERSION;
+    fn version(&self) -> u32 {
+        self.version
+    }
+}

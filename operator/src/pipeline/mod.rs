@@ -1,0 +1,163 @@
+//! Pipelines, step by step: dereference, validate, decide, build, status, apply.
+//!
+//! The status is written before anything is applied, so that the class of an edit stands there before the edit happens; an
+//! object that cannot be written is told in the status after that.
+
+mod apply;
+pub mod build;
+mod decide;
+pub mod dereference;
+mod events;
+mod history;
+mod status;
+pub mod validate;
+
+use std::{sync::Arc, time::Duration};
+
+use kube::Resource;
+use millrace_crds::PipelineStatus;
+use serde_json::json;
+
+use self::{
+    decide::{Known, decide},
+    dereference::{Observed, dereference},
+    validate::{Verdict, validate},
+};
+use crate::{
+    cluster::{
+        key::Key,
+        writer::{WriteError, Writer},
+    },
+    context::{Context, Note, WATCH_LAG},
+    fault,
+};
+
+/// Brings a Pipeline nearer to what it asks for. Answers when to look again without being asked to.
+///
+/// # Errors
+/// What could not be written. It is safe to do all of it again.
+pub async fn reconcile<W: Writer>(
+    context: &Context<W>,
+    key: &Key,
+    note: &mut Note,
+) -> Result<Option<Duration>, WriteError> {
+    let Some(observed) = dereference(&context.stores, key) else { return Ok(None) };
+    let verdict = verdict(&observed, note);
+    let now = context.clock.now();
+    let before = status_before(context, &observed, note);
+    let known = Known { plans: &context.plans, runtime_image: &context.runtime_image, now };
+    let decision = decide(&observed, &verdict, &before, &known);
+    let valid = match &*verdict {
+        Verdict::Valid(valid) => Some(&**valid),
+        Verdict::Invalid(_) => None,
+    };
+    let steps = build::steps(&observed, valid, &decision, &context.runtime_image);
+    let after = status::status(&observed, &decision, &before, note.failure.as_deref(), now);
+    let again = write_status(context, key, &observed, &before, &after, note).await?;
+
+    let mut applied = apply::apply(context, &observed, &steps, note).await;
+    if applied.is_ok()
+        && !decision.builds
+        && !decision.is_dry_run
+        && observed.replicas().is_some_and(|replicas| replicas != decision.replicas)
+    {
+        applied = scale(context, &observed, decision.replicas, note).await;
+    }
+    match applied {
+        Ok(()) if note.failure.take().is_some() => Ok(Some(Duration::ZERO)),
+        Ok(()) => Ok(again),
+        Err((_, WriteError::NotLeading)) => Err(WriteError::NotLeading),
+        Err((object, error)) => {
+            let failure = format!("{object} cannot be written: {}", crate::leader::chain(&error));
+            // What may pass at once is not worth a status.
+            let is_lasting = matches!(error, WriteError::Forbidden(_) | WriteError::Rejected(_)) || note.errors > 2;
+            if is_lasting && note.failure.as_ref() != Some(&failure) {
+                note.failure = Some(failure);
+                let failed = status::status(&observed, &decision, &after, note.failure.as_deref(), now);
+                write_status(context, key, &observed, &after, &failed, note).await?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// What is found of the spec: looked for again only when it, or what it names, is another.
+fn verdict(observed: &Observed, note: &mut Note) -> Arc<Verdict> {
+    let identities = observed.identities();
+    if let Some((of, verdict)) = &note.verdict
+        && *of == identities
+    {
+        return Arc::clone(verdict);
+    }
+    let verdict = Arc::new(validate(observed));
+    note.verdict = Some((identities, Arc::clone(&verdict)));
+    verdict
+}
+
+/// The status that stands: what was written last, until the watch must have brought it.
+fn status_before<W: Writer>(context: &Context<W>, observed: &Observed, note: &Note) -> PipelineStatus {
+    match &note.status {
+        Some((written, at)) if context.clock.monotonic().saturating_sub(*at) < WATCH_LAG => {
+            serde_json::from_value(written.clone()).unwrap_or_default()
+        }
+        _ => observed.pipeline.status(),
+    }
+}
+
+/// Writes the status if it says something new, and tells what happened. Answers when numbers that are held back are due.
+async fn write_status<W: Writer>(
+    context: &Context<W>,
+    key: &Key,
+    observed: &Observed,
+    before: &PipelineStatus,
+    after: &PipelineStatus,
+    note: &mut Note,
+) -> Result<Option<Duration>, WriteError> {
+    let (old, new) = (json!(before), json!(after));
+    if old == new {
+        return Ok(None);
+    }
+    let now = context.clock.monotonic();
+    if status::without_numbers(before) == status::without_numbers(after)
+        && let Some((_, at)) = note.status
+    {
+        let due = at + context.numbers_pause();
+        if due > now {
+            return Ok(Some(due - now));
+        }
+    }
+    fault::point("before-status");
+    context.writer.status(key, &new).await?;
+    context.metrics.wrote("status");
+    note.status = Some((new, now));
+    fault::point("after-status");
+    let told = events::happenings(before, after);
+    if !told.is_empty() {
+        fault::point("before-events");
+    }
+    for happening in told {
+        // What an event says stands in the status too; that one is lost is no reason to stop.
+        if let Err(error) = context.writer.tell(&observed.pipeline.object_ref(&()), &happening).await {
+            tracing::warn!(object = %key, error = %crate::leader::chain(&error), "an event could not be written");
+        }
+    }
+    Ok(None)
+}
+
+/// Changes the number of pods, where the rest of the StatefulSet stays as it is.
+async fn scale<W: Writer>(
+    context: &Context<W>,
+    observed: &Observed,
+    replicas: i32,
+    note: &mut Note,
+) -> Result<(), (String, WriteError)> {
+    let object = format!("StatefulSet {}", observed.name());
+    context
+        .writer
+        .scale(observed.namespace(), observed.name(), replicas)
+        .await
+        .map_err(|error| (object.clone(), error))?;
+    context.metrics.wrote("StatefulSet");
+    note.applied.remove(&object);
+    Ok(())
+}

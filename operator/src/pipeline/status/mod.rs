@@ -1,0 +1,359 @@
+//! The fifth step: what the Pipeline's status says, from what was observed and decided. It never says more than was seen.
+
+mod numbers;
+pub mod pods;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use millrace_crds::{ChangeResult, EditClass, Phase, PipelineStatus, SavepointStatus, StartedStatus};
+use millrace_plan::handover::{Problem, ProblemOf, ReportDocument, RunPhase};
+use millrace_stream::Timestamp;
+
+pub use self::numbers::without_numbers;
+use self::pods::{PodState, pod_state};
+use super::{
+    decide::{Decision, is_finished},
+    dereference::Observed,
+    history,
+};
+use crate::{
+    clock::time,
+    conditions::{Reason, Say, Type, conditions},
+    labels,
+};
+
+/// The status.
+pub fn status(
+    observed: &Observed,
+    decision: &Decision,
+    before: &PipelineStatus,
+    failure: Option<&str>,
+    now: Timestamp,
+) -> PipelineStatus {
+    let facts = Facts::of(observed, decision, failure);
+    let report = observed.report.as_ref();
+    let generation = observed.pipeline.generation();
+    let says = facts.says();
+    let is_ready = facts.pod == PodState::Ready;
+    let mut status = PipelineStatus {
+        observed_generation: Some(generation),
+        phase: Some(facts.phase()),
+        revision: facts.revision().or_else(|| before.revision.clone()),
+        replicas: Some(i32::from(is_ready)),
+        selector: Some(labels::selector_text(observed.name())),
+        change: decision.change.clone().or_else(|| before.change.clone()),
+        history: history::next(before, decision, facts.settled_revision(), now),
+        rejected: decision.rejected.clone(),
+        savepoint: report.and_then(|report| report.savepoint.as_ref()).map_or_else(
+            || before.savepoint.clone(),
+            |said| {
+                Some(SavepointStatus {
+                    token: said.token.clone(),
+                    name: said.name.clone(),
+                    error: said.error.clone(),
+                    at: time(said.at),
+                })
+            },
+        ),
+        started_from: report.and_then(|report| report.started.as_ref()).map_or_else(
+            || before.started_from.clone(),
+            |said| {
+                Some(StartedStatus {
+                    token: said.token.clone(),
+                    epoch: said.epoch.map(|epoch| epoch.0),
+                    error: said.error.clone(),
+                })
+            },
+        ),
+        conditions: conditions(&before.conditions, says, generation, &time(now)),
+        ..PipelineStatus::default()
+    };
+    numbers::fill(&mut status, report, before, is_ready);
+    status
+}
+
+/// What the conditions follow from.
+struct Facts<'a> {
+    observed: &'a Observed,
+    decision: &'a Decision,
+    failure: Option<&'a str>,
+    report: Option<&'a ReportDocument>,
+    pod: PodState,
+}
+
+/// How far the Pipeline is from what is asked for.
+struct Standing {
+    is_ready: bool,
+    reason: Reason,
+    message: String,
+    /// Whether it gets there by itself; `None` where there is nowhere to get to.
+    moves: Option<bool>,
+}
+
+impl<'a> Facts<'a> {
+    fn of(observed: &'a Observed, decision: &'a Decision, failure: Option<&'a str>) -> Self {
+        let report = observed.report.as_ref();
+        Self { observed, decision, failure, report, pod: pod_state(observed.pod.as_deref()) }
+    }
+
+    fn run_phase(&self) -> Option<RunPhase> {
+        self.report.map(|report| report.phase)
+    }
+
+    /// Whether what stands in the report is about a process that is there.
+    fn is_live(&self) -> bool {
+        matches!(self.pod, PodState::Ready | PodState::NotReady { runs: true, .. })
+    }
+
+    fn is_suspended(&self) -> bool {
+        self.decision.document.as_ref().is_some_and(|document| document.suspend)
+            && self.decision.replicas == 0
+            && self.pod == PodState::Absent
+    }
+
+    fn is_finished(&self) -> bool {
+        match (&self.decision.document, self.report) {
+            (Some(document), Some(report)) => !document.suspend && is_finished(report, document),
+            _ => false,
+        }
+    }
+
+    /// Whether the runtime runs another revision than the one that it is to run.
+    fn is_behind(&self) -> bool {
+        let to = self.decision.document.as_ref().map(|document| &document.revision);
+        to.is_some_and(|to| self.report.and_then(|report| report.revision.as_ref()) != Some(to))
+    }
+
+    /// The revision that runs, or is being started.
+    fn revision(&self) -> Option<String> {
+        let said = self.report.and_then(|report| report.revision.as_ref());
+        said.map(|revision| revision.0.clone())
+    }
+
+    /// The revision of which it is certain that it runs as it is to.
+    fn settled_revision(&self) -> Option<&'a str> {
+        let runs = matches!(self.run_phase()?, RunPhase::Running) && self.pod == PodState::Ready;
+        let ended = matches!(self.run_phase()?, RunPhase::Finished | RunPhase::Suspended);
+        if self.decision.change.as_ref().is_some_and(|change| change.class != EditClass::Refused) || !(runs || ended) {
+            return None;
+        }
+        self.report?.revision.as_ref().map(|revision| revision.0.as_str())
+    }
+
+    fn phase(&self) -> Phase {
+        if self.is_finished() {
+            return Phase::Finished;
+        }
+        if self.is_suspended() {
+            return Phase::Suspended;
+        }
+        if self.decision.document.is_none() {
+            let waits = self.decision.refusal.as_ref().is_none_or(|refusal| refusal.reason == Reason::UnknownReference);
+            return if waits { Phase::Pending } else { Phase::Failed };
+        }
+        let is_new = self.decision.change.as_ref().is_some_and(|change| change.class != EditClass::Refused)
+            && self.observed.stateful_set.is_some()
+            && !self.decision.is_dry_run;
+        match (&self.pod, self.run_phase()) {
+            (PodState::Ready, _) if is_new || self.is_behind() => Phase::Changing,
+            (PodState::Ready, _) => Phase::Running,
+            (PodState::NotReady { runs: true, .. }, Some(RunPhase::Failed)) => Phase::Failed,
+            (PodState::NotReady { runs: true, .. }, _) => Phase::Restoring,
+            (PodState::Trouble { may_pass: false, .. }, _) => Phase::Failed,
+            (PodState::Trouble { reason: Reason::Crashing | Reason::OutOfMemory, .. }, _) => Phase::Failed,
+            (PodState::Absent | PodState::NotReady { .. } | PodState::Trouble { .. }, _) if is_new => Phase::Changing,
+            (PodState::Absent | PodState::NotReady { .. } | PodState::Trouble { .. }, _) => Phase::Pending,
+        }
+    }
+
+    /// How what runs fares, whatever was asked for.
+    fn running(&self) -> Standing {
+        let standing =
+            |is_ready, reason, message: &str, moves| Standing { is_ready, reason, message: message.to_owned(), moves };
+        let document = self.decision.document.as_ref();
+        if self.is_finished() {
+            return standing(true, Reason::Finished, "every row is read and committed", None);
+        }
+        if document.is_some_and(|document| document.suspend) {
+            return match self.is_suspended() {
+                true => standing(false, Reason::Suspended, "stopped, as `suspend` says", None),
+                false => {
+                    standing(false, Reason::Suspending, "on the way to the savepoint of the suspension", Some(true))
+                }
+            };
+        }
+        match (&self.pod, self.run_phase()) {
+            (PodState::Trouble { reason, message, may_pass }, _) => standing(false, *reason, message, Some(*may_pass)),
+            (PodState::Absent, _) => standing(false, Reason::Starting, "there is no pod yet", Some(true)),
+            (PodState::NotReady { runs: true, .. }, Some(RunPhase::Failed)) => {
+                let (reason, message) = self.problem();
+                standing(false, reason, &message, Some(false))
+            }
+            (PodState::NotReady { runs: true, .. }, Some(RunPhase::Restarting)) => {
+                let (_, message) = self.problem();
+                standing(false, Reason::Restarting, &message, Some(true))
+            }
+            (PodState::NotReady { runs: true, .. }, Some(RunPhase::Starting)) => {
+                match self.report.and_then(|report| report.problem.as_ref()) {
+                    Some(_) => {
+                        let (reason, message) = self.problem();
+                        standing(false, reason, &message, Some(true))
+                    }
+                    None => standing(false, Reason::Restoring, "the runtime takes up its last checkpoint", Some(true)),
+                }
+            }
+            (PodState::NotReady { message, .. }, _) => standing(false, Reason::Starting, message, Some(true)),
+            (PodState::Ready, None) => {
+                standing(false, Reason::Starting, "the runtime has not reported yet", Some(true))
+            }
+            (PodState::Ready, Some(_)) => standing(true, Reason::Running, "rows flow", None),
+        }
+    }
+
+    /// What the runtime says is wrong.
+    fn problem(&self) -> (Reason, String) {
+        match self.report.and_then(|report| report.problem.as_ref()) {
+            None => (Reason::RuntimeFailed, "the runtime does not say why".to_owned()),
+            Some(problem) => (reason_of(problem), said(problem)),
+        }
+    }
+
+    /// How far what is asked for is there.
+    fn standing(&self) -> Standing {
+        let running = self.running();
+        if let Some(refusal) = &self.decision.refusal {
+            let runs = self.revision().filter(|_| self.decision.document.is_some());
+            let runs = runs.map(|revision| format!("\nrevision {} stays: {}", short(&revision), running.message));
+            let message = format!("{}{}", refusal.message, runs.unwrap_or_default());
+            let moves = Some(refusal.reason == Reason::UnknownReference);
+            return Standing { is_ready: false, reason: refusal.reason, message, moves };
+        }
+        if let Some(failure) = self.failure {
+            return Standing {
+                is_ready: false,
+                reason: Reason::ApplyFailed,
+                message: failure.to_owned(),
+                moves: Some(true),
+            };
+        }
+        if self.decision.is_dry_run {
+            let message = format!("nothing is done while the annotation {} says so", super::dereference::DRY_RUN);
+            let moves = None;
+            return match self.observed.stateful_set.is_some() {
+                true => Standing { moves, ..running },
+                false => Standing { is_ready: false, reason: Reason::DryRun, message, moves },
+            };
+        }
+        let change = self.decision.change.as_ref().filter(|change| change.class != EditClass::None);
+        let can_move = running.moves != Some(false) && !self.is_finished() && !self.is_suspended();
+        if let Some(change) = change.filter(|_| can_move && running.is_ready) {
+            let message = format!(
+                "an edit of class {:?} is on its way: {}",
+                change.class,
+                change.reason.as_deref().unwrap_or_default()
+            );
+            return Standing { is_ready: false, reason: Reason::Changing, message, moves: Some(true) };
+        }
+        if running.is_ready && !self.is_finished() && self.is_behind() {
+            let to = self.decision.document.as_ref().map(|document| document.revision.short().to_owned());
+            let message = format!("revision {} is being taken up", to.unwrap_or_default());
+            return Standing { is_ready: false, reason: Reason::Changing, message, moves: Some(true) };
+        }
+        running
+    }
+
+    fn says(&self) -> Vec<Say> {
+        let standing = self.standing();
+        let Standing { is_ready, reason, message, moves } = &standing;
+        let reconciling = match moves {
+            Some(true) => Say::new(Type::Reconciling, true, *reason, message),
+            _ if self.decision.is_dry_run => {
+                Say::new(Type::Reconciling, false, Reason::DryRun, "an edit is classed, and not applied")
+            }
+            _ => Say::new(Type::Reconciling, false, Reason::Settled, "nothing is on its way"),
+        };
+        let stalled = match moves {
+            Some(false) => Say::new(Type::Stalled, true, *reason, message),
+            _ => Say::new(Type::Stalled, false, Reason::NotStalled, "nothing is in the way"),
+        };
+        let valid = match &self.decision.refusal {
+            Some(refusal) => Say::new(Type::ConfigValid, false, refusal.reason, &refusal.message),
+            None => Say::new(Type::ConfigValid, true, Reason::Valid, "the spec can be run"),
+        };
+        vec![
+            Say::new(Type::Ready, *is_ready, *reason, message),
+            reconciling,
+            stalled,
+            valid,
+            self.checkpoints(),
+            self.health(Type::SourcesHealthy, ProblemOf::Source, "sources are read"),
+            self.health(Type::SinksHealthy, ProblemOf::Sink, "sinks take what they are given"),
+        ]
+    }
+
+    fn checkpoints(&self) -> Say {
+        let of = Type::CheckpointHealthy;
+        let Some(report) = self.report.filter(|_| self.is_live() || self.is_finished() || self.is_suspended()) else {
+            return Say::new(of, None, Reason::NotRunning, "nothing runs that could take a checkpoint");
+        };
+        if let Some(problem) = report.problem.as_ref().filter(|problem| problem.of == ProblemOf::Checkpoint) {
+            return Say::new(of, false, Reason::CheckpointFailed, said(problem));
+        }
+        if report.checkpoint_failures > 0 {
+            let why = report.checkpoint_error.as_deref().unwrap_or("the runtime does not say why");
+            let message = match report.checkpoint_failures {
+                1 => format!("the last checkpoint has failed: {why}"),
+                failures => format!("the last {failures} checkpoints have failed: {why}"),
+            };
+            return Say::new(of, false, Reason::CheckpointFailed, message);
+        }
+        match &report.checkpoint {
+            Some(_) => Say::new(of, true, Reason::Healthy, "checkpoints complete"),
+            None => Say::new(of, None, Reason::NoCheckpointYet, "no checkpoint has completed yet"),
+        }
+    }
+
+    fn health(&self, of: Type, whose: ProblemOf, well: &str) -> Say {
+        let Some(report) = self.report.filter(|_| self.is_live() || self.is_finished()) else {
+            return Say::new(of, None, Reason::NotRunning, "nothing runs of which it could be said");
+        };
+        match report.problem.as_ref().filter(|problem| problem.of == whose) {
+            Some(problem) => Say::new(of, false, reason_of(problem), said(problem)),
+            None if report.phase == RunPhase::Starting => {
+                Say::new(of, None, Reason::NotRunning, "the runtime is on its way")
+            }
+            None => Say::new(of, true, Reason::Healthy, well),
+        }
+    }
+}
+
+const fn reason_of(problem: &Problem) -> Reason {
+    match problem.of {
+        ProblemOf::Source => Reason::SourceFailed,
+        ProblemOf::Sink => Reason::SinkFailed,
+        ProblemOf::Checkpoint => Reason::CheckpointFailed,
+        ProblemOf::Plan => Reason::PlanFailed,
+        ProblemOf::Runtime => Reason::RuntimeFailed,
+    }
+}
+
+fn said(problem: &Problem) -> String {
+    match &problem.node {
+        Some(node) if !problem.message.contains(node) => format!("{node}: {}", problem.message),
+        _ => problem.message.clone(),
+    }
+}
+
+fn short(revision: &str) -> &str {
+    revision.get(..8).unwrap_or(revision)
+}
+
+/// The class and outcome of the newest revision, for events.
+pub fn newest(status: &PipelineStatus) -> Option<(&str, EditClass, ChangeResult)> {
+    status.history.first().map(|entry| (entry.revision.as_str(), entry.class, entry.result))
+}
+
+/// A condition's status and reason.
+pub fn of(conditions: &[Condition], of: Type) -> Option<(&str, &str, &str)> {
+    let condition = crate::conditions::find(conditions, of)?;
+    Some((&condition.status, &condition.reason, &condition.message))
+}

@@ -1,0 +1,212 @@
+//! What a pod says of itself, as a person would want to hear it.
+
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
+
+use crate::{cluster::writer::shorten, conditions::Reason};
+
+/// How a Pipeline's pod is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodState {
+    /// There is none, or it is going.
+    Absent,
+    /// It runs, and says that rows flow.
+    Ready,
+    /// It is on its way.
+    NotReady {
+        /// Whether its container runs.
+        runs: bool,
+        /// What it waits for.
+        message: String,
+    },
+    /// It does not get any further.
+    Trouble {
+        /// In one word.
+        reason: Reason,
+        /// The cause.
+        message: String,
+        /// Whether it can pass without an edit.
+        may_pass: bool,
+    },
+}
+
+/// How it is.
+pub fn pod_state(pod: Option<&Pod>) -> PodState {
+    let Some(pod) = pod.filter(|pod| pod.metadata.deletion_timestamp.is_none()) else { return PodState::Absent };
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let Some(status) = &pod.status else { return not_ready(false, format!("pod {name} waits for a node")) };
+    if let Some(message) = condition(status, "PodScheduled", "False") {
+        let message = format!("pod {name} cannot be scheduled: {message}");
+        return PodState::Trouble { reason: Reason::Unschedulable, message, may_pass: true };
+    }
+    if let Some(trouble) = containers(status).find_map(|container| trouble(name, container)) {
+        return trouble;
+    }
+    if status.phase.as_deref() == Some("Failed") {
+        let why = status.message.as_deref().or(status.reason.as_deref()).unwrap_or("it does not say why");
+        let message = format!("pod {name} has failed: {why}");
+        return PodState::Trouble { reason: Reason::Crashing, message, may_pass: true };
+    }
+    if is(status, "Ready", "True") {
+        return PodState::Ready;
+    }
+    let runs =
+        containers(status).any(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()));
+    match runs {
+        true => not_ready(true, format!("pod {name} is not ready yet")),
+        false => not_ready(false, format!("pod {name} is being started")),
+    }
+}
+
+fn not_ready(runs: bool, message: String) -> PodState {
+    PodState::NotReady { runs, message }
+}
+
+fn containers(status: &PodStatus) -> impl Iterator<Item = &ContainerStatus> {
+    status.init_container_statuses.iter().chain(&status.container_statuses).flatten()
+}
+
+fn is(status: &PodStatus, of: &str, value: &str) -> bool {
+    status.conditions.iter().flatten().any(|condition| condition.type_ == of && condition.status == value)
+}
+
+fn condition<'a>(status: &'a PodStatus, of: &str, value: &str) -> Option<&'a str> {
+    let found =
+        status.conditions.iter().flatten().find(|condition| condition.type_ == of && condition.status == value)?;
+    found.message.as_deref().or(found.reason.as_deref())
+}
+
+/// What keeps a container from running.
+fn trouble(pod: &str, container: &ContainerStatus) -> Option<PodState> {
+    let ContainerState { waiting, terminated, .. } = container.state.as_ref()?;
+    let last = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+    let whose = format!("container {} of pod {pod}", container.name);
+    if let Some(waiting) = waiting {
+        let reason = waiting.reason.as_deref().unwrap_or_default();
+        let said = waiting.message.as_deref().unwrap_or(reason);
+        let image = |may_pass| PodState::Trouble {
+            reason: Reason::ImagePull,
+            message: format!("the image {} of pod {pod} cannot be pulled: {said}", container.image),
+            may_pass,
+        };
+        return match reason {
+            "ErrImagePull" | "ImagePullBackOff" | "ErrImageNeverPull" | "RegistryUnavailable" => Some(image(true)),
+            "InvalidImageName" => Some(image(false)),
+            "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => Some(PodState::Trouble {
+                reason: Reason::ContainerConfig,
+                message: format!("{whose} cannot be made: {said}"),
+                may_pass: true,
+            }),
+            "CrashLoopBackOff" => Some(ended(&whose, container.restart_count, last)),
+            _ => None,
+        };
+    }
+    // An init container that has done its work, and the pod's of a StatefulSet while it is started again.
+    terminated.as_ref().filter(|it| it.exit_code != 0).map(|it| ended(&whose, container.restart_count, Some(it)))
+}
+
+/// A container that ended: with its last words, not with when the kubelet tries again.
+fn ended(whose: &str, restarts: i32, last: Option<&ContainerStateTerminated>) -> PodState {
+    let times = match restarts {
+        0 => "has ended".to_owned(),
+        1 => "has ended and was started again once".to_owned(),
+        times => format!("has ended and was started again {times} times"),
+    };
+    let is_memory = last.is_some_and(|last| last.reason.as_deref() == Some("OOMKilled"));
+    if is_memory {
+        let message =
+            format!("{whose} {times}: it had more memory than its limit; raise `deployment.resources.limits.memory`");
+        return PodState::Trouble { reason: Reason::OutOfMemory, message, may_pass: true };
+    }
+    let code = last.map(|last| format!(" with exit code {}", last.exit_code)).unwrap_or_default();
+    let words = last.and_then(|last| last.message.as_deref()).map(last_lines).unwrap_or_default();
+    let message =
+        if words.is_empty() { format!("{whose} {times}{code}") } else { format!("{whose} {times}{code}: {words}") };
+    PodState::Trouble { reason: Reason::Crashing, message, may_pass: true }
+}
+
+/// From the last line that says that something is wrong; without one, the last line.
+fn last_lines(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let speaks = |line: &&str| {
+        let line = line.to_ascii_lowercase();
+        ["error", "panicked", "fatal"].iter().any(|word| line.contains(word))
+    };
+    let from = lines.iter().rposition(speaks).unwrap_or(lines.len().saturating_sub(1));
+    shorten(&lines[from.min(lines.len())..].join(" "), 600)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn state(status: Value) -> PodState {
+        let pod = json!({"metadata": {"name": "web-0"}, "status": status});
+        pod_state(Some(&serde_json::from_value(pod).unwrap()))
+    }
+
+    fn container(state: Value, last: Value) -> Value {
+        let status = json!({"name": "millrace", "image": "millrace:dev", "imageID": "", "ready": false, "restartCount": 3,
+            "state": state, "lastState": last});
+        json!({"phase": "Running", "containerStatuses": [status]})
+    }
+
+    #[test]
+    fn the_message_names_the_cause() {
+        let table = [
+            (
+                json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                    "message": "0/1 nodes are available: 1 Insufficient cpu."}]}),
+                Reason::Unschedulable,
+                "pod web-0 cannot be scheduled: 0/1 nodes are available: 1 Insufficient cpu.",
+            ),
+            (
+                container(
+                    json!({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image: not found"}}),
+                    json!({}),
+                ),
+                Reason::ImagePull,
+                "the image millrace:dev of pod web-0 cannot be pulled: Back-off pulling image: not found",
+            ),
+            (
+                container(
+                    json!({"waiting": {"reason": "CreateContainerConfigError", "message": "secret \"lake\" not found"}}),
+                    json!({}),
+                ),
+                Reason::ContainerConfig,
+                "container millrace of pod web-0 cannot be made: secret \"lake\" not found",
+            ),
+            (
+                container(
+                    json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s restarting"}}),
+                    json!({"terminated": {"exitCode": 1, "reason": "Error",
+                        "message": "INFO starting\nerror: /data is not writable\nhelp: mount a volume\n"}}),
+                ),
+                Reason::Crashing,
+                "container millrace of pod web-0 has ended and was started again 3 times with exit code 1: error: /data is not writable help: mount a volume",
+            ),
+            (
+                container(json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}), json!({})),
+                Reason::OutOfMemory,
+                "container millrace of pod web-0 has ended and was started again 3 times: it had more memory than its limit; raise `deployment.resources.limits.memory`",
+            ),
+        ];
+        for (status, expected, text) in table {
+            let PodState::Trouble { reason, message, .. } = state(status) else { panic!("{text}") };
+            assert_eq!((reason, message.as_str()), (expected, text));
+        }
+    }
+
+    #[test]
+    fn a_pod_is_ready_only_when_it_says_so() {
+        let running = json!({"phase": "Running", "containerStatuses": [{"name": "millrace", "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"running": {}}}]});
+        assert!(matches!(state(running.clone()), PodState::NotReady { runs: true, .. }));
+        let mut ready = running;
+        ready["conditions"] = json!([{"type": "Ready", "status": "True"}]);
+        assert_eq!(state(ready), PodState::Ready);
+        assert!(matches!(state(json!({"phase": "Pending"})), PodState::NotReady { runs: false, .. }));
+        assert_eq!(pod_state(None), PodState::Absent);
+    }
+}
