@@ -9,7 +9,7 @@ use millrace_state::{
 use crate::{
     Failure,
     cli::{CheckpointsCommand, DataArgs},
-    control, run, telemetry,
+    context, control, run, telemetry,
 };
 
 /// Does what is asked.
@@ -49,7 +49,7 @@ fn stores(data: &DataArgs) -> Result<Vec<(String, CheckpointStore)>, Failure> {
     let folders = entries.flatten().filter(|entry| entry.path().is_dir());
     let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
     let opened = names.map(|name| {
-        let store = run::open_store(&data.data_dir, data.storage.as_deref(), &name).map_err(failed)?;
+        let store = context::open_store(&data.data_dir, data.storage.as_deref(), &name).map_err(failed)?;
         Ok((name, store))
     });
     opened.collect()
@@ -216,7 +216,7 @@ async fn delete_all(data: &DataArgs, pipeline: Option<&str>) -> Result<(), Failu
             .ok_or_else(|| Failure::usage(format!("there is no pipeline {wanted}; there are: {known}")))?,
     };
     // Takes the lock, so that nobody runs there meanwhile.
-    let folder = run::open_folder(&data.data_dir)?;
+    let folder = context::open_folder(&data.data_dir).map_err(|error| run::failure(&error.into()))?;
     let manifests = store.list().await.map_err(failed)?.len();
     store.delete_all().await.map_err(failed)?;
     folder.retain_tasks([]).map_err(failed)?;

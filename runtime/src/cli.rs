@@ -57,6 +57,23 @@ Examples:
   cat pipeline.yaml | millrace run -f - --data-dir ./data")]
     Run(RunArgs),
 
+    /// Run one Pipeline in a pod, as the operator's StatefulSet does.
+    ///
+    /// It takes the Lease `<pipeline>-coordinator`, runs what the ConfigMap `<pipeline>-plan` says, keeps the pointer to the
+    /// last checkpoint in `<pipeline>-checkpoint`, and tells in `<pipeline>-report` what it does. All four are made by the
+    /// operator. The API server is found as by kubectl (KUBECONFIG), or by the pod's service account. SIGTERM stops it at a
+    /// final checkpoint and gives the Lease back.
+    #[command(after_help = "\
+Examples:
+  millrace worker --namespace shop --pipeline web-errors --data-dir /data --listen 0.0.0.0:9600
+  KUBECONFIG=./kubeconfig POD_NAME=me POD_UID=1 millrace worker -n shop -p web-errors --data-dir ./data
+
+Credentials of an object store (`checkpoints.storage: s3://…`) are read from the environment: AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL, AWS_ALLOW_HTTP.
+
+Exit codes: 0 stopped at a checkpoint, 1 it could not be completed in time, 2 wrong options or no way to the API server.")]
+    Worker(WorkerArgs),
+
     /// Check manifests and show every mistake in them.
     #[command(after_help = "Example:\n  millrace check -f examples/flights")]
     Check(ManifestArgs),
@@ -135,6 +152,38 @@ pub struct RunArgs {
     /// Do not show the live view, even on a terminal.
     #[arg(long)]
     pub no_live: bool,
+}
+
+/// `millrace worker`.
+#[derive(Args, Debug)]
+pub struct WorkerArgs {
+    /// The Pipeline's namespace.
+    #[arg(short = 'n', long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
+    pub namespace: String,
+
+    /// The Pipeline's name.
+    #[arg(short = 'p', long, value_name = "NAME")]
+    pub pipeline: String,
+
+    /// The folder for state, and for checkpoints unless `checkpoints.storage` names another place: the pod's volume.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Serve /metrics, /healthz, /readyz and /api/v1/pipeline on this address. Port 0 takes a free one and logs it.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<std::net::SocketAddr>,
+
+    /// This pod's name. With its UID it says who holds the Lease.
+    #[arg(long, value_name = "NAME", env = "POD_NAME")]
+    pub pod_name: String,
+
+    /// This pod's UID.
+    #[arg(long, value_name = "UID", env = "POD_UID")]
+    pub pod_uid: String,
+
+    /// How long a stop may take. Less than the pod's terminationGracePeriodSeconds: then it is killed.
+    #[arg(long, value_name = "SECONDS", default_value_t = 50)]
+    pub stop_within_seconds: u64,
 }
 
 /// `millrace plan`.

@@ -17,7 +17,10 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{overview::Overview, server};
+use crate::{
+    overview::Overview,
+    server::{self, Readiness},
+};
 
 const ADDRESS: &str = "control";
 const LONGEST_PATH: usize = 100;
@@ -37,7 +40,12 @@ impl Drop for Control {
 }
 
 /// Serves a data folder's control socket.
-pub async fn serve(folder: &Path, overview: Arc<Overview>, commands: mpsc::Sender<Command>) -> io::Result<Control> {
+pub async fn serve(
+    folder: &Path,
+    overview: Arc<Overview>,
+    readiness: Readiness,
+    commands: mpsc::Sender<Command>,
+) -> io::Result<Control> {
     let folder = fs::canonicalize(folder)?;
     let mut socket = folder.join("control.sock");
     if socket.as_os_str().len() > LONGEST_PATH {
@@ -51,7 +59,7 @@ pub async fn serve(folder: &Path, overview: Arc<Overview>, commands: mpsc::Sende
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))?;
     let address = folder.join(ADDRESS);
     fs::write(&address, socket.as_os_str().as_encoded_bytes())?;
-    let app = server::control(overview, commands);
+    let app = server::control(overview, readiness, commands);
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, app).await {
             tracing::warn!(%error, "the control socket has ended");

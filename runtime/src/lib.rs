@@ -4,8 +4,11 @@
 mod checkpoints;
 mod cli;
 mod clock;
+mod cluster;
 mod connections;
+mod context;
 mod control;
+mod event_log;
 mod exposition;
 mod kubectl;
 mod live;
@@ -16,6 +19,7 @@ mod plan;
 mod rates;
 mod run;
 mod server;
+mod signals;
 mod telemetry;
 mod watch;
 
@@ -34,7 +38,9 @@ pub fn millrace() -> ExitCode {
         eprintln!("error: --log {}: {error}", cli.log);
         return ExitCode::from(cli::EXIT_USAGE);
     }
+    install_tls();
     let done = match cli.command {
+        Command::Worker(args) => cluster::work(args),
         Command::Run(args) => run::run(args),
         Command::Check(args) => plan::check(&args),
         Command::Plan(args) => plan::show(&args),
@@ -58,6 +64,12 @@ pub fn millrace() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
+}
+
+/// Libraries in this process know two providers of TLS' cryptography; none of them may choose by chance.
+fn install_tls() {
+    // It fails only if there is one already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
 }
 
 /// Why a command did not do what was asked, as the user is told.

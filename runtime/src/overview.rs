@@ -3,24 +3,25 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use millrace_engine::{
-    JobContext,
-    status::{JobPhase, JobState},
-};
+use millrace_engine::status::{JobPhase, JobState};
 use millrace_plan::{Input, NodeKind, OutputName, Plan};
 use millrace_stream::{EventTime, Revision};
 use serde::Serialize;
 
-use crate::rates::{Counts, Rate, Rates};
+use crate::{
+    context::Instruments,
+    rates::{Counts, Rate, Rates},
+};
 
 /// The plan and what its stages count.
 pub struct Overview {
     /// By revision, the latest first.
     graphs: Mutex<Vec<(Revision, Graph)>>,
     rates: Mutex<Rates>,
-    cx: Arc<JobContext>,
+    cx: Instruments,
 }
 
 #[derive(Clone, Default)]
@@ -106,11 +107,9 @@ pub struct NodeReport {
 }
 
 impl Overview {
-    /// An overview of this plan.
-    pub fn new(plan: &Plan, cx: Arc<JobContext>) -> Self {
-        let overview = Self { graphs: Mutex::default(), rates: Mutex::default(), cx };
-        overview.set_plan(plan);
-        overview
+    /// An overview that knows no plan yet.
+    pub fn new(cx: Instruments) -> Self {
+        Self { graphs: Mutex::default(), rates: Mutex::default(), cx }
     }
 
     /// Another plan runs now. The one before is kept, since it may come back.
@@ -150,6 +149,14 @@ impl Overview {
         let now = self.cx.clock.monotonic();
         let counts = self.counts();
         self.rates.lock().unwrap_or_else(PoisonError::into_inner).note(now, counts);
+    }
+
+    /// Calls [`Self::note_counts`] once a second, for good.
+    pub async fn note_counts_always(self: Arc<Self>) {
+        loop {
+            self.note_counts();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
     }
 
     /// The graph of the plan that runs.

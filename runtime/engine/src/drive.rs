@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     Command, JobContext, JobError,
+    blame::Blame,
     commits::{CommitResult, Commits, Handles, retry_after},
     job::{refusal, refused_edit},
     launch::Running,
@@ -201,8 +202,10 @@ impl Driver<'_> {
                 let retry_after = retry_after(&error, attempt, (epoch, self.generation));
                 self.cx.metrics.commits_failed.add(1);
                 let text = crate::chain(&error);
-                self.cx.status.event(JobEvent::CommitFailed { epoch, error: text, attempt, retry_after });
-                self.commit_error = Some(error.into());
+                let error = JobError::from(error);
+                let blame = Blame::of(&error);
+                self.cx.status.event(JobEvent::CommitFailed { epoch, error: text, blame, attempt, retry_after });
+                self.commit_error = Some(error);
                 Some(Event::CommitFailed { epoch, retry_after })
             }
         }

@@ -23,12 +23,13 @@ use millrace_stream::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    blame::Blame,
     commits::{self, CommitError},
     drive::{self, Driven, Inbox},
     launch::{Connectors, launch},
     metrics::Metrics,
     operator::OperatorError,
-    recover::{self, Recovered},
+    recover::{self, Recovered, Turn},
     status::{JobEvent, JobPhase, Status},
     task::TaskError,
 };
@@ -62,6 +63,8 @@ pub struct JobContext {
     pub allow_previous_checkpoint: bool,
     /// Start from this savepoint, whatever was decided after it.
     pub from_savepoint: Option<String>,
+    /// Sources that begin at their beginning, whatever the checkpoint that is started from says of them.
+    pub reset_sources: Vec<String>,
 }
 
 /// What can be asked of a running job.
@@ -232,6 +235,10 @@ impl Trial {
 ///
 /// [`JobError`] if it cannot be started, or fails for a reason that starting again does not cure.
 pub async fn run(plan: Plan, cx: Arc<JobContext>, mut commands: mpsc::Receiver<Command>) -> Result<Outcome, JobError> {
+    cx.status.update(|state| {
+        state.phase = JobPhase::Starting;
+        state.commit_failure = None;
+    });
     let ended = run_generations(plan, &cx, &mut commands).await;
     cx.status.update(|state| {
         state.phase = match &ended {
@@ -254,11 +261,13 @@ async fn run_generations(
     let mut attempts = Attempts::default();
     let mut inbox = Inbox::default();
     let mut first = true;
+    let mut turn = Turn::First;
     let mut trial: Option<Trial> = None;
     loop {
-        let ended = match recover::recover(&plan, cx, first).await {
+        let ended = match recover::recover(&plan, cx, turn).await {
             Ok(recovered) if recovered.finished => return Ok(Outcome::Finished { already: first }),
             Ok(recovered) => {
+                turn = turn.next(recovered.epoch());
                 attempts.note(recovered.epoch());
                 one_generation(&plan, recovered, cx, commands, &mut inbox).await
             }
@@ -290,7 +299,7 @@ async fn run_generations(
             let Some(Trial { before, .. }) = trial.take_if(|trial| trial.is_open(cx)) else { return Err(error) };
             let failed = std::mem::replace(&mut plan, before);
             let (from, to) = (failed.revision, plan.revision.clone());
-            cx.status.event(JobEvent::RolledBack { from, to, error: chain(&error) });
+            cx.status.event(JobEvent::RolledBack { from, to, error: chain(&error), blame: Blame::of(&error) });
             attempts = Attempts::default();
         }
     }
@@ -335,7 +344,8 @@ impl Attempts {
     async fn wait(&mut self, error: JobError, cx: &JobContext) -> Result<(), JobError> {
         let Some(wait) = self.next(&error) else { return Err(error) };
         cx.metrics.restarts.add(1);
-        cx.status.event(JobEvent::Restarting { error: chain(&error), attempt: self.failed, wait });
+        let (blame, attempt) = (Blame::of(&error), self.failed);
+        cx.status.event(JobEvent::Restarting { error: chain(&error), blame, attempt, wait });
         tokio::time::sleep(wait).await;
         Ok(())
     }

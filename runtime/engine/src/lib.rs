@@ -12,6 +12,7 @@
 //! [`operator::KeyedOperator`].
 
 pub mod aggregate;
+pub mod blame;
 pub mod channel;
 pub mod commits;
 pub mod distinct;

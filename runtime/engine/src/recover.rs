@@ -44,8 +44,39 @@ impl Recovered {
     }
 }
 
+/// How often a run has started its tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Not yet.
+    First,
+    /// Before.
+    Again {
+        /// What the first start restored.
+        began_with: Option<Epoch>,
+    },
+}
+
+impl Turn {
+    /// The turn after this one, which restored this epoch.
+    pub fn next(self, restored: Option<Epoch>) -> Self {
+        match self {
+            Self::First => Self::Again { began_with: restored },
+            again @ Self::Again { .. } => again,
+        }
+    }
+
+    /// Whether nothing was decided since the run began, if this turn restores this epoch.
+    fn is_where_it_began(self, restored: Option<Epoch>) -> bool {
+        match self {
+            Self::First => true,
+            Self::Again { began_with } => began_with == restored,
+        }
+    }
+}
+
 /// Claims the pointer, decides what to start from, commits what was decided and cleans up.
-pub async fn recover(plan: &Plan, cx: &Arc<JobContext>, first_turn: bool) -> Result<Recovered, JobError> {
+pub async fn recover(plan: &Plan, cx: &Arc<JobContext>, turn: Turn) -> Result<Recovered, JobError> {
+    let first_turn = turn == Turn::First;
     let before = cx.pointer.read().await?;
     let generation = cx.folder.next_generation(before.as_ref().map(|latest| latest.generation))?;
     let claimed = match cx.pointer.claim(generation).await? {
@@ -86,8 +117,14 @@ pub async fn recover(plan: &Plan, cx: &Arc<JobContext>, first_turn: bool) -> Res
     if let (Some(before), Some(manifest)) = (&before, &mut manifest) {
         take_up_edit(before, plan, manifest)?;
     }
+    let resets =
+        !cx.reset_sources.is_empty() && turn.is_where_it_began(manifest.as_ref().map(|manifest| manifest.epoch));
+    if let Some(manifest) = manifest.as_mut().filter(|_| resets) {
+        // A source's stage has the source's name.
+        manifest.tasks.retain(|task| !cx.reset_sources.contains(&task.task.stage.0));
+    }
     if !moved_back && !passed_over {
-        match clean(cx, &orphans).await {
+        match clean(cx, &orphans, generation).await {
             // Which files a damaged checkpoint names is not known. That must not keep a run from going on that does not
             // need it; once it has expired its files go too.
             Err(error) if error.kind() == ErrorKind::Corrupt => {
@@ -100,7 +137,8 @@ pub async fn recover(plan: &Plan, cx: &Arc<JobContext>, first_turn: bool) -> Res
         tokio::spawn(check_later(cx.store.clone(), unchecked));
     }
     fault::point("after-recover").map_err(StateError::from)?;
-    let finished = manifest.as_ref().is_some_and(|manifest| manifest.finished && manifest.revision == plan.revision);
+    let is_over = |manifest: &Manifest| manifest.finished && manifest.revision == plan.revision && !resets;
+    let finished = manifest.as_ref().is_some_and(is_over);
     Ok(Recovered { generation, decided, first, manifest, committers, finished })
 }
 
@@ -361,12 +399,12 @@ async fn open_committers(
 }
 
 /// Removes what no decided epoch names.
-async fn clean(cx: &JobContext, orphans: &[Taken]) -> Result<(), StateError> {
+async fn clean(cx: &JobContext, orphans: &[Taken], generation: Generation) -> Result<(), StateError> {
     let ids = cx.store.list().await?.into_iter().map(|entry| entry.id);
     let is_orphan = |id: &ManifestId| orphans.iter().any(|taken| is_manifest_of(id, taken));
     let retired: Vec<ManifestId> = ids.filter(is_orphan).collect();
     cx.store.retire(&retired, &[]).await?;
-    cx.store.delete_orphans().await?;
+    cx.store.delete_orphans(generation).await?;
     Ok(())
 }
 

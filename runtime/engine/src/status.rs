@@ -8,6 +8,8 @@ use std::{
 use millrace_stream::{BarrierKind, Epoch, Generation, Revision, Timestamp};
 use serde::Serialize;
 
+use crate::blame::Blame;
+
 /// What the pipeline is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub enum JobPhase {
@@ -113,6 +115,8 @@ pub enum JobEvent {
         epoch: Epoch,
         /// Which sink, and why.
         error: String,
+        /// Which sink.
+        blame: Blame,
         /// Which attempt it was.
         attempt: u32,
         /// When it is tried again; `None`: that would be in vain.
@@ -122,6 +126,8 @@ pub enum JobEvent {
     Restarting {
         /// Why.
         error: String,
+        /// Whose the failure is.
+        blame: Blame,
         /// Which attempt it is since the last completed checkpoint.
         attempt: u32,
         /// When.
@@ -142,6 +148,8 @@ pub enum JobEvent {
         to: Revision,
         /// Why.
         error: String,
+        /// Whose the failure is.
+        blame: Blame,
     },
 }
 

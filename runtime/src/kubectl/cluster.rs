@@ -63,8 +63,7 @@ impl Cluster {
     /// # Errors
     /// There is no kubeconfig, or it cannot be used.
     pub async fn connect(target: &Target) -> Result<Self, Failure> {
-        // Libraries in this process know two providers of TLS' cryptography. It fails only if one is chosen already.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        crate::install_tls();
         let unusable = |error: &dyn std::error::Error| {
             Failure::usage(format!("no cluster: {}", chain(error))).advise("see `kubectl config view`")
         };

@@ -91,7 +91,8 @@ pub struct ManifestEntry {
 }
 
 impl CheckpointStore {
-    /// The store at `url` (`file:///…` in this build), in it the folder `pipeline`. Makes folders that are not there.
+    /// The store at `url` (`file:///…`, or `s3://bucket/prefix` with credentials from the environment), in it the folder
+    /// `pipeline`. Makes folders that are not there; a bucket is looked for by the first request.
     ///
     /// # Errors
     ///
@@ -104,8 +105,8 @@ impl CheckpointStore {
             let path = path.map_err(|()| refuse("a file URL has three slashes and no host: file:///a/folder"))?;
             return Self::in_folder(&path, pipeline);
         }
-        let (store, path) = object_store::parse_url(&parsed).map_err(|error| refuse(&error.to_string()))?;
-        Ok(Self::over(Arc::from(store), path.join(pipeline), url))
+        let (store, path) = remote::open(&parsed).map_err(|error| refuse(&error.to_string()))?;
+        Ok(Self::over(store, path.join(pipeline), url))
     }
 
     /// The store in a folder of this machine.

@@ -58,6 +58,17 @@ pub enum StateError {
         #[source]
         source: Box<object_store::Error>,
     },
+    /// The pointer of a cluster cannot be read or moved, or nobody knows whether it was.
+    #[error("cannot {action} {place}")]
+    Pointer {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// Where the pointer is.
+        place: String,
+        /// Why not.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Something that was stored is not what was written.
     #[error("{place} is damaged: found {found}, expected {expected}")]
     Damaged {
@@ -182,7 +193,9 @@ impl StateError {
                 _ => ErrorKind::Restart,
             },
             Self::Store { source, .. } => match source.as_ref() {
-                object_store::Error::PermissionDenied { .. }
+                // What may be absent is no error: this is the bucket.
+                object_store::Error::NotFound { .. }
+                | object_store::Error::PermissionDenied { .. }
                 | object_store::Error::Unauthenticated { .. }
                 | object_store::Error::NotSupported { .. }
                 | object_store::Error::NotImplemented { .. }
@@ -190,6 +203,7 @@ impl StateError {
                 | object_store::Error::UnknownConfigurationKey { .. } => ErrorKind::FixSpec,
                 _ => ErrorKind::Retry,
             },
+            Self::Pointer { .. } => ErrorKind::Retry,
             Self::Damaged { .. } | Self::Missing { .. } => ErrorKind::Corrupt,
             Self::OutOfOrder { .. } | Self::Torn { .. } | Self::UnknownState { .. } => ErrorKind::Restart,
             Self::TooNew { .. }

@@ -17,7 +17,7 @@ use millrace_state::{
     RestoreFrom, StoreResources, TaskManifest, TaskStore, fault, pointer::Newest,
 };
 use millrace_stream::{
-    BarrierKind, Epoch, EventTime, KeyGroupRange, Revision, TaskId, Timestamp,
+    BarrierKind, Epoch, EventTime, Generation, KeyGroupRange, Revision, TaskId, Timestamp,
     checkpoint::{Advance, Claim, Decided, Taken},
 };
 use serde_json::json;
@@ -57,7 +57,7 @@ fn pipeline(path: &Path) {
     let decided: Vec<ManifestId> = claimed.decided.iter().map(|decided| decided.taken.into()).collect();
     let undecided = wait(store.list()).unwrap().into_iter().map(|entry| entry.id).filter(|id| !decided.contains(id));
     wait(store.retire(&undecided.collect::<Vec<_>>(), &[])).unwrap();
-    wait(store.delete_orphans()).unwrap();
+    wait(store.delete_orphans(Generation(u64::MAX))).unwrap();
 
     let resources = StoreResources::new(1 << 20);
     let (db, fetched) = (data.task_store(&task()), data.task_folder(&task()).join("fetched"));

@@ -17,7 +17,7 @@ pub mod source;
 use std::sync::Arc;
 
 use millrace_connectors::{CommitHandle, SinkError, SourceError};
-use millrace_state::{StateError, TaskManifest, fault};
+use millrace_state::{ErrorKind, StateError, TaskManifest, fault};
 use millrace_stream::{Clock, Epoch, TaskId};
 use tokio::sync::mpsc;
 
@@ -146,7 +146,9 @@ impl TaskError {
             Self::Sink(error) => matches!(error, SinkError::Io { .. } | SinkError::Conflict { .. }),
             Self::Neighbour | Self::Panicked(_) => true,
             Self::Route(error) => matches!(error, RouteError::Closed(_)),
-            Self::State(_) | Self::Operator(_) | Self::Batch(_) | Self::EventTime { .. } => false,
+            // A full disk or a damaged store is for a person; an object store that does not answer may do so again.
+            Self::State(error) => matches!(error, StateError::Store { .. }) && error.kind() == ErrorKind::Retry,
+            Self::Operator(_) | Self::Batch(_) | Self::EventTime { .. } => false,
         }
     }
 }

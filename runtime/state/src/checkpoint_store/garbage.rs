@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use millrace_stream::Generation;
+
 use super::{CheckpointStore, FILES, ManifestId, Objects, StateError, StoredFile, blocking};
 use crate::{data_folder::remove_folder, durable, fault};
 
@@ -78,13 +80,15 @@ impl CheckpointStore {
         Ok(orphans)
     }
 
-    /// Deletes what [`CheckpointStore::orphans`] finds; says how much that was.
+    /// Deletes what [`CheckpointStore::orphans`] finds and an older generation than this one wrote; says how much that was.
+    /// A newer one has taken the pipeline over, and is uploading what it has not named yet.
     ///
     /// # Errors
     ///
     /// As there.
-    pub async fn delete_orphans(&self) -> Result<u64, StateError> {
-        let orphans = self.orphans().await?;
+    pub async fn delete_orphans(&self, generation: Generation) -> Result<u64, StateError> {
+        let mut orphans = self.orphans().await?;
+        orphans.retain(|location| written_by(location).is_none_or(|writer| writer < generation));
         for location in &orphans {
             self.delete(location).await?;
         }
@@ -113,4 +117,10 @@ impl CheckpointStore {
             }
         }
     }
+}
+
+/// Who wrote a data file: its name begins with the generation.
+fn written_by(location: &str) -> Option<Generation> {
+    let (_, name) = location.rsplit_once('/')?;
+    name.split_once('-')?.0.parse().ok().map(Generation)
 }

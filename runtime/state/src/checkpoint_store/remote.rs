@@ -1,13 +1,35 @@
 //! A checkpoint store in an object store.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutPayload, path::Path as Location};
+use object_store::{
+    BackoffConfig, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig, aws::AmazonS3Builder,
+    path::Path as Location,
+};
+use url::Url;
 
 use super::{StateError, StoredFile, blocking, verify};
 use crate::{durable, fault, task_store::LocalFile};
+
+/// For how long a request is tried again, where the answer is that it may pass. The coordinator waits meanwhile, so not long:
+/// whoever asked tries again by its own rules.
+const RETRIES: RetryConfig = RetryConfig { backoff: BACKOFF, max_retries: 5, retry_timeout: Duration::from_secs(15) };
+const BACKOFF: BackoffConfig =
+    BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(3), base: 2.0 };
+
+/// The object store at a URL, and where in it. What an S3 store is reached with (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …)
+/// comes from the environment.
+pub(super) fn open(url: &Url) -> object_store::Result<(Arc<dyn ObjectStore>, Location)> {
+    if matches!(url.scheme(), "s3" | "s3a") {
+        let store = AmazonS3Builder::from_env().with_url(url.as_str()).with_retry(RETRIES).build()?;
+        let path = Location::from_url_path(url.path())?;
+        return Ok((Arc::new(store), path));
+    }
+    let (store, path) = object_store::parse_url(url)?;
+    Ok((Arc::from(store), path))
+}
 
 /// Objects are sent and fetched whole: a data file has at most about 32 MiB
 /// ([`FILE_BYTES`](crate::task_store::FILE_BYTES)), and one at a time is under way for a task.

@@ -184,7 +184,8 @@ fn what_an_upload_without_a_manifest_left_is_found_and_deleted() {
         let in_use = wait(world.store.retire(&[kept.id()], &lost)).unwrap();
         assert_eq!((in_use.manifests, in_use.files), (1, 1), "its list; the data file is in use by the upload");
         wait(world.store.create_manifest(&kept)).unwrap();
-        assert_eq!(wait(world.store.delete_orphans()).unwrap(), 2);
+        assert_eq!(wait(world.store.delete_orphans(Generation(1))).unwrap(), 0, "whoever was replaced deletes nothing");
+        assert_eq!(wait(world.store.delete_orphans(Generation(2))).unwrap(), 2);
         assert_eq!(wait(world.store.orphans()).unwrap(), Vec::<String>::new());
     }
 }

@@ -1,0 +1,116 @@
+//! What is to run: the ConfigMap `<pipeline>-plan`, watched by the API, so that an edit is seen at once.
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::runtime::{WatchStreamExt, watcher};
+use millrace_plan::handover::{PLAN_KEY, PlanDocument};
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use super::api::Cluster;
+
+/// The plan as it was last seen. What is not known stands as it was: a watch that breaks takes nothing away.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Wanted {
+    /// Nothing has been seen yet.
+    #[default]
+    Unknown,
+    /// There is none.
+    Absent,
+    /// There is one that this release cannot read.
+    Unreadable(String),
+    /// This.
+    Plan(Box<PlanDocument>),
+}
+
+impl Wanted {
+    /// The document.
+    pub fn plan(&self) -> Option<&PlanDocument> {
+        match self {
+            Self::Plan(plan) => Some(plan),
+            _ => None,
+        }
+    }
+}
+
+/// Starts to watch.
+pub fn start(cluster: &Cluster) -> watch::Receiver<Wanted> {
+    let (seen, receiver) = watch::channel(Wanted::Unknown);
+    let (maps, name) = (cluster.config_maps(), cluster.names().plan());
+    let place = cluster.place("ConfigMap", &name);
+    tokio::spawn(async move {
+        let mut objects = watcher::watch_object(maps, &name).default_backoff().boxed();
+        let mut is_quiet = false;
+        while let Some(object) = objects.next().await {
+            match object {
+                Ok(object) => {
+                    is_quiet = false;
+                    let wanted = object.as_ref().map_or(Wanted::Absent, read);
+                    if let Wanted::Unreadable(why) = &wanted {
+                        tracing::error!(plan = %place, %why, "the plan cannot be read; what runs, runs on");
+                    }
+                    seen.send_if_modified(|before| {
+                        let changes = *before != wanted;
+                        *before = wanted;
+                        changes
+                    });
+                }
+                Err(error) if is_quiet => tracing::debug!(plan = %place, %error, "the plan cannot be watched"),
+                Err(error) => {
+                    is_quiet = true;
+                    tracing::warn!(plan = %place, %error, "the plan cannot be watched; it is tried again");
+                }
+            }
+        }
+    });
+    receiver
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
+/// What a ConfigMap says.
+fn read(map: &ConfigMap) -> Wanted {
+    let Some(text) = map.data.as_ref().and_then(|data| data.get(PLAN_KEY)) else { return Wanted::Absent };
+    match serde_json::from_str::<Version>(text) {
+        Ok(Version { version }) if version > PlanDocument::VERSION => Wanted::Unreadable(format!(
+            "{PLAN_KEY} has version {version}, and this runtime reads versions up to {}: it is older than the operator",
+            PlanDocument::VERSION
+        )),
+        _ => match serde_json::from_str(text) {
+            Ok(plan) => Wanted::Plan(Box::new(plan)),
+            Err(error) => Wanted::Unreadable(format!("{PLAN_KEY}: {error}")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn map(text: &str) -> ConfigMap {
+        let data = BTreeMap::from([(PLAN_KEY.to_owned(), text.to_owned())]);
+        ConfigMap { data: Some(data), ..ConfigMap::default() }
+    }
+
+    #[test]
+    fn a_config_map_without_a_plan_is_none() {
+        assert_eq!(read(&ConfigMap::default()), Wanted::Absent);
+    }
+
+    #[test]
+    fn a_plan_that_cannot_be_read_says_why() {
+        for (text, why) in [
+            ("{", "EOF"),
+            (r#"{"version":1}"#, "missing field `revision`"),
+            (r#"{"version":2,"anything":[]}"#, "older than the operator"),
+        ] {
+            let Wanted::Unreadable(said) = read(&map(text)) else { panic!("{text} was read") };
+            assert!(said.contains(why), "{said}");
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! What a worker knows to say of itself, beside what its job counts.
+
+use millrace_engine::{
+    blame::{Blame, Part},
+    status::{JobEvent, JobPhase},
+};
+use millrace_plan::handover::{EditResult, EditSaid, Problem, ProblemOf, RunPhase, SavepointSaid, StartSaid};
+use millrace_stream::{Revision, Timestamp};
+
+/// What a worker has to say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Said {
+    /// The phase while no job runs; `None`: the job's.
+    pub idle: Option<RunPhase>,
+    /// The revision that runs or is being started.
+    pub revision: Option<Revision>,
+    /// Checkpoints that failed since the last one was completed.
+    pub checkpoint_failures: u32,
+    /// Why the last of them did.
+    pub checkpoint_error: Option<String>,
+    /// What is wrong with what runs.
+    pub problem: Option<Problem>,
+    /// What is wrong with the wanted plan.
+    pub plan_problem: Option<Problem>,
+    /// What came of the last edit.
+    pub edit: Option<EditSaid>,
+    /// What came of the last savepoint.
+    pub savepoint: Option<SavepointSaid>,
+    /// The token of the last savepoint that was wished for; that of a suspension has none.
+    pub savepoint_token: Option<String>,
+    /// What came of the last start wish.
+    pub started: Option<StartSaid>,
+}
+
+impl Said {
+    /// The phase, if the job is in this one.
+    pub fn phase(&self, job: JobPhase) -> RunPhase {
+        self.idle.unwrap_or(match job {
+            JobPhase::Starting => RunPhase::Starting,
+            JobPhase::Running => RunPhase::Running,
+            // What follows a failure is decided a moment later.
+            JobPhase::Restarting | JobPhase::Failed => RunPhase::Restarting,
+            JobPhase::Stopping | JobPhase::Stopped => RunPhase::Stopping,
+            JobPhase::Finished => RunPhase::Finished,
+        })
+    }
+
+    /// Takes in what happened to the job.
+    pub fn on(&mut self, event: &JobEvent, now: Timestamp) {
+        match event {
+            JobEvent::Running { revision, .. } => self.revision = Some(revision.clone()),
+            JobEvent::CheckpointCompleted(_) => {
+                (self.checkpoint_failures, self.checkpoint_error) = (0, None);
+                // The tasks have come through it. A sink that does not commit is another matter.
+                self.problem.take_if(|problem| problem.of != ProblemOf::Sink);
+            }
+            JobEvent::CheckpointFailed { reason, .. } => {
+                self.checkpoint_failures += 1;
+                self.checkpoint_error = Some(reason.clone());
+            }
+            JobEvent::Committed { .. } => self.problem = None,
+            JobEvent::CommitFailed { error, blame, .. } | JobEvent::Restarting { error, blame, .. } => {
+                self.fails(blame, error.clone(), now);
+            }
+            JobEvent::Edited { from, to } => {
+                self.revision = Some(to.clone());
+                let (from, to) = (from.clone(), to.clone());
+                self.edit = Some(EditSaid { from, to, result: EditResult::TakenUp, message: None, at: now });
+            }
+            // The event goes from the plan that failed to the one before; an edit goes the other way.
+            JobEvent::RolledBack { from: failed, to: before, error, .. } => {
+                self.revision = Some(before.clone());
+                self.problem = None;
+                self.edit = Some(EditSaid {
+                    from: before.clone(),
+                    to: failed.clone(),
+                    result: EditResult::RolledBack,
+                    message: Some(error.clone()),
+                    at: now,
+                });
+            }
+        }
+    }
+
+    /// Something of what runs has failed.
+    pub fn fails(&mut self, blame: &Blame, message: String, now: Timestamp) {
+        let (of, node) = (problem_of(blame.part), blame.node.as_ref().map(|node| node.0.clone()));
+        let since = match &self.problem {
+            Some(known) if known.of == of && known.node == node => known.since,
+            _ => now,
+        };
+        self.problem = Some(Problem { of, node, message, since });
+    }
+}
+
+fn problem_of(part: Part) -> ProblemOf {
+    match part {
+        Part::Source => ProblemOf::Source,
+        Part::Sink => ProblemOf::Sink,
+        Part::Checkpoint => ProblemOf::Checkpoint,
+        Part::Plan => ProblemOf::Plan,
+        Part::Runtime => ProblemOf::Runtime,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use millrace_stream::Epoch;
+
+    use super::*;
+
+    fn revision(name: &str) -> Revision {
+        Revision(name.to_owned())
+    }
+
+    fn blame(part: Part) -> Blame {
+        Blame { part, node: Some("rows".into()) }
+    }
+
+    fn restarting(part: Part) -> JobEvent {
+        let wait = std::time::Duration::from_millis(500);
+        JobEvent::Restarting { error: "no such file".to_owned(), blame: blame(part), attempt: 1, wait }
+    }
+
+    #[test]
+    fn a_rolled_back_edit_is_told_from_the_plan_that_runs_to_the_one_that_does_not() {
+        let mut said = Said::default();
+        said.on(&JobEvent::Edited { from: revision("a"), to: revision("b") }, Timestamp(1));
+        assert_eq!(said.revision, Some(revision("b")));
+        let rolled_back = JobEvent::RolledBack {
+            from: revision("b"),
+            to: revision("a"),
+            error: "no such file".to_owned(),
+            blame: blame(Part::Sink),
+        };
+        said.on(&rolled_back, Timestamp(2));
+        let edit = said.edit.unwrap();
+        assert_eq!((edit.from, edit.to, edit.result), (revision("a"), revision("b"), EditResult::RolledBack));
+        assert_eq!((said.revision, edit.message.as_deref()), (Some(revision("a")), Some("no such file")));
+    }
+
+    #[test]
+    fn a_problem_stands_since_it_began_until_a_checkpoint_shows_that_it_is_over() {
+        let mut said = Said::default();
+        said.on(&restarting(Part::Source), Timestamp(1));
+        said.on(&JobEvent::Running { restored: None, revision: revision("a") }, Timestamp(2));
+        said.on(&restarting(Part::Source), Timestamp(3));
+        assert_eq!(said.problem.as_ref().unwrap().since, Timestamp(1), "that it ran for a moment shows nothing");
+        said.on(&JobEvent::Committed { epoch: Epoch(1), rows: 0 }, Timestamp(4));
+        assert_eq!(said.problem, None);
+    }
+
+    #[test]
+    fn failures_of_checkpoints_are_counted_since_the_last_completed_one() {
+        let mut said = Said::default();
+        for epoch in 1..=2 {
+            let failed = JobEvent::CheckpointFailed { epoch: Epoch(epoch), reason: "too slow".to_owned() };
+            said.on(&failed, Timestamp(epoch));
+        }
+        assert_eq!((said.checkpoint_failures, said.checkpoint_error.as_deref()), (2, Some("too slow")));
+    }
+
+    #[test]
+    fn a_job_that_has_just_failed_is_not_given_up_yet() {
+        assert_eq!(Said::default().phase(JobPhase::Failed), RunPhase::Restarting);
+        let failed = Said { idle: Some(RunPhase::Failed), ..Said::default() };
+        assert_eq!(failed.phase(JobPhase::Failed), RunPhase::Failed);
+    }
+}

@@ -1,0 +1,95 @@
+//! What a worker finds before it starts a job: the plan of the newest checkpoint, and the wish that has acted.
+
+use std::path::Path;
+
+use millrace_engine::{JobError, chain};
+use millrace_plan::{Plan, PlanError, ResolvedSpec, handover::PlanDocument};
+use millrace_state::{Manifest, ManifestId, Pointer};
+use millrace_stream::Revision;
+
+use super::pointer::ConfigMapPointer;
+use crate::context;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The plan that wrote the newest checkpoint.
+    pub stored: Option<Stored>,
+    /// The token of the wish that has acted.
+    pub started: Option<String>,
+}
+
+/// A plan in a checkpoint.
+#[derive(Debug)]
+pub struct Stored {
+    /// Its revision.
+    pub revision: Revision,
+    manifest: Manifest,
+}
+
+impl Found {
+    /// Looks for it, where the wanted plan keeps its checkpoints. A checkpoint that cannot be read is not found: the start
+    /// says what is wrong with it.
+    ///
+    /// # Errors
+    ///
+    /// The API server or the checkpoint store does not answer.
+    pub async fn look(wanted: &PlanDocument, data_dir: &Path, pointer: &ConfigMapPointer) -> Result<Self, JobError> {
+        let started = pointer.started().await?;
+        let latest = pointer.read().await?;
+        let Some(newest) = latest.as_ref().and_then(|latest| latest.decided.last()) else {
+            return Ok(Self { stored: None, started });
+        };
+        let id = match newest.savepoint {
+            true => ManifestId::Savepoint { name: millrace_engine::recover::savepoint_name(newest.taken.epoch) },
+            false => ManifestId::from(newest.taken),
+        };
+        let storage = wanted.spec.pipeline.checkpoints.storage.as_deref();
+        let store = context::open_store(data_dir, storage, &wanted.spec.name)?;
+        let stored = match store.read_manifest(&id.location()).await {
+            Ok(manifest) => Some(Stored { revision: manifest.revision.clone(), manifest }),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the plan of the newest checkpoint cannot be read");
+                None
+            }
+        };
+        Ok(Self { stored, started })
+    }
+
+    /// The revision of the stored plan.
+    pub fn revision(&self) -> Option<&Revision> {
+        self.stored.as_ref().map(|stored| &stored.revision)
+    }
+}
+
+impl Stored {
+    /// Compiles it.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError::StoredPlan`].
+    pub async fn compile(&self) -> Result<Plan, JobError> {
+        let epoch = self.manifest.epoch;
+        let spec = serde_json::from_value(self.manifest.plan.clone());
+        let spec = spec.map_err(|_| JobError::StoredPlan { epoch, errors: Vec::new() })?;
+        compile(spec, self.revision.clone()).await.map_err(|errors| JobError::StoredPlan { epoch, errors })
+    }
+}
+
+/// Compiles a plan under the revision that others know it by: another release may write the same spec in another way.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub async fn compile(spec: ResolvedSpec, revision: Revision) -> Result<Plan, Vec<PlanError>> {
+    let compiled = tokio::task::spawn_blocking(move || millrace_plan::compile(&spec)).await;
+    match compiled {
+        Ok(compiled) => compiled.map(|plan| Plan { revision, ..plan }),
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// All that is wrong with a plan, on one line.
+pub fn shown(errors: &[PlanError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}

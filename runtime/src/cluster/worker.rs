@@ -1,0 +1,703 @@
+//! The worker: waits for the Lease and the plan, runs jobs, and tells what comes of them.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use millrace_engine::{Command, JobError, Outcome, blame::Blame, chain, metrics::Metrics, status::Status};
+use millrace_plan::{
+    Plan,
+    handover::{EditResult, EditSaid, PlanDocument, Problem, ProblemOf, RunPhase, SavepointSaid, StartSaid, StartWish},
+};
+use millrace_stream::{Clock, Epoch, Revision};
+use tokio::sync::{mpsc::error::TrySendError, oneshot, watch};
+
+use super::{
+    api::Cluster,
+    job_thread::{JobSpec, JobThread},
+    lease::{Keeper, Standing},
+    plan_watch::{self, Wanted},
+    pointer::ConfigMapPointer,
+    report::{Before, Board, Reporter},
+    start::{Found, compile, shown},
+    steer::{self, Attempt, Begin, Course, Next, Order},
+};
+use crate::{
+    Failure,
+    cli::WorkerArgs,
+    clock::SystemClock,
+    context::{self, Beginning, Instruments},
+    event_log,
+    overview::Overview,
+    server::{self, Readiness},
+    signals,
+};
+
+/// How long to wait before something is tried again that the job had no room for, or the API server did not answer.
+const SOON: Duration = Duration::from_millis(250);
+/// How long to wait after another generation took over and the Lease is still ours.
+const AFTER_FENCED: Duration = Duration::from_secs(1);
+
+/// Works until a signal.
+pub async fn work(args: WorkerArgs) -> Result<(), Failure> {
+    let cluster = Cluster::find(&args.namespace, &args.pipeline).await.map_err(|error| {
+        Failure::usage(format!("there is no way to an API server: {}", chain(&error)))
+            .advise("in a pod, mount the service account's token; elsewhere, set KUBECONFIG")
+    })?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let board = Arc::new(Board::default());
+    board.update(|said| said.idle = Some(RunPhase::Starting));
+    let status = Arc::new(Status::new({
+        let (board, clock) = (board.clone(), clock.clone());
+        move |event| {
+            event_log::log(event, false);
+            board.update(|said| said.on(event, clock.now()));
+        }
+    }));
+    let instruments = Instruments { clock: clock.clone(), metrics: Arc::new(Metrics::default()), status };
+    let overview = Arc::new(Overview::new(instruments.clone()));
+    let readiness = readiness(&board, &instruments);
+    if let Some(address) = args.listen {
+        let bound = server::listen(address, overview.clone(), readiness.clone()).await;
+        let bound = bound.map_err(|error| Failure::usage(format!("cannot listen on {address}: {error}")))?;
+        tracing::info!(address = %bound, "serving /metrics, /healthz, /readyz and /api/v1/pipeline");
+    }
+    let stopping = watch::Sender::new(false);
+    let stopped = stopping.subscribe();
+    signals::on_stop(&clock, move || {
+        stopping.send_replace(true);
+    })
+    .map_err(|error| Failure::failed(format!("cannot wait for signals: {error}")))?;
+    tokio::spawn(overview.clone().note_counts_always());
+
+    let identity = format!("{}_{}", args.pod_name, args.pod_uid);
+    let process = context::fresh_id().map_err(|error| Failure::failed(chain(&error)))?;
+    let keeper = Keeper::start(&cluster, &identity, clock.clone());
+    let reporter = Arc::new(Reporter {
+        cluster: cluster.clone(),
+        pod: args.pod_name.clone(),
+        board: board.clone(),
+        overview: overview.clone(),
+        clock,
+        standing: keeper.standing.clone(),
+    });
+    let written = Arc::default();
+    let reporting = tokio::spawn(reporter.clone().run(Arc::clone(&written)));
+    let mut worker = Worker {
+        wanted: plan_watch::start(&cluster),
+        standing: keeper.standing.clone(),
+        claimant: format!("{identity}_{process}"),
+        cluster,
+        args,
+        board,
+        instruments,
+        overview,
+        readiness,
+        stopped,
+        keeper,
+        is_remembered: false,
+        certain_after: None,
+        rejected: None,
+        finished: None,
+        failed: 0,
+    };
+    let done = worker.live().await;
+    reporting.abort();
+    if let Err(error) = reporter.write_last(&mut *written.lock().await).await {
+        tracing::debug!(error = %chain(&error), "the last report could not be written");
+    }
+    worker.keeper.release().await;
+    done
+}
+
+/// Ready means that what the plan asks for is done: rows flow, or nothing is left to do.
+fn readiness(board: &Arc<Board>, instruments: &Instruments) -> Readiness {
+    let (board, status) = (board.clone(), instruments.status.clone());
+    Arc::new(move || {
+        let phase = board.get().phase(status.get().phase);
+        let is_ready = matches!(phase, RunPhase::Running | RunPhase::Finished | RunPhase::Suspended);
+        (is_ready, format!("{phase:?}"))
+    })
+}
+
+struct Worker {
+    args: WorkerArgs,
+    cluster: Cluster,
+    /// This process, among all that have ever claimed the pointer.
+    claimant: String,
+    board: Arc<Board>,
+    instruments: Instruments,
+    overview: Arc<Overview>,
+    readiness: Readiness,
+    wanted: watch::Receiver<Wanted>,
+    standing: watch::Receiver<Standing>,
+    stopped: watch::Receiver<bool>,
+    keeper: Keeper,
+    /// What was reported before has been read since the Lease was taken.
+    is_remembered: bool,
+    /// The Lease counts as ours only if the API server has said so after this.
+    certain_after: Option<Duration>,
+    /// The revision that was rolled back or refused, until another one is wanted.
+    rejected: Option<Revision>,
+    /// The revision that has come to its end.
+    finished: Option<Revision>,
+    /// Failures since the last checkpoint.
+    failed: u32,
+}
+
+/// What follows a turn.
+enum Then {
+    /// The next one.
+    Again,
+    /// The next one when something changes, or after so long.
+    Wait(Option<Duration>),
+    /// The process ends.
+    End(Result<(), Failure>),
+}
+
+/// How a job came to its end.
+enum JobEnd {
+    /// By itself, or as it was told.
+    Ended(Box<Result<Outcome, JobError>>),
+    /// It was dropped, since the Lease is another's.
+    SteppedDown,
+    /// It was dropped, since its last checkpoint took too long.
+    OutOfTime,
+}
+
+/// What the job answers.
+enum Answer {
+    Edit { plan: Box<Plan>, done: Result<Result<(), String>, oneshot::error::RecvError> },
+    Savepoint { token: Option<String>, done: Result<Result<Epoch, String>, oneshot::error::RecvError> },
+}
+
+type Answers = FuturesUnordered<BoxFuture<'static, Answer>>;
+
+impl Worker {
+    async fn live(&mut self) -> Result<(), Failure> {
+        loop {
+            let then = if *self.stopped.borrow() {
+                Then::End(Ok(()))
+            } else if !self.has_lease() {
+                self.is_remembered = false;
+                self.board.update(|said| said.idle = Some(RunPhase::Starting));
+                Then::Wait(Some(SOON))
+            } else if self.is_remembered {
+                self.turn().await
+            } else {
+                self.remember().await
+            };
+            match then {
+                Then::Again => {}
+                Then::Wait(limit) => self.wait(limit).await,
+                Then::End(done) => return done,
+            }
+        }
+    }
+
+    /// Whether nobody else can have the Lease.
+    fn has_lease(&self) -> bool {
+        let standing = self.standing.borrow();
+        let is_new = match (&*standing, self.certain_after) {
+            (Standing::Held { confirmed }, Some(after)) => *confirmed > after,
+            _ => true,
+        };
+        is_new && standing.is_certain(self.now())
+    }
+
+    fn now(&self) -> Duration {
+        self.instruments.clock.monotonic()
+    }
+
+    /// Takes in what was reported before, by this pod or another.
+    async fn remember(&mut self) -> Then {
+        match Before::read(&self.cluster).await {
+            Ok(Before { report, savepoint_token }) => {
+                self.rejected = report.as_ref().and_then(steer::rejected_before);
+                self.board.update(|said| {
+                    said.savepoint_token = savepoint_token;
+                    if let Some(report) = report {
+                        said.revision = report.revision;
+                        said.edit = report.edit;
+                        said.savepoint = report.savepoint;
+                        said.started = report.started;
+                    }
+                });
+                self.is_remembered = true;
+                Then::Again
+            }
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "what was reported before cannot be read; it is tried again");
+                Then::Wait(Some(SOON * 4))
+            }
+        }
+    }
+
+    /// Waits for another plan, for the Lease to be lost, for a signal, or for so long.
+    async fn wait(&mut self, limit: Option<Duration>) {
+        let was_held = self.standing.borrow().is_held();
+        let mut limit = std::pin::pin!(sleep(limit));
+        loop {
+            tokio::select! {
+                () = &mut limit => return,
+                _ = self.wanted.changed() => return,
+                _ = self.stopped.changed() => return,
+                _ = self.standing.changed() => {
+                    if self.standing.borrow().is_held() != was_held {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does what is wanted once.
+    async fn turn(&mut self) -> Then {
+        let wanted = self.wanted.borrow_and_update().clone();
+        self.tell_plan(&wanted);
+        let Some(wanted) = wanted.plan() else {
+            self.board.update(|said| said.idle = Some(RunPhase::Starting));
+            return Then::Wait(None);
+        };
+        if self.rejected.as_ref().is_some_and(|rejected| *rejected != wanted.revision) {
+            self.rejected = None;
+        }
+        if wanted.suspend {
+            self.rest(RunPhase::Suspended, wanted);
+            return Then::Wait(None);
+        }
+        let token = wanted.start_from.as_ref().map(|wish| wish.token.clone());
+        let pointer = ConfigMapPointer::new(&self.cluster, &self.claimant, token);
+        let found = match Found::look(wanted, &self.args.data_dir, &pointer).await {
+            Ok(found) => found,
+            Err(error) => return self.fails(&error, wanted, &Found::default(), None),
+        };
+        let began =
+            steer::begin(wanted, self.rejected.as_ref(), found.revision(), |token| self.has_acted(&found, token));
+        let (plan, wish) = match began {
+            Begin::Suspended => return Then::Wait(None),
+            Begin::Wanted { wish: None } if self.finished.as_ref() == Some(&wanted.revision) => {
+                self.rest(RunPhase::Finished, wanted);
+                return Then::Wait(None);
+            }
+            Begin::Wanted { wish } => (compile(wanted.spec.clone(), wanted.revision.clone()).await, wish),
+            Begin::Stored => match found.stored.as_ref() {
+                Some(stored) => match stored.compile().await {
+                    Ok(plan) => (Ok(plan), None),
+                    Err(error) => return self.fails(&error, wanted, &found, None),
+                },
+                None => return Then::Again,
+            },
+        };
+        let plan = match plan {
+            Ok(plan) => plan,
+            Err(errors) => return self.cannot_compile(shown(&errors), wanted, &found),
+        };
+        if let Some(wish) = &wish
+            && let Some(unknown) = wish.reset_sources.iter().find(|name| !has_source(&plan, name))
+        {
+            self.drop_wish(wish, format!("the pipeline has no source {unknown}"));
+            return Then::Again;
+        }
+        self.run(plan, wish, wanted, &found, pointer).await
+    }
+
+    fn has_acted(&self, found: &Found, token: &str) -> bool {
+        let said = self.board.get();
+        let is_refused = said.started.is_some_and(|started| started.token == token && started.error.is_some());
+        is_refused || found.started.as_deref() == Some(token)
+    }
+
+    async fn run(
+        &mut self,
+        plan: Plan,
+        wish: Option<StartWish>,
+        wanted: &PlanDocument,
+        found: &Found,
+        pointer: Arc<ConfigMapPointer>,
+    ) -> Then {
+        let before = self.last_checkpoint();
+        self.overview.set_plan(&plan);
+        self.finished = None;
+        self.board.update(|said| {
+            said.idle = None;
+            said.revision = Some(plan.revision.clone());
+        });
+        let beginning = Beginning {
+            from_savepoint: wish.as_ref().and_then(|wish| wish.savepoint.clone()),
+            reset_sources: wish.as_ref().map(|wish| wish.reset_sources.clone()).unwrap_or_default(),
+            allow_previous_checkpoint: false,
+        };
+        let spec = JobSpec {
+            plan,
+            data_dir: self.args.data_dir.clone(),
+            pointer,
+            beginning,
+            instruments: self.instruments.clone(),
+            overview: self.overview.clone(),
+            readiness: self.readiness.clone(),
+        };
+        let ended = match JobThread::start(spec) {
+            Ok(job) => self.drive(job, wish.as_ref(), wanted.clone(), found).await,
+            Err(error) => JobEnd::Ended(Box::new(Err(error))),
+        };
+        let has_progressed = self.last_checkpoint() != before;
+        if has_progressed {
+            self.failed = 0;
+        }
+        let said = self.board.get();
+        self.rejected = self.rejected.take().or_else(|| {
+            let edit = said.edit.as_ref().filter(|edit| edit.result == EditResult::RolledBack)?;
+            let is_wanted = self.wanted.borrow().plan().is_some_and(|wanted| wanted.revision == edit.to);
+            is_wanted.then(|| edit.to.clone())
+        });
+        let is_stopping = *self.stopped.borrow();
+        match ended {
+            JobEnd::SteppedDown => Then::Again,
+            JobEnd::OutOfTime => Then::End(Err(Failure::failed(
+                "the final checkpoint was not completed in time; the next start goes on from the one before it",
+            ))),
+            JobEnd::Ended(ended) => match *ended {
+                Ok(Outcome::Finished { .. }) => {
+                    tracing::info!("finished: every row is read and committed");
+                    self.finished = said.revision;
+                    self.board.update(|said| {
+                        said.idle = Some(RunPhase::Finished);
+                        said.problem = None;
+                    });
+                    Then::Again
+                }
+                Ok(Outcome::Stopped { epoch }) => {
+                    tracing::info!(checkpoint = epoch.map_or(0, |epoch| epoch.0), "stopped");
+                    self.board.update(|said| {
+                        // What a signal has stopped stays so in the last report.
+                        said.idle = Some(if is_stopping { RunPhase::Stopping } else { RunPhase::Starting });
+                        said.problem = None;
+                    });
+                    Then::Again
+                }
+                Err(error) if is_stopping => Then::End(Err(Failure::failed(chain(&error)))),
+                Err(error) => {
+                    // A job that had another plan than the wanted one is not on trial for it.
+                    let found = if has_progressed { &Found::default() } else { found };
+                    self.fails(&error, wanted, found, wish.as_ref())
+                }
+            },
+        }
+    }
+
+    fn last_checkpoint(&self) -> Option<Epoch> {
+        self.instruments.status.get().checkpoint.map(|checkpoint| checkpoint.epoch)
+    }
+
+    /// Steers a job until its end.
+    async fn drive(
+        &mut self,
+        mut job: JobThread,
+        wish: Option<&StartWish>,
+        mut wanted: PlanDocument,
+        found: &Found,
+    ) -> JobEnd {
+        let mut changes = self.board.changes();
+        let mut answers = Answers::new();
+        let mut course = Course {
+            offered: self.rejected.clone(),
+            began_with: wish.map(|wish| wish.token.clone()),
+            savepoint: self.board.get().savepoint_token,
+            ..Course::default()
+        };
+        let (mut stop, mut is_told) = (false, false);
+        let mut deadline: Option<Duration> = None;
+        let mut end = None;
+        loop {
+            course.revision = self.board.get().revision;
+            self.tell_started(wish);
+            let mut is_full = false;
+            while let Some(order) = steer::steer(&wanted, &course, |token| self.has_acted(found, token)) {
+                if !self.obey(order, &job, &wanted, &mut course, &mut answers, &mut stop).await {
+                    is_full = true;
+                    break;
+                }
+            }
+            if stop && !is_told {
+                is_told = !matches!(job.commands.try_send(Command::Stop), Err(TrySendError::Full(_)));
+                is_full |= !is_told;
+            }
+            let retry = is_full.then_some(SOON);
+            let left = deadline.map(|deadline| deadline.saturating_sub(self.now()));
+            tokio::select! {
+                biased;
+                ended = &mut job.ended => {
+                    return match (end, ended) {
+                        (Some(end), _) => end,
+                        (None, Ok(Some(ended))) => JobEnd::Ended(Box::new(ended)),
+                        // Its thread has died in the middle.
+                        (None, _) => JobEnd::Ended(Box::new(Err(died()))),
+                    };
+                }
+                _ = self.stopped.changed(), if deadline.is_none() => {
+                    (stop, course.is_ending) = (true, true);
+                    deadline = Some(self.now() + Duration::from_secs(self.args.stop_within_seconds));
+                }
+                () = sleep(left), if left.is_some() && end.is_none() => {
+                    end = Some(JobEnd::OutOfTime);
+                    job.abandon();
+                }
+                _ = self.standing.changed() => {
+                    if !self.standing.borrow().is_held() && end.is_none() {
+                        end = Some(JobEnd::SteppedDown);
+                        job.abandon();
+                    }
+                }
+                _ = self.wanted.changed() => {
+                    let seen = self.wanted.borrow_and_update().clone();
+                    self.tell_plan(&seen);
+                    if let Wanted::Plan(plan) = seen {
+                        if course.offered.as_ref() != Some(&plan.revision) {
+                            course.offered = None;
+                        }
+                        wanted = *plan;
+                    }
+                }
+                Some(answer) = answers.next() => self.answered(answer, &mut stop),
+                _ = changes.changed() => {}
+                () = sleep(retry), if retry.is_some() => {}
+            }
+        }
+    }
+
+    /// Tells the job; `false`: it has no room for it now.
+    async fn obey(
+        &self,
+        order: Order,
+        job: &JobThread,
+        wanted: &PlanDocument,
+        course: &mut Course,
+        answers: &mut Answers,
+        stop: &mut bool,
+    ) -> bool {
+        match order {
+            Order::StartOver => {
+                tracing::info!("stopping, to start as asked");
+                (*stop, course.is_ending) = (true, true);
+            }
+            Order::Suspend => {
+                let (reply, answer) = oneshot::channel();
+                if matches!(job.commands.try_send(Command::Savepoint(reply)), Err(TrySendError::Full(_))) {
+                    return false;
+                }
+                tracing::info!("suspending: a savepoint, then a stop");
+                course.is_ending = true;
+                answers.push(Box::pin(async move { Answer::Savepoint { token: None, done: answer.await } }));
+            }
+            Order::Savepoint(token) => {
+                let (reply, answer) = oneshot::channel();
+                if matches!(job.commands.try_send(Command::Savepoint(reply)), Err(TrySendError::Full(_))) {
+                    return false;
+                }
+                course.savepoint = Some(token.clone());
+                answers.push(Box::pin(async move { Answer::Savepoint { token: Some(token), done: answer.await } }));
+            }
+            Order::Edit => match compile(wanted.spec.clone(), wanted.revision.clone()).await {
+                Err(errors) => {
+                    course.offered = Some(wanted.revision.clone());
+                    self.refuse(course.revision.clone(), wanted, shown(&errors));
+                }
+                Ok(plan) => {
+                    let (reply, answer) = oneshot::channel();
+                    let plan = Box::new(plan);
+                    let edit = Command::Edit { plan: plan.clone(), reply };
+                    if matches!(job.commands.try_send(edit), Err(TrySendError::Full(_))) {
+                        return false;
+                    }
+                    course.offered = Some(wanted.revision.clone());
+                    answers.push(Box::pin(async move { Answer::Edit { plan, done: answer.await } }));
+                }
+            },
+        }
+        true
+    }
+
+    fn answered(&self, answer: Answer, stop: &mut bool) {
+        let at = self.instruments.clock.now();
+        match answer {
+            Answer::Edit { plan, done: Ok(Ok(())) } => self.overview.set_plan(&plan),
+            Answer::Edit { plan, done: Ok(Err(why)) } => {
+                // What a newer edit has taken the place of is of no interest any more.
+                let is_wanted = self.wanted.borrow().plan().is_some_and(|wanted| wanted.revision == plan.revision);
+                if is_wanted {
+                    tracing::warn!("edit refused, the running plan stays:\n{why}");
+                    let from = self.board.get().revision;
+                    self.tell_edit(from, &plan.revision, EditResult::Refused, why);
+                }
+            }
+            // The job is gone. Its successor is asked anew.
+            Answer::Edit { done: Err(_), .. } => {}
+            Answer::Savepoint { token: Some(_), done: Err(_) } => {}
+            Answer::Savepoint { token, done } => {
+                if token.is_none() {
+                    *stop = true;
+                }
+                let (name, error) = match done {
+                    Ok(Ok(epoch)) => (Some(millrace_engine::recover::savepoint_name(epoch)), None),
+                    Ok(Err(why)) => (None, Some(why)),
+                    Err(_) => (None, Some("the pipeline has ended before it".to_owned())),
+                };
+                self.board.update(|said| {
+                    if token.is_some() {
+                        said.savepoint_token.clone_from(&token);
+                    }
+                    said.savepoint = Some(SavepointSaid { token: token.unwrap_or_default(), name, error, at });
+                });
+            }
+        }
+    }
+
+    /// After a failure: says what is wrong, and decides what follows.
+    fn fails(&mut self, error: &JobError, wanted: &PlanDocument, found: &Found, wish: Option<&StartWish>) -> Then {
+        let blame = Blame::of(error);
+        let is_trial = self.rejected.is_none() && found.revision().is_some_and(|stored| *stored != wanted.revision);
+        let attempt = Attempt { is_trial, has_wish: wish.is_some(), failed: self.failed };
+        let text = chain(error);
+        match (steer::after(error, blame.part, &attempt), wish) {
+            (Next::StepDown, _) => {
+                tracing::warn!(error = %text, "stepped down");
+                self.certain_after = Some(self.now());
+                self.keeper.look();
+                self.board.update(|said| said.idle = Some(RunPhase::Starting));
+                Then::Wait(Some(AFTER_FENCED))
+            }
+            (Next::Soon(wait), _) => {
+                tracing::warn!(error = %text, "the pipeline cannot start yet; it is tried again");
+                self.board.update(|said| said.idle = Some(RunPhase::Starting));
+                Then::Wait(Some(wait))
+            }
+            (Next::DropWish, Some(wish)) => {
+                self.drop_wish(wish, text);
+                Then::Again
+            }
+            (Next::Refuse, _) => {
+                self.reject(wanted, found, EditResult::Refused, text);
+                Then::Again
+            }
+            (Next::RollBack, _) => {
+                tracing::error!(revision = %wanted.revision, error = %text, "the plan does not run; the one before it is taken");
+                self.reject(wanted, found, EditResult::RolledBack, text);
+                Then::Again
+            }
+            (Next::Later(wait), _) => self.gives_up(&blame, text, wait),
+            (Next::DropWish, None) => self.gives_up(&blame, text, AFTER_FENCED),
+        }
+    }
+
+    fn gives_up(&mut self, blame: &Blame, text: String, wait: Duration) -> Then {
+        tracing::error!(error = %text, wait_ms = wait.as_millis() as u64, "the pipeline has failed; it is tried again");
+        self.failed = self.failed.saturating_add(1);
+        let now = self.instruments.clock.now();
+        self.board.update(|said| {
+            said.idle = Some(RunPhase::Failed);
+            said.fails(blame, text, now);
+        });
+        Then::Wait(Some(wait))
+    }
+
+    /// A plan that cannot be compiled does not get better by waiting.
+    fn cannot_compile(&mut self, why: String, wanted: &PlanDocument, found: &Found) -> Then {
+        if found.revision().is_some_and(|stored| *stored != wanted.revision) && self.rejected.is_none() {
+            self.reject(wanted, found, EditResult::Refused, why);
+            return Then::Again;
+        }
+        tracing::error!(%why, "the plan cannot be compiled");
+        let since = self.instruments.clock.now();
+        self.board.update(|said| {
+            said.idle = Some(RunPhase::Failed);
+            said.problem = Some(Problem { of: ProblemOf::Plan, node: None, message: why, since });
+        });
+        Then::Wait(None)
+    }
+
+    fn reject(&mut self, wanted: &PlanDocument, found: &Found, result: EditResult, why: String) {
+        self.rejected = Some(wanted.revision.clone());
+        self.failed = 0;
+        self.tell_edit(found.revision().cloned(), &wanted.revision, result, why);
+    }
+
+    fn refuse(&self, from: Option<Revision>, wanted: &PlanDocument, why: String) {
+        tracing::warn!(%why, "edit refused, the running plan stays");
+        self.tell_edit(from, &wanted.revision, EditResult::Refused, why);
+    }
+
+    fn tell_edit(&self, from: Option<Revision>, to: &Revision, result: EditResult, why: String) {
+        let (at, to) = (self.instruments.clock.now(), to.clone());
+        let Some(from) = from else { return };
+        self.board.update(|said| said.edit = Some(EditSaid { from, to, result, message: Some(why), at }));
+    }
+
+    fn drop_wish(&self, wish: &StartWish, why: String) {
+        tracing::warn!(%why, "the pipeline cannot start as asked; it goes on from its last checkpoint");
+        let started = StartSaid { token: wish.token.clone(), epoch: None, error: Some(why) };
+        self.board.update(|said| said.started = Some(started));
+    }
+
+    /// Once the job that began with a wish runs, the wish has acted.
+    fn tell_started(&self, wish: Option<&StartWish>) {
+        let state = self.instruments.status.get();
+        let Some(wish) = wish.filter(|_| state.phase == millrace_engine::status::JobPhase::Running) else { return };
+        let is_told = self.board.get().started.is_some_and(|started| started.token == wish.token);
+        if !is_told {
+            let started = StartSaid { token: wish.token.clone(), epoch: state.restored_from, error: None };
+            self.board.update(|said| said.started = Some(started));
+        }
+    }
+
+    fn tell_plan(&self, wanted: &Wanted) {
+        let why = match wanted {
+            Wanted::Unreadable(why) => Some(why.clone()),
+            // Without a plan there is nothing to run, and nobody to tell: the operator makes it before the pod.
+            Wanted::Unknown | Wanted::Absent | Wanted::Plan(_) => None,
+        };
+        let since = self.instruments.clock.now();
+        let problem = why.map(|message| Problem { of: ProblemOf::Plan, node: None, message, since });
+        let changes = match (&self.board.get().plan_problem, &problem) {
+            (Some(known), Some(problem)) => known.message != problem.message,
+            (known, problem) => known.is_some() != problem.is_some(),
+        };
+        if changes {
+            self.board.update(|said| said.plan_problem = problem);
+        }
+    }
+
+    /// Nothing runs, and nothing is wrong. A savepoint that is wished for now cannot be had.
+    fn rest(&self, phase: RunPhase, wanted: &PlanDocument) {
+        let at = self.instruments.clock.now();
+        self.board.update(|said| {
+            said.idle = Some(phase);
+            said.problem = None;
+            if let Some(wish) = &wanted.savepoint
+                && said.savepoint_token.as_ref() != Some(&wish.token)
+            {
+                let word = if phase == RunPhase::Finished { "has finished" } else { "is suspended" };
+                let error = Some(format!("the pipeline {word}: nothing runs that a savepoint could be taken of"));
+                said.savepoint_token = Some(wish.token.clone());
+                said.savepoint = Some(SavepointSaid { token: wish.token.clone(), name: None, error, at });
+            }
+        });
+    }
+}
+
+fn has_source(plan: &Plan, name: &str) -> bool {
+    plan.spec.pipeline.sources.iter().any(|source| source.name == *name)
+}
+
+fn died() -> JobError {
+    JobError::Task {
+        task: "the job's thread".to_owned(),
+        source: millrace_engine::task::TaskError::Panicked("see the log".to_owned()),
+    }
+}
+
+async fn sleep(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}

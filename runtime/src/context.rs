@@ -1,0 +1,138 @@
+//! What a job is given, made from a plan and a data folder: for `millrace run` and for `millrace worker`.
+
+use std::{fs::File, io::Read, path::Path, sync::Arc};
+
+use millrace_engine::{JobContext, JobError, metrics::Metrics, status::Status};
+use millrace_plan::Plan;
+use millrace_state::{CheckpointStore, DataFolder, ErrorKind, ManifestId, Opener, Pointer, StateError, StoreResources};
+use millrace_stream::Clock;
+
+use crate::{clock::SystemClock, owner};
+
+/// About how many rows a batch has: enough to make per-batch work vanish, few enough to stay in the processor's cache.
+const BATCH_ROWS: usize = 8192;
+/// Blocks of task stores that are kept in memory, for all of them together.
+const BLOCK_CACHE_BYTES: usize = 32 << 20;
+
+/// What the process's jobs share.
+#[derive(Clone)]
+pub struct Instruments {
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// What is shown.
+    pub status: Arc<Status>,
+}
+
+/// Where a job begins.
+#[derive(Clone, Debug, Default)]
+pub struct Beginning {
+    /// At this savepoint, whatever was decided after it.
+    pub from_savepoint: Option<String>,
+    /// With these sources at their beginning.
+    pub reset_sources: Vec<String>,
+    /// If the newest checkpoint is damaged, at the one before it.
+    pub allow_previous_checkpoint: bool,
+}
+
+/// Takes the data folder and opens the checkpoint store. `pointer` says which checkpoint counts, for a store.
+///
+/// # Errors
+///
+/// [`JobError::State`], [`JobError::OtherPipeline`].
+pub async fn open(
+    plan: &Plan,
+    data_dir: &Path,
+    pointer: impl FnOnce(&DataFolder, &CheckpointStore) -> Result<Arc<dyn Pointer>, StateError>,
+    beginning: Beginning,
+    instruments: Instruments,
+) -> Result<JobContext, JobError> {
+    let mut folder = open_folder(data_dir)?;
+    owner::take(&folder, &plan.spec.name)?;
+    let spec = &plan.spec.pipeline.checkpoints;
+    let store = open_store(folder.path(), spec.storage.as_deref(), &plan.spec.name)?;
+    let pointer = pointer(&folder, &store)?;
+    settle_instance(&mut folder, &store, &*pointer).await?;
+    let Instruments { clock, metrics, status } = instruments;
+    Ok(JobContext {
+        folder,
+        store,
+        pointer,
+        resources: StoreResources::new(BLOCK_CACHE_BYTES),
+        clock,
+        metrics,
+        status,
+        memory_budget_bytes: usize::try_from(spec.memory_budget.bytes()).unwrap_or(usize::MAX),
+        batch_rows: BATCH_ROWS,
+        allow_previous_checkpoint: beginning.allow_previous_checkpoint,
+        from_savepoint: beginning.from_savepoint,
+        reset_sources: beginning.reset_sources,
+    })
+}
+
+/// How many threads a plan's tasks want: one for each that computes, and one for everything else.
+pub fn threads(plan: &Plan) -> usize {
+    let machine = std::thread::available_parallelism().map_or(1, usize::from);
+    machine.max(plan.parallelism as usize) + 1
+}
+
+/// Takes a data folder for this process.
+///
+/// # Errors
+///
+/// As [`DataFolder::open`].
+pub fn open_folder(path: &Path) -> Result<DataFolder, StateError> {
+    DataFolder::open(path, &Opener::this_process(SystemClock::new().now(), fresh_id()?))
+}
+
+/// The checkpoint store: a URL, a plain path, or the data folder's own.
+///
+/// # Errors
+///
+/// As [`CheckpointStore::open`].
+pub fn open_store(data_dir: &Path, storage: Option<&str>, pipeline: &str) -> Result<CheckpointStore, StateError> {
+    match storage {
+        None => CheckpointStore::in_folder(&DataFolder::checkpoints_of(data_dir), pipeline),
+        Some(url) if url.contains("://") => CheckpointStore::open(url, pipeline),
+        Some(path) => CheckpointStore::in_folder(Path::new(path), pipeline),
+    }
+}
+
+/// Sinks know a pipeline's commits by its instance id, and epochs are counted from 1 where nothing is stored. So the id is
+/// the one that the checkpoints were taken under, also in a new data folder; and where there are none, or no more, it is
+/// new, lest a sink take the first epochs for ones that it has.
+async fn settle_instance(
+    folder: &mut DataFolder,
+    store: &CheckpointStore,
+    pointer: &dyn Pointer,
+) -> Result<(), StateError> {
+    let Some(latest) = pointer.read().await? else {
+        return if store.list().await?.is_empty() { folder.renew_instance() } else { Ok(()) };
+    };
+    for decided in latest.decided.iter().rev() {
+        let id = match decided.savepoint {
+            true => ManifestId::Savepoint { name: millrace_engine::recover::savepoint_name(decided.taken.epoch) },
+            false => ManifestId::from(decided.taken),
+        };
+        match store.read_manifest(&id.location()).await {
+            Ok(manifest) => return folder.adopt_instance(&manifest.instance),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// 16 random bytes from the operating system, as hexadecimal digits.
+///
+/// # Errors
+///
+/// [`StateError::Io`].
+pub fn fresh_id() -> Result<String, StateError> {
+    const RANDOM: &str = "/dev/urandom";
+    let mut bytes = [0u8; 16];
+    let read = File::open(RANDOM).and_then(|mut source| source.read_exact(&mut bytes));
+    read.map_err(|source| StateError::Io { action: "read", path: RANDOM.into(), source })?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
