@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use clap::{Parser, ValueEnum};
 
 /// The runtime's image that belongs to this version.
-pub const RUNTIME_IMAGE: &str = concat!("ghcr.io/millrace/millrace:", env!("CARGO_PKG_VERSION"));
+pub const RUNTIME_IMAGE: &str = concat!("millrace/runtime:", env!("CARGO_PKG_VERSION"));
 
 /// The Millrace operator: runs each Pipeline of a cluster as a StatefulSet.
 #[derive(Debug, Parser)]
