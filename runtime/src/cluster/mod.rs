@@ -19,6 +19,8 @@
 //! Either ends the job at once, without a checkpoint, and the pod waits for the Lease like any other.
 
 mod api;
+#[cfg(test)]
+mod fake_api;
 mod job_thread;
 mod lease;
 mod plan_watch;

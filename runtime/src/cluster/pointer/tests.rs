@@ -1,1 +1,218 @@
+#![allow(clippy::unwrap_used)]
 
+use expect_test::expect;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Client;
+use millrace_state::{ErrorKind, Newest};
+
+use super::*;
+use crate::cluster::fake_api::{FakeApi, Mischief};
+use guarantee::latest;
+
+#[path = "../../../state/src/pointer/guarantee.rs"]
+mod guarantee;
+
+const MAP: &str = "configmaps/web-checkpoint";
+
+fn run(test: impl Future<Output = ()>) {
+    crate::install_tls();
+    tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap().block_on(test);
+}
+
+fn processes(cluster: Cluster) -> impl Fn(u32) -> Arc<dyn Pointer> {
+    move |number| ConfigMapPointer::new(&cluster, &format!("process-{number}"), None) as Arc<dyn Pointer>
+}
+
+fn guaranteed<R: Future<Output = ()>>(test: impl FnOnce(Box<dyn Fn(u32) -> Arc<dyn Pointer>>) -> R) {
+    run(async {
+        let (_api, cluster) = FakeApi::start("web").await;
+        test(Box::new(processes(cluster))).await;
+    });
+}
+
+#[test]
+fn a_config_map_that_the_operator_has_just_made_names_nothing() {
+    guaranteed(guarantee::nothing_at_first);
+}
+
+#[test]
+fn an_older_generation_moves_nothing_and_is_told_by_whom() {
+    guaranteed(guarantee::older_generations_are_fenced);
+}
+
+#[test]
+fn moving_again_to_the_same_place_is_no_error_and_moving_from_elsewhere_is() {
+    guaranteed(guarantee::moves_are_idempotent);
+}
+
+#[test]
+fn of_many_that_race_the_greatest_generation_stays() {
+    guaranteed(guarantee::the_greatest_generation_stays);
+}
+
+/// The same against a real API server: `KUBECONFIG=… cargo test … -- --ignored real_api_server`.
+#[test]
+#[ignore = "needs a cluster: KUBECONFIG"]
+fn a_real_api_server_gives_the_same_guarantees() {
+    run(async {
+        let client = Client::try_default().await.unwrap();
+        let namespace = "worker-pointer";
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let mut object = Namespace::default();
+        object.metadata.name = Some(namespace.to_owned());
+        if namespaces.get_opt(namespace).await.unwrap().is_none() {
+            namespaces.create(&PostParams::default(), &object).await.unwrap();
+        }
+        for number in 0..4 {
+            let pipeline = format!("p{number}-{}", std::process::id());
+            let cluster = Cluster::over(client.clone(), namespace, &pipeline);
+            let mut map = ConfigMap::default();
+            map.metadata.name = Some(cluster.names().checkpoint());
+            cluster.config_maps().create(&PostParams::default(), &map).await.unwrap();
+            let open = processes(cluster);
+            match number {
+                0 => guarantee::nothing_at_first(open).await,
+                1 => guarantee::older_generations_are_fenced(open).await,
+                2 => guarantee::moves_are_idempotent(open).await,
+                _ => guarantee::the_greatest_generation_stays(open).await,
+            }
+        }
+        namespaces.delete(namespace, &kube::api::DeleteParams::default()).await.unwrap();
+    });
+}
+
+#[test]
+fn of_two_processes_that_claim_the_same_generation_the_second_is_fenced() {
+    run(async {
+        let (_api, cluster) = FakeApi::start("web").await;
+        let open = processes(cluster);
+        let (one, other) = (open(1), open(2));
+        assert!(matches!(one.claim(Generation(3)).await.unwrap(), Claim::Take(_)));
+        assert_eq!(other.claim(Generation(3)).await.unwrap(), Claim::Fenced { by: Generation(3) });
+        let move_of_other = other.advance(None, latest(3, &[1])).await.unwrap();
+        assert_eq!(move_of_other, Advance::Fenced { by: Generation(3) });
+        assert!(matches!(one.advance(None, latest(3, &[1])).await.unwrap(), Advance::Move(_)));
+    });
+}
+
+#[test]
+fn a_move_without_an_answer_is_unknown_and_the_next_try_finds_it_done() {
+    run(async {
+        let (api, cluster) = FakeApi::start("web").await;
+        let pointer = processes(cluster)(1);
+        pointer.claim(Generation(1)).await.unwrap();
+        api.next([Mischief::DoAndFail]);
+        let error = pointer.advance(None, latest(1, &[1])).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Retry);
+        let text = millrace_engine::chain(&error);
+        assert_eq!(text, "cannot move the pointer in ConfigMap here/web-checkpoint: Timeout");
+        assert_eq!(pointer.advance(None, latest(1, &[1])).await.unwrap(), Advance::AlreadyMoved);
+        api.next([Mischief::Refuse]);
+        pointer.advance(Some(Epoch(1)), latest(1, &[1, 2])).await.unwrap_err();
+        assert!(matches!(pointer.advance(Some(Epoch(1)), latest(1, &[1, 2])).await.unwrap(), Advance::Move(_)));
+    });
+}
+
+#[test]
+fn somebody_who_changes_an_annotation_in_between_stops_no_move() {
+    run(async {
+        let (api, cluster) = FakeApi::start("web").await;
+        let pointer = processes(cluster)(1);
+        api.next([Mischief::Overtake]);
+        assert!(matches!(pointer.claim(Generation(1)).await.unwrap(), Claim::Take(_)));
+        api.next([Mischief::Overtake]);
+        assert!(matches!(pointer.advance(None, latest(1, &[1])).await.unwrap(), Advance::Move(_)));
+        assert!(api.value(MAP, "/metadata/annotations/touched").is_some(), "and what they wrote stays");
+        api.next(vec![Mischief::Overtake; CONFLICTS]);
+        let error = pointer.advance(Some(Epoch(1)), latest(1, &[1, 2])).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Retry);
+    });
+}
+
+#[test]
+fn a_move_is_one_request() {
+    run(async {
+        let (api, cluster) = FakeApi::start("web").await;
+        let pointer = processes(cluster)(1);
+        pointer.claim(Generation(1)).await.unwrap();
+        let (reads, writes) = api.requests();
+        for epoch in 1..=5 {
+            let from = (epoch > 1).then(|| Epoch(epoch - 1));
+            pointer.advance(from, latest(1, &[epoch])).await.unwrap();
+        }
+        assert_eq!(api.requests(), (reads, writes + 5));
+    });
+}
+
+#[test]
+fn a_config_map_that_has_gone_is_no_pointer_before_its_first_claim() {
+    run(async {
+        let (api, cluster) = FakeApi::start("web").await;
+        let pointer = processes(cluster)(1);
+        pointer.claim(Generation(1)).await.unwrap();
+        api.remove(MAP);
+        assert_eq!(pointer.read().await.unwrap_err().kind(), ErrorKind::Retry);
+        assert_eq!(pointer.claim(Generation(2)).await.unwrap_err().kind(), ErrorKind::Retry);
+        assert_eq!(pointer.advance(None, latest(1, &[1])).await.unwrap_err().kind(), ErrorKind::Retry);
+    });
+}
+
+#[test]
+fn a_damaged_pointer_is_told_and_never_taken_for_none() {
+    run(async {
+        let (_api, cluster) = FakeApi::start("web").await;
+        let pointer = ConfigMapPointer::new(&cluster, "process-1", None);
+        pointer.claim(Generation(1)).await.unwrap();
+        let mut map = pointer.get().await.unwrap();
+        let text = map.data.as_mut().unwrap().get_mut(LATEST_KEY).unwrap();
+        *text = text.replace("\"generation\":1", "\"generation\":0");
+        pointer.replace(&map).await.unwrap().unwrap();
+        for error in [pointer.read().await.unwrap_err(), pointer.claim(Generation(2)).await.unwrap_err()] {
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            assert!(
+                error.to_string().starts_with("latest.json of ConfigMap here/web-checkpoint is damaged"),
+                "{error}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_wish_has_acted_when_the_pointer_moves_to_a_new_epoch_and_not_when_it_moves_back() {
+    run(async {
+        let (_api, cluster) = FakeApi::start("web").await;
+        let before = processes(cluster.clone())(1);
+        before.claim(Generation(1)).await.unwrap();
+        before.advance(None, latest(1, &[1, 2, 3])).await.unwrap();
+        let pointer = ConfigMapPointer::new(&cluster, "process-2", Some("again".to_owned()));
+        pointer.claim(Generation(2)).await.unwrap();
+        pointer.advance(Some(Epoch(3)), latest(2, &[1, 2])).await.unwrap();
+        assert_eq!(pointer.started().await.unwrap(), None, "the run that died here began with nothing yet");
+        pointer.advance(Some(Epoch(2)), latest(2, &[1, 2, 4])).await.unwrap();
+        assert_eq!(pointer.started().await.unwrap().as_deref(), Some("again"));
+        let after = processes(cluster)(3);
+        after.claim(Generation(3)).await.unwrap();
+        after.advance(Some(Epoch(4)), latest(3, &[4, 5])).await.unwrap();
+        assert_eq!(pointer.started().await.unwrap().as_deref(), Some("again"), "for good");
+    });
+}
+
+#[test]
+fn people_find_the_newest_checkpoint_beside_the_pointer() {
+    let mut map = ConfigMap::default();
+    fill(&mut map, &latest(3, &[417, 418]), "web-0_1_2");
+    let shown = map.data.unwrap().into_iter().map(|(key, value)| format!("{key}: {value}\n")).collect::<String>();
+    expect![[r#"
+        claimedBy: web-0_1_2
+        completedAt: 2026-09-21T14:13:20Z
+        duration: 38ms
+        epoch: 418
+        generation: 3
+        latest.json: {"millrace":"latest","version":1,"bytes":263,"xxh3":"0"}
+    "#]]
+    .assert_eq(&shown);
+    let mut map = ConfigMap::default();
+    fill(&mut map, &Latest { newest: None::<Newest>, ..latest(1, &[]) }, "web-0_1_2");
+    let keys: Vec<_> = map.data.unwrap().into_keys().collect();
+    assert_eq!(keys, ["claimedBy", "generation", "latest.json"]);
+}

@@ -1,22 +1,16 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use millrace_stream::checkpoint::Taken;
 
 use super::*;
+use guarantee::latest;
 
-fn latest(generation: u64, epochs: &[u64]) -> Latest {
-    let decided =
-        |epoch: &u64| Decided { taken: Taken { epoch: Epoch(*epoch), generation: Generation(1) }, savepoint: false };
-    let newest = epochs.last().map(|epoch| Newest {
-        manifest: format!("manifests/{epoch}-1.json"),
-        size_bytes: 1_234_567,
-        duration: Duration::from_millis(38),
-        completed_at: Timestamp(1_790_000_000_000),
-    });
-    Latest { generation: Generation(generation), decided: epochs.iter().map(decided).collect(), newest }
-}
+#[path = "guarantee.rs"]
+mod guarantee;
 
 fn pointer() -> (tempfile::TempDir, FilePointer) {
     let folder = tempfile::tempdir().unwrap();
@@ -24,57 +18,31 @@ fn pointer() -> (tempfile::TempDir, FilePointer) {
     (folder, pointer)
 }
 
+fn guaranteed<R: Future<Output = ()>>(test: impl FnOnce(Box<dyn Fn(u32) -> Arc<dyn Pointer>>) -> R) {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("checkpoints");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
+    runtime.block_on(test(Box::new(move |_| Arc::new(FilePointer::open(&place).unwrap()))));
+}
+
 #[test]
 fn a_pointer_that_was_never_moved_names_nothing() {
-    let (_folder, pointer) = pointer();
-    assert_eq!(pointer.read_now().unwrap(), None);
+    guaranteed(guarantee::nothing_at_first);
 }
 
 #[test]
 fn an_older_generation_moves_nothing_and_is_told_by_whom() {
-    let (_folder, pointer) = pointer();
-    assert!(matches!(pointer.claim_now(Generation(1)).unwrap(), Claim::Take(_)));
-    assert!(matches!(pointer.advance_now(None, &latest(1, &[1])).unwrap(), Advance::Move(_)));
-    assert!(matches!(pointer.claim_now(Generation(2)).unwrap(), Claim::Take(_)));
-    let fenced = pointer.advance_now(Some(Epoch(1)), &latest(1, &[1, 2])).unwrap();
-    assert_eq!(fenced, Advance::Fenced { by: Generation(2) });
-    assert_eq!(pointer.claim_now(Generation(1)).unwrap(), Claim::Fenced { by: Generation(2) });
-    assert_eq!(pointer.read_now().unwrap(), Some(latest(2, &[1])), "claimed, and left where it stood");
+    guaranteed(guarantee::older_generations_are_fenced);
 }
 
 #[test]
 fn moving_again_to_the_same_place_is_no_error_and_moving_from_elsewhere_is() {
-    let (_folder, pointer) = pointer();
-    pointer.claim_now(Generation(1)).unwrap();
-    pointer.advance_now(None, &latest(1, &[5])).unwrap();
-    assert_eq!(pointer.advance_now(None, &latest(1, &[5])).unwrap(), Advance::AlreadyMoved);
-    assert_eq!(pointer.advance_now(None, &latest(1, &[6])).unwrap(), Advance::Lost);
-    assert_eq!(pointer.read_now().unwrap(), Some(latest(1, &[5])));
+    guaranteed(guarantee::moves_are_idempotent);
 }
 
 #[test]
-fn of_many_threads_that_race_the_greatest_generation_stays() {
-    let (_folder, pointer) = pointer();
-    std::thread::scope(|scope| {
-        for generation in 1..=8 {
-            let pointer = &pointer;
-            scope.spawn(move || {
-                let Claim::Take(mut claimed) = pointer.claim_now(Generation(generation)).unwrap() else { return };
-                for _ in 0..5 {
-                    let from = claimed.epoch();
-                    let next = latest(generation, &[from.map_or(1, |epoch| epoch.0 + 1)]);
-                    match pointer.advance_now(from, &next).unwrap() {
-                        Advance::Move(moved) => claimed = moved,
-                        Advance::Fenced { by } => return assert!(by.0 > generation),
-                        other => panic!("{other:?}"),
-                    }
-                }
-            });
-        }
-    });
-    let stays = pointer.read_now().unwrap().unwrap();
-    assert_eq!(stays.generation, Generation(8));
-    assert!(stays.epoch() >= Some(Epoch(5)));
+fn of_many_that_race_the_greatest_generation_stays() {
+    guaranteed(guarantee::the_greatest_generation_stays);
 }
 
 #[test]
