@@ -48,23 +48,22 @@ impl Rates {
     /// The rates at `now`, at which `counts` have been counted. A node that was not there before, or whose counts began
     /// anew, has none.
     pub fn at(&self, now: Duration, counts: &BTreeMap<String, Counts>) -> BTreeMap<String, Rate> {
-        let Some((at, before)) = self.noted.front() else { return BTreeMap::new() };
-        let seconds = now.saturating_sub(*at).as_secs_f64();
-        if seconds < 0.1 {
-            return BTreeMap::new();
-        }
-        let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
-        let known = counts.iter().filter_map(|(name, now)| Some((name, now, before.get(name)?)));
-        known
-            .map(|(name, now, before)| {
-                let rate = Rate {
-                    rows_in: rate(now.rows_in, before.rows_in),
-                    rows_out: rate(now.rows_out, before.rows_out),
-                    waited: rate(now.waited_ns, before.waited_ns) / 1e9,
-                };
-                (name.clone(), rate)
-            })
-            .collect()
+        let rate = |(name, counted): (&String, &Counts)| {
+            let noted = |(at, noted): &(Duration, BTreeMap<String, Counts>)| Some((*at, *noted.get(name)?));
+            let (at, before) = self.noted.iter().find_map(noted)?;
+            let seconds = now.saturating_sub(at).as_secs_f64();
+            if seconds < 0.1 {
+                return None;
+            }
+            let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 / seconds;
+            let rate = Rate {
+                rows_in: rate(counted.rows_in, before.rows_in),
+                rows_out: rate(counted.rows_out, before.rows_out),
+                waited: rate(counted.waited_ns, before.waited_ns) / 1e9,
+            };
+            Some((name.clone(), rate))
+        };
+        counts.iter().filter_map(rate).collect()
     }
 }
 
@@ -86,5 +85,13 @@ mod tests {
         let rate = rates.at(Duration::from_secs(101), &counted(5_100))["n"];
         assert_eq!(rate, Rate { rows_in: 100.0, rows_out: 50.0, waited: 0.1 });
         assert!(rates.noted.len() <= 12);
+    }
+
+    #[test]
+    fn a_node_that_has_just_come_has_a_rate_of_its_own() {
+        let mut rates = Rates::default();
+        rates.note(Duration::ZERO, BTreeMap::new());
+        rates.note(Duration::from_secs(1), counted(0));
+        assert_eq!(rates.at(Duration::from_secs(3), &counted(100))["n"].rows_in, 50.0);
     }
 }

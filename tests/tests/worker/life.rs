@@ -1,5 +1,7 @@
 //! From the plan's first appearance to the end.
 
+use std::{net::SocketAddr, time::Duration};
+
 use millrace_plan::handover::{PlanDocument, RunPhase};
 use millrace_tests::{Deadline, Workspace, coordination::Site, http, wait};
 
@@ -27,10 +29,10 @@ fn a_plan_is_run_to_its_end_and_told() {
     numbers.expect_all(&workspace);
 
     // A finished pipeline stays up, is ready, and has nothing more to say.
-    let (status, word) = http::get(&address(&running.stderr()), "/readyz");
-    assert_eq!((status, word.trim()), (200, "Finished"));
+    let answer = http::get(address(&running.stderr()), "/readyz");
+    assert_eq!((answer.status, answer.body.trim()), (200, "Finished"));
     let before = objects.versions();
-    wait::pass(std::time::Duration::from_secs(12));
+    wait::pass(Duration::from_secs(12));
     assert_eq!(objects.versions(), before, "nothing is written at rest");
 
     running.terminate();
@@ -100,7 +102,7 @@ fn what_cannot_run_is_told_and_another_plan_is_tried_at_once() {
 }
 
 /// Where it listens, as it has logged.
-fn address(log: &str) -> String {
+pub fn address(log: &str) -> SocketAddr {
     let (_, rest) = log.split_once("address=").expect("it says where it listens");
-    rest.split_whitespace().next().unwrap_or_default().to_owned()
+    rest.split_whitespace().next().unwrap().parse().unwrap()
 }

@@ -1,0 +1,101 @@
+//! Wishes act once: savepoints, and where to start from.
+
+use millrace_plan::handover::{PlanDocument, RunPhase, SavepointWish, StartWish};
+use millrace_tests::{Deadline, Workspace, coordination::Site, read};
+
+use crate::pod::{Numbers, committed, in_phase, reported, worker};
+
+#[test]
+#[ignore = "needs a cluster: KUBECONFIG"]
+fn a_savepoint_is_taken_once_for_its_token_and_started_from_once_for_another() {
+    let (workspace, site) = (Workspace::new(), Site::new("wishes"));
+    let objects = site.pipeline("web");
+    let numbers = Numbers::new(160_000, 20_000);
+    let wish = |token: &str| Some(SavepointWish { token: token.to_owned() });
+    let plan = PlanDocument { savepoint: wish("one"), ..numbers.plan() };
+    objects.want(&plan);
+    let running = worker(&workspace, &site, "web-0", "1").start();
+    let report = reported(&running, &objects, "the savepoint", |report| report.savepoint.is_some());
+    let savepoint = report.savepoint.unwrap();
+    assert_eq!((savepoint.token.as_str(), &savepoint.error), ("one", &None));
+    let name = savepoint.name.unwrap();
+    running.kill();
+    // Another pod finds the wish fulfilled.
+    let running = worker(&workspace, &site, "web-0", "1").start();
+    let epoch = objects.epoch();
+    Deadline::secs(60).wait_for("more checkpoints", || (objects.epoch() > epoch.map(|epoch| epoch + 3)).then_some(()));
+    let report = objects.report().unwrap();
+    assert_eq!(report.savepoint.unwrap().name.as_ref(), Some(&name));
+
+    // What was committed after the savepoint comes again, and nothing else.
+    let start = StartWish { token: "back".to_owned(), savepoint: Some(name.clone()), reset_sources: Vec::new() };
+    let back = PlanDocument { start_from: Some(start), ..plan.clone() };
+    let before = committed(&workspace);
+    objects.want(&back);
+    let report = reported(&running, &objects, "the start", |report| report.started.is_some());
+    let started = report.started.unwrap();
+    assert_eq!((started.token.as_str(), started.error), ("back", None));
+    assert_eq!(started.epoch.map(|epoch| format!("savepoint-{epoch}")).as_ref(), Some(&name));
+    Deadline::secs(60).wait_for("the token beside the pointer", || {
+        (objects.checkpoint().get("startToken").map(String::as_str) == Some("back")).then_some(())
+    });
+    assert!(before > 0);
+    running.kill();
+    // The wish has acted: this start goes on from the last checkpoint.
+    let running = worker(&workspace, &site, "web-0", "1").start();
+    in_phase(&running, &objects, RunPhase::Finished);
+    let some = read::folder(&workspace.join("out/some"));
+    let mut ids: Vec<i64> = some.column("id").map(|id| id.int()).collect();
+    ids.sort_unstable();
+    let all = ids.len();
+    ids.dedup();
+    assert_eq!(ids, (0..16_000).map(|id| id * 10).collect::<Vec<_>>(), "nothing is lost");
+    assert!(all > ids.len(), "what came after the savepoint came again");
+    assert!(all < 2 * ids.len(), "and once");
+
+    // Nothing runs any more that a savepoint could be taken of.
+    objects.want(&PlanDocument { savepoint: wish("two"), ..back });
+    let report = reported(&running, &objects, "the answer", |report| {
+        report.savepoint.as_ref().is_some_and(|savepoint| savepoint.token == "two")
+    });
+    assert!(report.savepoint.unwrap().error.unwrap().contains("has finished"));
+}
+
+#[test]
+#[ignore = "needs a cluster: KUBECONFIG"]
+fn a_source_is_read_from_its_beginning_once_for_its_token() {
+    let (workspace, site) = (Workspace::new(), Site::new("reset"));
+    let objects = site.pipeline("web");
+    let numbers = Numbers::new(60_000, 30_000);
+    let plan = numbers.plan();
+    objects.want(&plan);
+    let running = worker(&workspace, &site, "web-0", "1").start();
+    in_phase(&running, &objects, RunPhase::Finished);
+    numbers.expect_all(&workspace);
+    let start = StartWish { token: "again".to_owned(), savepoint: None, reset_sources: vec!["events".to_owned()] };
+    let again = PlanDocument { start_from: Some(start), ..plan.clone() };
+    objects.want(&again);
+    reported(&running, &objects, "the start", |report| report.started.is_some());
+    let twice = || (committed(&workspace) == 12_000).then_some(());
+    Deadline::secs(60).wait_for("every row again", twice);
+    in_phase(&running, &objects, RunPhase::Finished);
+    running.kill();
+    let running = worker(&workspace, &site, "web-0", "1").start();
+    Deadline::secs(30).wait_for("the Lease", || objects.holder());
+    in_phase(&running, &objects, RunPhase::Finished);
+    assert_eq!(committed(&workspace), 12_000, "not a third time");
+
+    // A wish that cannot act says so, and what would run without it runs.
+    for (token, savepoint, reset_sources, why) in [
+        ("unknown", None, vec!["nobody".to_owned()], "the pipeline has no source nobody"),
+        ("gone", Some("savepoint-999".to_owned()), Vec::new(), "there is no savepoint savepoint-999"),
+    ] {
+        let start = StartWish { token: token.to_owned(), savepoint, reset_sources };
+        objects.want(&PlanDocument { start_from: Some(start), ..plan.clone() });
+        let report = reported(&running, &objects, token, |report| {
+            report.started.as_ref().is_some_and(|started| started.token == token)
+        });
+        assert!(report.started.unwrap().error.unwrap().contains(why));
+        in_phase(&running, &objects, RunPhase::Finished);
+    }
+}
