@@ -18,7 +18,7 @@ STEP := scripts/step
 # A whole Kubernetes on this machine, for tests: see docs/cluster.md.
 CLUSTER := python3 tests/cluster
 
-.PHONY: help setup build demo test lint docs bench cluster-build cluster-up cluster-image cluster-test cluster-down
+.PHONY: help setup build demo test lint docs bench s3-gateway s3-test worker-test cluster-build cluster-up cluster-image cluster-test cluster-down
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,15 @@ docs: setup ## Build the Rust documentation with warnings denied
 
 bench: build ## Measure the whole process: events per CPU-second, memory, barrier times
 	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) scripts/bench
+
+s3-gateway: ## Build the S3 gateway that the tests of s3:// need, from a Go module: two minutes, once
+	@scripts/s3-gateway
+
+s3-test: build s3-gateway ## Try checkpoints in an object store against a real S3 server
+	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) $(STEP) "Test checkpoints on S3" cargo test $(BUILD) --test all -- --ignored s3::
+
+worker-test: build s3-gateway ## Try the worker against the API server of the cluster that KUBECONFIG names
+	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) $(STEP) "Test the worker" cargo test $(BUILD) --bins --test worker -- --include-ignored
 
 cluster-build: ## Build the parts of a Kubernetes cluster from Go modules: half an hour, once
 	@$(STEP) "Build the cluster's parts" $(CLUSTER) build

@@ -13,6 +13,7 @@ pub mod manifest;
 pub mod oracle;
 pub mod process;
 pub mod read;
+pub mod s3;
 pub mod seed;
 pub mod table;
 pub mod wait;

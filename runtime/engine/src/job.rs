@@ -235,10 +235,7 @@ impl Trial {
 ///
 /// [`JobError`] if it cannot be started, or fails for a reason that starting again does not cure.
 pub async fn run(plan: Plan, cx: Arc<JobContext>, mut commands: mpsc::Receiver<Command>) -> Result<Outcome, JobError> {
-    cx.status.update(|state| {
-        state.phase = JobPhase::Starting;
-        state.commit_failure = None;
-    });
+    cx.status.begin();
     let ended = run_generations(plan, &cx, &mut commands).await;
     cx.status.update(|state| {
         state.phase = match &ended {

@@ -170,6 +170,14 @@ impl Status {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Another job begins: what the one before was doing is over.
+    pub fn begin(&self) {
+        self.update(|state| {
+            state.phase = JobPhase::Starting;
+            state.commit_failure = None;
+        });
+    }
+
     pub(crate) fn update(&self, change: impl FnOnce(&mut JobState)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
     }

@@ -62,10 +62,14 @@ impl Board {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Says something else.
+    /// Says something else, or the same.
     pub fn update<T>(&self, change: impl FnOnce(&mut Said) -> T) -> T {
-        let done = change(&mut self.said.lock().unwrap_or_else(PoisonError::into_inner));
-        self.changed.send_replace(());
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = said.clone();
+        let done = change(&mut said);
+        if *said != before {
+            self.changed.send_replace(());
+        }
         done
     }
 
@@ -236,7 +240,8 @@ fn document(said: &Said, job: &Report, pod: &str, now: Timestamp) -> ReportDocum
         phase: said.phase(state.phase),
         revision: said.revision.clone(),
         restored_from: state.restored_from,
-        checkpoint,
+        // A process that has just started has completed none.
+        checkpoint: checkpoint.or_else(|| said.found.clone()),
         checkpoint_failures: said.checkpoint_failures,
         checkpoint_error: said.checkpoint_error.clone(),
         problem: said.problem.clone().or_else(|| said.plan_problem.clone()),

@@ -4,7 +4,9 @@ use millrace_engine::{
     blame::{Blame, Part},
     status::{JobEvent, JobPhase},
 };
-use millrace_plan::handover::{EditResult, EditSaid, Problem, ProblemOf, RunPhase, SavepointSaid, StartSaid};
+use millrace_plan::handover::{
+    CheckpointSaid, EditResult, EditSaid, Problem, ProblemOf, RunPhase, SavepointSaid, StartSaid,
+};
 use millrace_stream::{Revision, Timestamp};
 
 /// What a worker has to say.
@@ -14,6 +16,8 @@ pub struct Said {
     pub idle: Option<RunPhase>,
     /// The revision that runs or is being started.
     pub revision: Option<Revision>,
+    /// The newest checkpoint when the job was started.
+    pub found: Option<CheckpointSaid>,
     /// Checkpoints that failed since the last one was completed.
     pub checkpoint_failures: u32,
     /// Why the last of them did.

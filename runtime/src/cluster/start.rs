@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use millrace_engine::{JobError, chain};
-use millrace_plan::{Plan, PlanError, ResolvedSpec, handover::PlanDocument};
+use millrace_plan::{
+    Plan, PlanError, ResolvedSpec,
+    handover::{CheckpointSaid, PlanDocument},
+};
 use millrace_state::{Manifest, ManifestId, Pointer};
 use millrace_stream::Revision;
 
@@ -17,6 +20,8 @@ pub struct Found {
     pub stored: Option<Stored>,
     /// The token of the wish that has acted.
     pub started: Option<String>,
+    /// The newest checkpoint.
+    pub newest: Option<CheckpointSaid>,
 }
 
 /// A plan in a checkpoint.
@@ -38,8 +43,14 @@ impl Found {
         let started = pointer.started().await?;
         let latest = pointer.read().await?;
         let Some(newest) = latest.as_ref().and_then(|latest| latest.decided.last()) else {
-            return Ok(Self { stored: None, started });
+            return Ok(Self { stored: None, started, newest: None });
         };
+        let said = latest.as_ref().and_then(|latest| latest.newest.as_ref()).map(|about| CheckpointSaid {
+            epoch: newest.taken.epoch,
+            completed_at: about.completed_at,
+            duration_ms: u64::try_from(about.duration.as_millis()).unwrap_or(u64::MAX),
+            size_bytes: about.size_bytes,
+        });
         let id = match newest.savepoint {
             true => ManifestId::Savepoint { name: millrace_engine::recover::savepoint_name(newest.taken.epoch) },
             false => ManifestId::from(newest.taken),
@@ -53,7 +64,7 @@ impl Found {
                 None
             }
         };
-        Ok(Self { stored, started })
+        Ok(Self { stored, started, newest: said })
     }
 
     /// The revision of the stored plan.

@@ -109,7 +109,9 @@ pub fn steer(wanted: &PlanDocument, course: &Course, acted: impl Fn(&str) -> boo
 #[derive(Clone, Debug)]
 pub struct Attempt {
     /// Its plan is an edit of the one that wrote the newest checkpoint, which is still the newest.
-    pub is_trial: bool,
+    pub is_edit: bool,
+    /// The plan before did not run either, so there is nothing to go back to.
+    pub was_failing: bool,
     /// It began with a wish.
     pub has_wish: bool,
     /// How often the same has failed before, without a checkpoint in between.
@@ -139,8 +141,10 @@ pub fn after(error: &JobError, part: Part, attempt: &Attempt) -> Next {
         JobError::SteppedDown { .. } => Next::StepDown,
         JobError::State(StateError::Pointer { .. }) => Next::Soon(API_WAIT),
         JobError::NoSavepoint { .. } if attempt.has_wish => Next::DropWish,
-        JobError::EditRefused(_) if attempt.is_trial => Next::Refuse,
-        _ if attempt.is_trial && is_the_plans(error, part) && gives_up(error, attempt) => Next::RollBack,
+        JobError::EditRefused(_) if attempt.is_edit => Next::Refuse,
+        _ if attempt.is_edit && !attempt.was_failing && is_the_plans(error, part) && gives_up(error, attempt) => {
+            Next::RollBack
+        }
         _ => Next::Later(wait(attempt.failed)),
     }
 }

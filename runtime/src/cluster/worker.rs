@@ -40,7 +40,8 @@ const AFTER_FENCED: Duration = Duration::from_secs(1);
 /// Works until a signal.
 pub async fn work(args: WorkerArgs) -> Result<(), Failure> {
     let cluster = Cluster::find(&args.namespace, &args.pipeline).await.map_err(|error| {
-        Failure::usage(format!("there is no way to an API server: {}", chain(&error)))
+        // Its text names both ways that were tried, with what is wrong with each.
+        Failure::usage(format!("there is no way to an API server: {error}"))
             .advise("in a pod, mount the service account's token; elsewhere, set KUBECONFIG")
     })?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -98,7 +99,9 @@ pub async fn work(args: WorkerArgs) -> Result<(), Failure> {
         certain_after: None,
         rejected: None,
         finished: None,
+        tried: None,
         failed: 0,
+        was_failing: false,
     };
     let done = worker.live().await;
     reporting.abort();
@@ -140,8 +143,12 @@ struct Worker {
     rejected: Option<Revision>,
     /// The revision that has come to its end.
     finished: Option<Revision>,
-    /// Failures since the last checkpoint.
+    /// The revision that was wanted in the last turn.
+    tried: Option<Revision>,
+    /// How often it has failed since the last checkpoint.
     failed: u32,
+    /// The revision before it had failed.
+    was_failing: bool,
 }
 
 /// What follows a turn.
@@ -177,9 +184,12 @@ impl Worker {
         loop {
             let then = if *self.stopped.borrow() {
                 Then::End(Ok(()))
-            } else if !self.has_lease() {
+            } else if !self.standing.borrow().is_held() {
                 self.is_remembered = false;
                 self.board.update(|said| said.idle = Some(RunPhase::Starting));
+                Then::Wait(None)
+            } else if !self.has_lease() {
+                // Nothing is begun while it may be another's, and what is said stays so.
                 Then::Wait(Some(SOON))
             } else if self.is_remembered {
                 self.turn().await
@@ -213,6 +223,10 @@ impl Worker {
         match Before::read(&self.cluster).await {
             Ok(Before { report, savepoint_token }) => {
                 self.rejected = report.as_ref().and_then(steer::rejected_before);
+                let wanted = self.wanted.borrow().plan().map(|wanted| wanted.revision.clone());
+                self.was_failing = report
+                    .as_ref()
+                    .is_some_and(|report| report.phase == RunPhase::Failed && report.revision != wanted);
                 self.board.update(|said| {
                     said.savepoint_token = savepoint_token;
                     if let Some(report) = report {
@@ -261,6 +275,10 @@ impl Worker {
         if self.rejected.as_ref().is_some_and(|rejected| *rejected != wanted.revision) {
             self.rejected = None;
         }
+        if self.tried.as_ref() != Some(&wanted.revision) {
+            self.was_failing |= self.tried.replace(wanted.revision.clone()).is_some() && self.failed > 0;
+            self.failed = 0;
+        }
         if wanted.suspend {
             self.rest(RunPhase::Suspended, wanted);
             return Then::Wait(None);
@@ -278,6 +296,14 @@ impl Worker {
             Begin::Wanted { wish: None } if self.finished.as_ref() == Some(&wanted.revision) => {
                 self.rest(RunPhase::Finished, wanted);
                 return Then::Wait(None);
+            }
+            Begin::Stored if self.finished.is_some() && self.finished.as_ref() == found.revision() => {
+                self.rest(RunPhase::Finished, wanted);
+                return Then::Wait(None);
+            }
+            Begin::Wanted { wish: Some(wish) } if wish.savepoint.is_none() && wish.reset_sources.is_empty() => {
+                self.drop_wish(&wish, "it names neither a savepoint nor a source".to_owned());
+                return Then::Again;
             }
             Begin::Wanted { wish } => (compile(wanted.spec.clone(), wanted.revision.clone()).await, wish),
             Begin::Stored => match found.stored.as_ref() {
@@ -318,8 +344,10 @@ impl Worker {
         let before = self.last_checkpoint();
         self.overview.set_plan(&plan);
         self.finished = None;
+        self.instruments.status.begin();
         self.board.update(|said| {
             said.idle = None;
+            said.found.clone_from(&found.newest);
             said.revision = Some(plan.revision.clone());
         });
         let beginning = Beginning {
@@ -342,7 +370,7 @@ impl Worker {
         };
         let has_progressed = self.last_checkpoint() != before;
         if has_progressed {
-            self.failed = 0;
+            (self.failed, self.was_failing) = (0, false);
         }
         let said = self.board.get();
         self.rejected = self.rejected.take().or_else(|| {
@@ -555,8 +583,8 @@ impl Worker {
     /// After a failure: says what is wrong, and decides what follows.
     fn fails(&mut self, error: &JobError, wanted: &PlanDocument, found: &Found, wish: Option<&StartWish>) -> Then {
         let blame = Blame::of(error);
-        let is_trial = self.rejected.is_none() && found.revision().is_some_and(|stored| *stored != wanted.revision);
-        let attempt = Attempt { is_trial, has_wish: wish.is_some(), failed: self.failed };
+        let is_edit = self.rejected.is_none() && found.revision().is_some_and(|stored| *stored != wanted.revision);
+        let attempt = Attempt { is_edit, was_failing: self.was_failing, has_wish: wish.is_some(), failed: self.failed };
         let text = chain(error);
         match (steer::after(error, blame.part, &attempt), wish) {
             (Next::StepDown, _) => {

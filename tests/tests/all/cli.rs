@@ -5,9 +5,10 @@ use std::{fmt::Write, process::Command};
 use expect_test::expect_file;
 use millrace_tests::{Millrace, Workspace, read, workspace::repository};
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 11] = [
     "",
     "run",
+    "worker",
     "check",
     "plan",
     "checkpoints list",
@@ -230,4 +231,10 @@ fn exit_codes_tell_success_from_failure_from_what_cannot_be_used() {
     for (args, said) in unusable {
         Millrace::new(&workspace, args).finish().expect_code(2).expect_stderr(&[said]);
     }
+    let worker = ["worker", "-n", "shop", "-p", "web", "--data-dir", "data-3"];
+    let worker = || Millrace::new(&workspace, worker).env("KUBECONFIG", "/nonexistent").env("HOME", "/nonexistent");
+    worker().finish().expect_code(2).expect_stderr(&["--pod-name", "--pod-uid"]);
+    let of_pod = worker().env("POD_NAME", "web-0").env("POD_UID", "1").finish().expect_code(2);
+    of_pod.expect_stderr(&["no way to an API server", "/nonexistent", "set KUBECONFIG"]);
+    assert!(!workspace.join("data-3").exists());
 }

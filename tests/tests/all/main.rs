@@ -17,6 +17,7 @@ mod http;
 mod mistakes;
 mod recovery;
 mod rollback;
+mod s3;
 mod savepoints;
 mod surroundings;
 mod suspended;

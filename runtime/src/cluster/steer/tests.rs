@@ -174,8 +174,8 @@ mod failing {
         after(error, Blame::of(error).part, &attempt)
     }
 
-    const PLAIN: Attempt = Attempt { is_trial: false, has_wish: false, failed: 0 };
-    const TRIAL: Attempt = Attempt { is_trial: true, ..PLAIN };
+    const PLAIN: Attempt = Attempt { is_edit: false, was_failing: false, has_wish: false, failed: 0 };
+    const TRIAL: Attempt = Attempt { is_edit: true, ..PLAIN };
 
     #[test]
     fn a_failed_pipeline_is_tried_again_after_waits_that_double_up_to_five_minutes() {
@@ -216,6 +216,12 @@ mod failing {
         let tries = [0, 1, 2].map(|failed| next(&passing(), Attempt { failed, ..TRIAL }));
         let [one, two] = [1, 2].map(|seconds| Next::Later(Duration::from_secs(seconds)));
         assert_eq!(tries, [one, two, Next::RollBack]);
+    }
+
+    #[test]
+    fn there_is_no_way_back_to_a_plan_that_did_not_run() {
+        let attempt = Attempt { was_failing: true, ..TRIAL };
+        assert_eq!(next(&refused(), attempt), Next::Later(FIRST_WAIT));
     }
 
     #[test]
