@@ -1,6 +1,11 @@
 //! What a job is given, made from a plan and a data folder: for `millrace run` and for `millrace worker`.
 
-use std::{fs::File, io::Read, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use millrace_engine::{JobContext, JobError, metrics::Metrics, status::Status};
 use millrace_plan::Plan;
@@ -25,6 +30,16 @@ pub struct Instruments {
     pub status: Arc<Status>,
 }
 
+/// Where a pipeline keeps what it must remember.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The data folder.
+    pub data_dir: PathBuf,
+    /// In a cluster: where checkpoints are outside the data folder they are in a folder of this name, since pipelines of two
+    /// namespaces may have one name.
+    pub namespace: Option<String>,
+}
+
 /// Where a job begins.
 #[derive(Clone, Debug, Default)]
 pub struct Beginning {
@@ -43,15 +58,15 @@ pub struct Beginning {
 /// [`JobError::State`], [`JobError::OtherPipeline`].
 pub async fn open(
     plan: &Plan,
-    data_dir: &Path,
+    place: &Place,
     pointer: impl FnOnce(&DataFolder, &CheckpointStore) -> Result<Arc<dyn Pointer>, StateError>,
     beginning: Beginning,
     instruments: Instruments,
 ) -> Result<JobContext, JobError> {
-    let mut folder = open_folder(data_dir)?;
+    let mut folder = open_folder(&place.data_dir)?;
     owner::take(&folder, &plan.spec.name)?;
     let spec = &plan.spec.pipeline.checkpoints;
-    let store = open_store(folder.path(), spec.storage.as_deref(), &plan.spec.name)?;
+    let store = place.store(spec.storage.as_deref(), &plan.spec.name)?;
     let pointer = pointer(&folder, &store)?;
     settle_instance(&mut folder, &store, &*pointer).await?;
     let Instruments { clock, metrics, status } = instruments;
@@ -69,6 +84,23 @@ pub async fn open(
         from_savepoint: beginning.from_savepoint,
         reset_sources: beginning.reset_sources,
     })
+}
+
+impl Place {
+    /// The checkpoint store of a pipeline, where `checkpoints.storage` says.
+    ///
+    /// # Errors
+    ///
+    /// As [`CheckpointStore::open`].
+    pub fn store(&self, storage: Option<&str>, pipeline: &str) -> Result<CheckpointStore, StateError> {
+        match (storage, &self.namespace) {
+            (Some(storage), Some(namespace)) => {
+                let within = format!("{}/{namespace}", storage.trim_end_matches('/'));
+                open_store(&self.data_dir, Some(&within), pipeline)
+            }
+            (storage, _) => open_store(&self.data_dir, storage, pipeline),
+        }
+    }
 }
 
 /// How many threads a plan's tasks want: one for each that computes, and one for everything else.

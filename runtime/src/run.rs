@@ -17,7 +17,7 @@ use crate::{
     Failure,
     cli::RunArgs,
     clock::SystemClock,
-    context::{self, Beginning, Instruments},
+    context::{self, Beginning, Instruments, Place},
     control, event_log, live,
     manifests::{self, Texts},
     overview::Overview,
@@ -108,7 +108,8 @@ async fn run_plan(plan: Plan, texts: Texts, args: RunArgs) -> Result<(), Failure
         reset_sources: Vec::new(),
         allow_previous_checkpoint: args.allow_previous_checkpoint,
     };
-    let cx = context::open(&plan, &args.data_dir, file_pointer, beginning, instruments).await;
+    let place = Place { data_dir: args.data_dir.clone(), namespace: None };
+    let cx = context::open(&plan, &place, file_pointer, beginning, instruments).await;
     let cx = Arc::new(cx.map_err(|error| failure(&error))?);
     let (commands, inbox) = mpsc::channel(16);
     let _control = control::serve(cx.folder.path(), overview.clone(), readiness(&overview), commands.clone());

@@ -128,8 +128,7 @@ impl Objects<'_> {
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": self.names.plan()}, "data": {PLAN_KEY: text},
         });
         let params = PatchParams::apply("test").force();
-        let written = self.maps();
-        let written = written.patch(&self.names.plan(), &params, &Patch::Apply(map));
+        let written = async { self.maps().patch(&self.names.plan(), &params, &Patch::Apply(map)).await };
         self.site.runtime.block_on(written).expect("the plan can be written");
     }
 

@@ -117,6 +117,7 @@ pub async fn drive(
         ledger: Ledger::default(),
         commits: Commits::start(recovered.committers),
         manifest: None,
+        trouble: None,
         opened: BTreeMap::new(),
         uploaded_bytes: 0,
         first_error: None,
@@ -146,6 +147,8 @@ struct Driver<'a> {
     commits: Commits,
     /// The manifest in the making: written, not yet pointed to, or not yet committed.
     manifest: Option<Manifest>,
+    /// Why the manifest could not be written when that was tried last.
+    trouble: Option<String>,
     /// When the epochs in flight were opened.
     opened: BTreeMap<Epoch, Duration>,
     uploaded_bytes: u64,
@@ -324,7 +327,10 @@ impl Driver<'_> {
 
     fn abort(&mut self, epoch: Epoch, kind: &BarrierKind, reason: AbortReason) {
         self.opened.remove(&epoch);
-        let text = abort_text(reason);
+        let mut text = abort_text(reason);
+        if let Some(trouble) = self.trouble.take().filter(|_| reason == AbortReason::TimedOut) {
+            text = format!("{text}: {trouble}");
+        }
         if *kind == BarrierKind::Savepoint {
             for reply in self.inbox.savepoints.drain(..) {
                 let _ = reply.send(Err(text.clone()));
@@ -359,7 +365,9 @@ impl Driver<'_> {
             Ok(Create::Created { .. }) => ManifestOutcome::Created,
             Ok(Create::Exists { location }) => self.is_ours(&location).await,
             Err(error) => {
-                tracing::warn!(%epoch, error = %crate::chain(&error), "the manifest could not be written");
+                let error = crate::chain(&error);
+                tracing::warn!(%epoch, %error, "the manifest could not be written");
+                self.trouble = Some(error);
                 ManifestOutcome::Failed { retry_after: RETRY }
             }
         };
@@ -430,6 +438,7 @@ impl Driver<'_> {
 
     fn decided(&mut self, epoch: Epoch, kind: BarrierKind) {
         self.ledger.decided(epoch);
+        self.trouble = None;
         let now = self.cx.clock.monotonic();
         let duration = now.saturating_sub(self.opened.remove(&epoch).unwrap_or(now));
         let report = CheckpointReport {

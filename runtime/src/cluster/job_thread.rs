@@ -8,7 +8,7 @@ use millrace_state::{Pointer, StateError};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    context::{self, Beginning, Instruments},
+    context::{self, Beginning, Instruments, Place},
     control,
     overview::Overview,
     server::Readiness,
@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct JobSpec {
     /// What it runs.
     pub plan: Plan,
-    /// The data folder.
-    pub data_dir: PathBuf,
+    /// Where it keeps what it must remember.
+    pub place: Place,
     /// Which checkpoint counts.
     pub pointer: Arc<dyn Pointer>,
     /// Where it begins.
@@ -54,7 +54,7 @@ impl JobThread {
         let (commands, inbox) = mpsc::channel(16);
         let (abandon, abandoned) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        let failed = |source| StateError::Io { action: "start threads for", path: spec.data_dir.clone(), source };
+        let failed = |source| StateError::Io { action: "start threads for", path: spec.place.data_dir.clone(), source };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(context::threads(&spec.plan))
             .thread_name("millrace-job")
@@ -92,8 +92,8 @@ async fn run(
     commands: mpsc::Sender<Command>,
     inbox: mpsc::Receiver<Command>,
 ) -> Result<Outcome, JobError> {
-    let JobSpec { plan, data_dir, pointer, beginning, instruments, overview, readiness } = spec;
-    let cx = context::open(&plan, &data_dir, |_, _| Ok(pointer), beginning, instruments).await?;
+    let JobSpec { plan, place, pointer, beginning, instruments, overview, readiness } = spec;
+    let cx = context::open(&plan, &place, |_, _| Ok(pointer), beginning, instruments).await?;
     // For whoever has a shell in the pod. Nothing depends on it.
     let control = match control::serve(cx.folder.path(), overview, readiness, commands).await {
         Ok(control) => Some(control),

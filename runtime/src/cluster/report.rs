@@ -137,7 +137,7 @@ impl Reporter {
                 }
             };
             tokio::select! {
-                _ = changes.changed() => tokio::time::sleep(wait.min(AT_ONCE / 5)).await,
+                Ok(()) = changes.changed() => tokio::time::sleep(wait.min(AT_ONCE / 5)).await,
                 () = tokio::time::sleep(wait) => {}
             }
         }

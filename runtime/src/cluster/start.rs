@@ -1,7 +1,5 @@
 //! What a worker finds before it starts a job: the plan of the newest checkpoint, and the wish that has acted.
 
-use std::path::Path;
-
 use millrace_engine::{JobError, chain};
 use millrace_plan::{
     Plan, PlanError, ResolvedSpec,
@@ -11,7 +9,7 @@ use millrace_state::{Manifest, ManifestId, Pointer};
 use millrace_stream::Revision;
 
 use super::pointer::ConfigMapPointer;
-use crate::context;
+use crate::context::Place;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -39,7 +37,7 @@ impl Found {
     /// # Errors
     ///
     /// The API server or the checkpoint store does not answer.
-    pub async fn look(wanted: &PlanDocument, data_dir: &Path, pointer: &ConfigMapPointer) -> Result<Self, JobError> {
+    pub async fn look(wanted: &PlanDocument, place: &Place, pointer: &ConfigMapPointer) -> Result<Self, JobError> {
         let started = pointer.started().await?;
         let latest = pointer.read().await?;
         let Some(newest) = latest.as_ref().and_then(|latest| latest.decided.last()) else {
@@ -56,7 +54,7 @@ impl Found {
             false => ManifestId::from(newest.taken),
         };
         let storage = wanted.spec.pipeline.checkpoints.storage.as_deref();
-        let store = context::open_store(data_dir, storage, &wanted.spec.name)?;
+        let store = place.store(storage, &wanted.spec.name)?;
         let stored = match store.read_manifest(&id.location()).await {
             Ok(manifest) => Some(Stored { revision: manifest.revision.clone(), manifest }),
             Err(error) => {

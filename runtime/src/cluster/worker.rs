@@ -25,7 +25,7 @@ use crate::{
     Failure,
     cli::WorkerArgs,
     clock::SystemClock,
-    context::{self, Beginning, Instruments},
+    context::{self, Beginning, Instruments, Place},
     event_log,
     overview::Overview,
     server::{self, Readiness},
@@ -214,6 +214,10 @@ impl Worker {
         is_new && standing.is_certain(self.now())
     }
 
+    fn place(&self) -> Place {
+        Place { data_dir: self.args.data_dir.clone(), namespace: Some(self.args.namespace.clone()) }
+    }
+
     fn now(&self) -> Duration {
         self.instruments.clock.monotonic()
     }
@@ -224,9 +228,8 @@ impl Worker {
             Ok(Before { report, savepoint_token }) => {
                 self.rejected = report.as_ref().and_then(steer::rejected_before);
                 let wanted = self.wanted.borrow().plan().map(|wanted| wanted.revision.clone());
-                self.was_failing = report
-                    .as_ref()
-                    .is_some_and(|report| report.phase == RunPhase::Failed && report.revision != wanted);
+                self.was_failing =
+                    report.as_ref().is_some_and(|report| report.phase == RunPhase::Failed && report.revision != wanted);
                 self.board.update(|said| {
                     said.savepoint_token = savepoint_token;
                     if let Some(report) = report {
@@ -253,9 +256,9 @@ impl Worker {
         loop {
             tokio::select! {
                 () = &mut limit => return,
-                _ = self.wanted.changed() => return,
-                _ = self.stopped.changed() => return,
-                _ = self.standing.changed() => {
+                Ok(()) = self.wanted.changed() => return,
+                Ok(()) = self.stopped.changed() => return,
+                Ok(()) = self.standing.changed() => {
                     if self.standing.borrow().is_held() != was_held {
                         return;
                     }
@@ -285,7 +288,7 @@ impl Worker {
         }
         let token = wanted.start_from.as_ref().map(|wish| wish.token.clone());
         let pointer = ConfigMapPointer::new(&self.cluster, &self.claimant, token);
-        let found = match Found::look(wanted, &self.args.data_dir, &pointer).await {
+        let found = match Found::look(wanted, &self.place(), &pointer).await {
             Ok(found) => found,
             Err(error) => return self.fails(&error, wanted, &Found::default(), None),
         };
@@ -357,7 +360,7 @@ impl Worker {
         };
         let spec = JobSpec {
             plan,
-            data_dir: self.args.data_dir.clone(),
+            place: self.place(),
             pointer,
             beginning,
             instruments: self.instruments.clone(),
@@ -462,7 +465,7 @@ impl Worker {
                         (None, _) => JobEnd::Ended(Box::new(Err(died()))),
                     };
                 }
-                _ = self.stopped.changed(), if deadline.is_none() => {
+                Ok(()) = self.stopped.changed(), if deadline.is_none() => {
                     (stop, course.is_ending) = (true, true);
                     deadline = Some(self.now() + Duration::from_secs(self.args.stop_within_seconds));
                 }
@@ -470,13 +473,13 @@ impl Worker {
                     end = Some(JobEnd::OutOfTime);
                     job.abandon();
                 }
-                _ = self.standing.changed() => {
+                Ok(()) = self.standing.changed() => {
                     if !self.standing.borrow().is_held() && end.is_none() {
                         end = Some(JobEnd::SteppedDown);
                         job.abandon();
                     }
                 }
-                _ = self.wanted.changed() => {
+                Ok(()) = self.wanted.changed() => {
                     let seen = self.wanted.borrow_and_update().clone();
                     self.tell_plan(&seen);
                     if let Wanted::Plan(plan) = seen {
@@ -487,7 +490,7 @@ impl Worker {
                     }
                 }
                 Some(answer) = answers.next() => self.answered(answer, &mut stop),
-                _ = changes.changed() => {}
+                Ok(()) = changes.changed() => {}
                 () = sleep(retry), if retry.is_some() => {}
             }
         }

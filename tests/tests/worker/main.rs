@@ -11,5 +11,6 @@ mod edits;
 mod killed;
 mod life;
 mod pod;
+mod volumes;
 mod wishes;
 mod zombie;
