@@ -5,7 +5,7 @@ use millrace_plan::{
     Plan, PlanError, ResolvedSpec,
     handover::{CheckpointSaid, PlanDocument},
 };
-use millrace_state::{Manifest, ManifestId, Pointer};
+use millrace_state::{ErrorKind, Manifest, ManifestId, Pointer};
 use millrace_stream::Revision;
 
 use super::pointer::ConfigMapPointer;
@@ -31,8 +31,8 @@ pub struct Stored {
 }
 
 impl Found {
-    /// Looks for it, where the wanted plan keeps its checkpoints. A checkpoint that cannot be read is not found: the start
-    /// says what is wrong with it.
+    /// Looks for it, where the wanted plan keeps its checkpoints. A damaged checkpoint is not found: the start says what is
+    /// wrong with it.
     ///
     /// # Errors
     ///
@@ -57,10 +57,11 @@ impl Found {
         let store = place.store(storage, &wanted.spec.name)?;
         let stored = match store.read_manifest(&id.location()).await {
             Ok(manifest) => Some(Stored { revision: manifest.revision.clone(), manifest }),
-            Err(error) => {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
                 tracing::warn!(error = %chain(&error), "the plan of the newest checkpoint cannot be read");
                 None
             }
+            Err(error) => return Err(error.into()),
         };
         Ok(Self { stored, started, newest: said })
     }

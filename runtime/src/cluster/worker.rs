@@ -442,6 +442,7 @@ impl Worker {
         loop {
             course.revision = self.board.get().revision;
             self.tell_started(wish);
+            self.tell_taken_up(found);
             let mut is_full = false;
             while let Some(order) = steer::steer(&wanted, &course, |token| self.has_acted(found, token)) {
                 if !self.obey(order, &job, &wanted, &mut course, &mut answers, &mut stop).await {
@@ -677,6 +678,22 @@ impl Worker {
         if !is_told {
             let started = StartSaid { token: wish.token.clone(), epoch: state.restored_from, error: None };
             self.board.update(|said| said.started = Some(started));
+        }
+    }
+
+    /// A plan that runs from another one's checkpoint is an edit that was taken up.
+    fn tell_taken_up(&self, found: &Found) {
+        let state = self.instruments.status.get();
+        let (Some(from), Some(to)) = (found.revision(), state.revision) else { return };
+        let is_running = state.phase == millrace_engine::status::JobPhase::Running;
+        // What came after the start is told by the job.
+        let is_told = from == &to
+            || self.last_checkpoint() > found.newest.as_ref().map(|newest| newest.epoch)
+            || self.board.get().edit.is_some_and(|edit| edit.to == to || edit.from == to);
+        if is_running && !is_told {
+            let at = self.instruments.clock.now();
+            let edit = EditSaid { from: from.clone(), to, result: EditResult::TakenUp, message: None, at };
+            self.board.update(|said| said.edit = Some(edit));
         }
     }
 
