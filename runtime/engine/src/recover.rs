@@ -10,7 +10,7 @@ use millrace_plan::{KeyedOp, KeyedStage, NodeKind, Plan, ResolvedSpec, SinkNode,
 use millrace_state::{CheckpointStore, ErrorKind, Latest, Manifest, ManifestId, Newest, StateError, fault};
 use millrace_stream::{
     Epoch, Generation, NodeName, StageId,
-    checkpoint::{self, Advance, Claim, Decided, Facts, ManifestState, Pointer, Recovery, Taken},
+    checkpoint::{self, Advance, Claim, Decided, Facts, ManifestState, Pointer, Recovery, Refusal, Taken},
 };
 
 use crate::{
@@ -78,6 +78,9 @@ impl Turn {
 pub async fn recover(plan: &Plan, cx: &Arc<JobContext>, turn: Turn) -> Result<Recovered, JobError> {
     let first_turn = turn == Turn::First;
     let before = cx.pointer.read().await?;
+    if before.is_none() {
+        refuse_lost_pointer(cx).await?;
+    }
     let generation = cx.folder.next_generation(before.as_ref().map(|latest| latest.generation))?;
     let claimed = match cx.pointer.claim(generation).await? {
         Claim::Take(pointer) => pointer,
@@ -140,6 +143,15 @@ pub async fn recover(plan: &Plan, cx: &Arc<JobContext>, turn: Turn) -> Result<Re
     let is_over = |manifest: &Manifest| manifest.finished && manifest.revision == plan.revision && !resets;
     let finished = manifest.as_ref().is_some_and(is_over);
     Ok(Recovered { generation, decided, first, manifest, committers, finished })
+}
+
+/// Refuses to start where there are checkpoints and no pointer. That is found out before the claim, which leaves a pointer to
+/// nothing: at the next start it would say that no checkpoint is complete, and that all can be cleared away.
+async fn refuse_lost_pointer(cx: &JobContext) -> Result<(), JobError> {
+    match read_manifests(cx).await?.keys().map(|taken| taken.epoch).max() {
+        Some(newest) => Err(JobError::Refused(Refusal::PointerLost { newest })),
+        None => Ok(()),
+    }
 }
 
 enum Found {
