@@ -1,15 +1,17 @@
 //! `millrace checkpoints`.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
-use millrace_state::{
-    CheckpointStore, DataFolder, FilePointer, Latest, Manifest, ManifestId, ManifestKind, StateError,
-};
+use millrace_engine::JobError;
+use millrace_state::{CheckpointStore, ErrorKind, FilePointer, Latest, Manifest, ManifestId, ManifestKind, StateError};
 
 use crate::{
     Failure,
     cli::{CheckpointsCommand, DataArgs},
-    context, control, run, telemetry,
+    context, control, owner, repair,
+    run::{self, REPAIR},
+    storage::Storage,
+    telemetry,
 };
 
 /// Does what is asked.
@@ -23,22 +25,38 @@ pub fn run(command: CheckpointsCommand) -> Result<(), Failure> {
             CheckpointsCommand::Savepoint { data, timeout_seconds } => {
                 savepoint(&data.data_dir, Duration::from_secs(timeout_seconds)).await
             }
+            CheckpointsCommand::Repair { data, pipeline } => repair::repair(&data, pipeline.as_deref()).await,
             CheckpointsCommand::Delete { data, savepoint: Some(savepoint), .. } => delete(&data, &savepoint).await,
             CheckpointsCommand::Delete { data, pipeline, .. } => delete_all(&data, pipeline.as_deref()).await,
         }
     })
 }
 
-fn failed(error: StateError) -> Failure {
-    Failure::failed(millrace_engine::chain(&error))
+/// As `run` tells of it.
+pub fn failed(error: StateError) -> Failure {
+    run::failure(&JobError::State(error))
 }
 
-/// The stores of the folder, one a pipeline, with the pipelines' names.
-fn stores(data: &DataArgs) -> Result<Vec<(String, CheckpointStore)>, Failure> {
-    let root = match &data.storage {
-        Some(url) => url.strip_prefix("file://").unwrap_or(url).into(),
-        None => DataFolder::checkpoints_of(&data.data_dir),
-    };
+/// Where the checkpoints are: as the command says, or else as the data folder's last run has noted.
+pub fn storage(data: &DataArgs) -> Result<Storage, Failure> {
+    match &data.storage {
+        Some(said) => Storage::said(Some(said)).map_err(failed),
+        None => match Storage::noted(&data.data_dir).map_err(failed)? {
+            Some(noted) => Ok(noted),
+            // The folder of an older release, or of nobody.
+            None => Storage::said(None).map_err(failed),
+        },
+    }
+}
+
+/// The names of the pipelines that have checkpoints there.
+///
+/// # Errors
+///
+/// There is no such folder, or it cannot be read.
+pub fn pipelines(storage: &Storage, data_dir: &Path) -> Result<Vec<String>, Failure> {
+    let root = storage.folder(data_dir).map_err(failed)?;
+    let root = root.ok_or_else(|| Failure::usage("the checkpoints are in no folder of this machine"))?;
     let entries = std::fs::read_dir(&root).map_err(|error| {
         let place = root.display();
         match error.kind() {
@@ -47,9 +65,22 @@ fn stores(data: &DataArgs) -> Result<Vec<(String, CheckpointStore)>, Failure> {
         }
     })?;
     let folders = entries.flatten().filter(|entry| entry.path().is_dir());
-    let names = folders.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let opened = names.map(|name| {
-        let store = context::open_store(&data.data_dir, data.storage.as_deref(), &name).map_err(failed)?;
+    let mut names: Vec<String> = folders.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The stores with the pipelines' names: all of a storage that the command names, else only the data folder's own.
+fn stores(data: &DataArgs) -> Result<Vec<(String, CheckpointStore)>, Failure> {
+    let storage = storage(data)?;
+    let mut names = pipelines(&storage, &data.data_dir)?;
+    if data.storage.is_none()
+        && let Some(own) = owner::of(&data.data_dir).map_err(failed)?
+    {
+        names.retain(|name| *name == own);
+    }
+    let opened = names.into_iter().map(|name| {
+        let store = storage.open(&data.data_dir, &name).map_err(failed)?;
         Ok((name, store))
     });
     opened.collect()
@@ -59,16 +90,50 @@ struct Found {
     store: CheckpointStore,
     location: String,
     id: ManifestId,
-    latest: Option<Latest>,
+    latest: Pointed,
+}
+
+/// What is known of the pointer.
+#[derive(Clone)]
+enum Pointed {
+    /// Which epochs are decided; `None`: none is.
+    To(Option<Latest>),
+    /// It is damaged, in words.
+    Damaged(Arc<str>),
+}
+
+impl Pointed {
+    fn by(store: &CheckpointStore) -> Result<Self, Failure> {
+        let Some(folder) = store.folder() else { return Ok(Self::To(None)) };
+        match FilePointer::open(folder).and_then(|pointer| pointer.read_now()) {
+            Ok(latest) => Ok(Self::To(latest)),
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                Ok(Self::Damaged(millrace_engine::chain(&error).into()))
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn latest(&self) -> Option<&Latest> {
+        match self {
+            Self::To(latest) => latest.as_ref(),
+            Self::Damaged(_) => None,
+        }
+    }
+
+    /// Fails if it is damaged.
+    fn whole(&self) -> Result<(), Failure> {
+        match self {
+            Self::To(_) => Ok(()),
+            Self::Damaged(why) => Err(Failure::failed(why.to_string()).advise(REPAIR)),
+        }
+    }
 }
 
 async fn all(data: &DataArgs) -> Result<Vec<Found>, Failure> {
     let mut found = Vec::new();
     for (_, store) in stores(data)? {
-        let latest = match store.folder() {
-            Some(folder) => FilePointer::open(folder).and_then(|pointer| pointer.read_now()).map_err(failed)?,
-            None => None,
-        };
+        let latest = Pointed::by(&store)?;
         for entry in store.list().await.map_err(failed)? {
             let (location, id, latest) = (entry.location, entry.id, latest.clone());
             found.push(Found { store: store.clone(), location, id, latest });
@@ -79,7 +144,9 @@ async fn all(data: &DataArgs) -> Result<Vec<Found>, Failure> {
 
 async fn list(data: &DataArgs) -> Result<(), Failure> {
     let mut rows = Vec::new();
+    let mut pointed = Ok(());
     for found in all(data).await? {
+        pointed = pointed.and_then(|()| found.latest.whole());
         let row = match found.store.read_manifest(&found.location).await {
             Ok(manifest) => (manifest.epoch.0, line(&found, &manifest)),
             Err(error) => (u64::MAX, format!("{:<16} damaged: {}", found.location, millrace_engine::chain(&error))),
@@ -98,16 +165,18 @@ async fn list(data: &DataArgs) -> Result<(), Failure> {
     for (_, row) in rows {
         telemetry::say(&row.to_string());
     }
-    Ok(())
+    // Told last, so that what there is is seen all the same.
+    pointed
 }
 
 fn line(found: &Found, manifest: &Manifest) -> String {
-    let decided = found.latest.iter().flat_map(|latest| &latest.decided);
+    let decided = found.latest.latest().into_iter().flat_map(|latest| &latest.decided);
     let is_decided = decided
         .clone()
         .any(|decided| decided.taken.epoch == manifest.epoch && decided.taken.generation == manifest.generation);
-    let is_newest = found.latest.as_ref().and_then(Latest::epoch) == Some(manifest.epoch);
+    let is_newest = found.latest.latest().and_then(Latest::epoch) == Some(manifest.epoch);
     let state = match (is_decided, is_newest, manifest.finished) {
+        _ if matches!(found.latest, Pointed::Damaged(_)) => "unknown",
         (false, ..) => "unfinished",
         (true, true, true) => "finished",
         (true, true, false) => "latest",
@@ -191,7 +260,8 @@ async fn delete(data: &DataArgs, wanted: &str) -> Result<(), Failure> {
     if !matches!(manifest.kind, ManifestKind::Savepoint { .. }) {
         return Err(Failure::usage(format!("{wanted} is a checkpoint: Millrace keeps and deletes those itself")));
     }
-    if found.latest.as_ref().and_then(Latest::epoch) == Some(manifest.epoch) {
+    found.latest.whole()?;
+    if found.latest.latest().and_then(Latest::epoch) == Some(manifest.epoch) {
         return Err(Failure::usage(format!("{wanted} is what the next run starts from"))
             .advise("run the pipeline on; once there is a newer checkpoint the savepoint can go"));
     }
@@ -216,7 +286,7 @@ async fn delete_all(data: &DataArgs, pipeline: Option<&str>) -> Result<(), Failu
             .ok_or_else(|| Failure::usage(format!("there is no pipeline {wanted}; there are: {known}")))?,
     };
     // Takes the lock, so that nobody runs there meanwhile.
-    let folder = context::open_folder(&data.data_dir).map_err(|error| run::failure(&error.into()))?;
+    let folder = context::open_folder(&data.data_dir).map_err(failed)?;
     let manifests = store.list().await.map_err(failed)?.len();
     store.delete_all().await.map_err(failed)?;
     folder.retain_tasks([]).map_err(failed)?;

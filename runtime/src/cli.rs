@@ -239,6 +239,22 @@ pub enum CheckpointsCommand {
         timeout_seconds: u64,
     },
 
+    /// Make anew what a data folder notes about itself and about its newest checkpoint, where that is damaged.
+    ///
+    /// For the files layout, instance, generation, pipeline and storage of the data folder, and latest of its checkpoints. The
+    /// pipeline must not be running. Damaged files are kept under another name, and checkpoints stay as they are: for a
+    /// damaged checkpoint there is `run --allow-previous-checkpoint`. Where latest is damaged or gone, the newest
+    /// checkpoint that there is counts as complete.
+    #[command(after_help = "Example:\n  millrace checkpoints repair --data-dir ./data")]
+    Repair {
+        /// The data folder.
+        #[command(flatten)]
+        data: DataArgs,
+        /// The pipeline that the folder belongs to, where that is damaged and the storage holds several pipelines'.
+        #[arg(long, value_name = "NAME")]
+        pipeline: Option<String>,
+    },
+
     /// Delete a savepoint, or with --all everything that a pipeline remembers.
     ///
     /// Checkpoints are kept and deleted by Millrace itself. After --all the next run begins at the beginning: it reads
@@ -257,7 +273,7 @@ Examples:
         /// Delete every checkpoint, savepoint and state of the pipeline, which must not be running.
         #[arg(long)]
         all: bool,
-        /// Whose, where the storage holds several pipelines'.
+        /// Whose, where the storage holds several pipelines' and it is not the data folder's own that is meant.
         #[arg(long, value_name = "NAME", requires = "all")]
         pipeline: Option<String>,
     },
@@ -270,7 +286,7 @@ pub struct DataArgs {
     #[arg(long, value_name = "DIR")]
     pub data_dir: PathBuf,
 
-    /// Where the checkpoints are, if the pipeline's `checkpoints.storage` says something else than the data folder.
+    /// Where the checkpoints are. Unless given, where the pipeline that last ran in the data folder kept them.
     #[arg(long, value_name = "URL")]
     pub storage: Option<String>,
 }

@@ -12,7 +12,7 @@ use millrace_plan::Plan;
 use millrace_state::{CheckpointStore, DataFolder, ErrorKind, ManifestId, Opener, Pointer, StateError, StoreResources};
 use millrace_stream::Clock;
 
-use crate::{clock::SystemClock, owner};
+use crate::{clock::SystemClock, owner, storage::Storage};
 
 /// About how many rows a batch has: enough to make per-batch work vanish, few enough to stay in the processor's cache.
 const BATCH_ROWS: usize = 8192;
@@ -66,7 +66,9 @@ pub async fn open(
     let mut folder = open_folder(&place.data_dir)?;
     owner::take(&folder, &plan.spec.name)?;
     let spec = &plan.spec.pipeline.checkpoints;
-    let store = place.store(spec.storage.as_deref(), &plan.spec.name)?;
+    let storage = place.storage(spec.storage.as_deref())?;
+    let store = storage.open(&place.data_dir, &plan.spec.name)?;
+    storage.note(&place.data_dir)?;
     let pointer = pointer(&folder, &store)?;
     settle_instance(&mut folder, &store, &*pointer).await?;
     let Instruments { clock, metrics, status } = instruments;
@@ -93,12 +95,16 @@ impl Place {
     ///
     /// As [`CheckpointStore::open`].
     pub fn store(&self, storage: Option<&str>, pipeline: &str) -> Result<CheckpointStore, StateError> {
-        match (storage, &self.namespace) {
-            (Some(storage), Some(namespace)) => {
-                let within = format!("{}/{namespace}", storage.trim_end_matches('/'));
-                open_store(&self.data_dir, Some(&within), pipeline)
+        self.storage(storage)?.open(&self.data_dir, pipeline)
+    }
+
+    /// Where `checkpoints.storage` says that checkpoints are.
+    fn storage(&self, said: Option<&str>) -> Result<Storage, StateError> {
+        match (said, &self.namespace) {
+            (Some(said), Some(namespace)) => {
+                Storage::said(Some(&format!("{}/{namespace}", said.trim_end_matches('/'))))
             }
-            (storage, _) => open_store(&self.data_dir, storage, pipeline),
+            (said, _) => Storage::said(said),
         }
     }
 }
@@ -115,20 +121,16 @@ pub fn threads(plan: &Plan) -> usize {
 ///
 /// As [`DataFolder::open`].
 pub fn open_folder(path: &Path) -> Result<DataFolder, StateError> {
-    DataFolder::open(path, &Opener::this_process(SystemClock::new().now(), fresh_id()?))
+    DataFolder::open(path, &opener()?)
 }
 
-/// The checkpoint store: a URL, a plain path, or the data folder's own.
+/// This process.
 ///
 /// # Errors
 ///
-/// As [`CheckpointStore::open`].
-pub fn open_store(data_dir: &Path, storage: Option<&str>, pipeline: &str) -> Result<CheckpointStore, StateError> {
-    match storage {
-        None => CheckpointStore::in_folder(&DataFolder::checkpoints_of(data_dir), pipeline),
-        Some(url) if url.contains("://") => CheckpointStore::open(url, pipeline),
-        Some(path) => CheckpointStore::in_folder(Path::new(path), pipeline),
-    }
+/// As [`fresh_id`].
+pub fn opener() -> Result<Opener, StateError> {
+    Ok(Opener::this_process(SystemClock::new().now(), fresh_id()?))
 }
 
 /// Sinks know a pipeline's commits by its instance id, and epochs are counted from 1 where nothing is stored. So the id is

@@ -17,9 +17,11 @@ mod overview;
 mod owner;
 mod plan;
 mod rates;
+mod repair;
 mod run;
 mod server;
 mod signals;
+mod storage;
 mod telemetry;
 mod watch;
 

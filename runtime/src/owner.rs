@@ -3,7 +3,10 @@
 //! The checkpoints of pipelines lie apart, so without it another name would begin anew in a folder that has been used, beside
 //! what the first one has committed to the same sinks.
 
-use std::{fs, io};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use millrace_engine::JobError;
 use millrace_state::{DataFolder, StateError, durable, envelope};
@@ -17,16 +20,39 @@ const VERSION: u32 = 1;
 ///
 /// [`JobError::OtherPipeline`] if it is another's; [`JobError::State`] if that cannot be found out.
 pub fn take(folder: &DataFolder, pipeline: &str) -> Result<(), JobError> {
-    let path = folder.path().join(OWNER);
-    let found: String = match fs::read(&path) {
-        Ok(bytes) => envelope::open(OWNER, VERSION, &path.display().to_string(), &bytes)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            durable::replace(&path, &envelope::seal(OWNER, VERSION, &pipeline))?;
-            return Ok(());
-        }
-        Err(source) => return Err(StateError::Io { action: "read", path, source }.into()),
-    };
-    if found == pipeline { Ok(()) } else { Err(JobError::OtherPipeline { found, expected: pipeline.to_owned() }) }
+    match of(folder.path())? {
+        None => Ok(note(folder.path(), pipeline)?),
+        Some(found) if found == pipeline => Ok(()),
+        Some(found) => Err(JobError::OtherPipeline { found, expected: pipeline.to_owned() }),
+    }
+}
+
+/// The pipeline whose data folder it is; `None`: nobody's yet.
+///
+/// # Errors
+///
+/// [`StateError::Damaged`], [`StateError::TooNew`], [`StateError::Io`].
+pub fn of(folder: &Path) -> Result<Option<String>, StateError> {
+    let path = path(folder);
+    match fs::read(&path) {
+        Ok(bytes) => envelope::open(OWNER, VERSION, &path.display().to_string(), &bytes).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StateError::Io { action: "read", path, source }),
+    }
+}
+
+/// Notes whose folder it is.
+///
+/// # Errors
+///
+/// [`StateError::Io`].
+pub fn note(folder: &Path, pipeline: &str) -> Result<(), StateError> {
+    durable::replace(&path(folder), &envelope::seal(OWNER, VERSION, &pipeline))
+}
+
+/// Where it is noted.
+pub fn path(folder: &Path) -> PathBuf {
+    folder.join(OWNER)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use millrace_engine::{
 };
 use millrace_plan::{NodeKind, Plan};
 use millrace_state::{CheckpointStore, DataFolder, ErrorKind, FilePointer, Pointer, StateError};
-use millrace_stream::Clock;
+use millrace_stream::{Clock, checkpoint::Refusal};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -23,6 +23,10 @@ use crate::{
     overview::Overview,
     server, signals, watch,
 };
+
+/// What helps where a note of the data folder, or the pointer to the newest checkpoint, is damaged.
+pub const REPAIR: &str = "look at the disk; then `millrace checkpoints repair` makes it anew from the checkpoints that there are, and \
+     keeps what is damaged under another name";
 
 /// Runs a pipeline to its end, or until it is told to stop.
 pub fn run(args: RunArgs) -> Result<(), Failure> {
@@ -177,7 +181,7 @@ fn writes_to_stdout(plan: &Plan) -> bool {
     plan.nodes.iter().any(|node| matches!(&node.kind, NodeKind::Sink(sink) if sink.spec.stdout.is_some()))
 }
 
-/// How a user is told why a pipeline ended.
+/// How a user is told why a pipeline ended, and what helps.
 pub fn failure(error: &JobError) -> Failure {
     let text = chain(error);
     match error {
@@ -185,9 +189,18 @@ pub fn failure(error: &JobError) -> Failure {
             "change the manifests back, name the nodes in `allowStateLoss`, or give the new pipeline a data folder of its own",
         ),
         JobError::OtherPipeline { .. } | JobError::NoSavepoint { .. } => Failure::usage(text),
-        JobError::Refused(_) => Failure::failed(text)
-            .advise("look with `millrace checkpoints list`; `--allow-previous-checkpoint` starts from the one before it"),
+        JobError::Refused(refusal) => Failure::failed(text).advise(match refusal {
+            Refusal::PointerLost { .. } => REPAIR,
+            Refusal::Damaged { previous: Some(_), .. } => {
+                "look with `millrace checkpoints list`; `--allow-previous-checkpoint` starts from the one before it"
+            }
+            Refusal::Damaged { previous: None, .. } => {
+                "put the checkpoint store back from a backup, or begin at the beginning: `millrace checkpoints delete --all` \
+                 forgets everything; what sinks have stays there, and every row comes again"
+            }
+        }),
         JobError::State(error) => match error.kind() {
+            ErrorKind::Corrupt if error.is_damaged_note() => Failure::failed(text).advise(REPAIR),
             ErrorKind::Corrupt => Failure::failed(text)
                 .advise("`--allow-previous-checkpoint` starts from the checkpoint before the damaged one"),
             ErrorKind::FixSpec => Failure::usage(text),

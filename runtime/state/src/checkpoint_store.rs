@@ -99,14 +99,27 @@ impl CheckpointStore {
     /// [`StateError::Url`], [`StateError::NotAFolder`], [`StateError::Io`].
     pub fn open(url: &str, pipeline: &str) -> Result<Self, StateError> {
         let refuse = |why: &str| StateError::Url { url: url.to_owned(), why: why.to_owned() };
-        let parsed = Url::parse(url).map_err(|error| refuse(&format!("{error}; expected file:///a/folder, say")))?;
-        if parsed.scheme() == "file" {
-            let path = parsed.to_file_path();
-            let path = path.map_err(|()| refuse("a file URL has three slashes and no host: file:///a/folder"))?;
-            return Self::in_folder(&path, pipeline);
+        if let Some(folder) = Self::folder_of_url(url)? {
+            return Self::in_folder(&folder, pipeline);
         }
+        let parsed = Url::parse(url).map_err(|error| refuse(&error.to_string()))?;
         let (store, path) = remote::open(&parsed).map_err(|error| refuse(&error.to_string()))?;
         Ok(Self::over(store, path.join(pipeline), url))
+    }
+
+    /// The folder that a URL names; `None`: it names another store.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Url`].
+    pub fn folder_of_url(url: &str) -> Result<Option<PathBuf>, StateError> {
+        let refuse = |why: &str| StateError::Url { url: url.to_owned(), why: why.to_owned() };
+        let parsed = Url::parse(url).map_err(|error| refuse(&format!("{error}; expected file:///a/folder, say")))?;
+        if parsed.scheme() != "file" {
+            return Ok(None);
+        }
+        let path = parsed.to_file_path();
+        path.map(Some).map_err(|()| refuse("a file URL has three slashes and no host: file:///a/folder"))
     }
 
     /// The store in a folder of this machine.

@@ -10,7 +10,8 @@
 //! <data>/checkpoints/    the checkpoint store, where the pipeline names no other
 //! ```
 //!
-//! `layout`, `instance` and `generation` have the form of [`envelope`].
+//! `layout`, `instance` and `generation` have the form of [`envelope`]. Where one of them is damaged the folder is not opened;
+//! [`DamagedFolder`] makes them anew.
 
 use std::{
     fmt,
@@ -23,7 +24,11 @@ use millrace_stream::{Epoch, Generation, NodeName, TaskId, Timestamp};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use crate::{StateError, durable, envelope};
+use crate::{ErrorKind, StateError, durable, envelope};
+
+mod repair;
+
+pub use repair::{DamagedFolder, Note};
 
 const LAYOUT: &str = "layout";
 const LOCK: &str = "lock";
@@ -322,7 +327,17 @@ fn file_name(name: &str) -> String {
 fn refuse_strangers(path: &Path) -> Result<(), StateError> {
     let names = names_in(path)?;
     let ours = [LAYOUT, LOCK, INSTANCE, GENERATION, STATE, SCRATCH, CHECKPOINTS];
-    let known = |name: &String| ours.contains(&name.as_str()) || name == "lost+found" || durable::is_temporary(name);
+    // What the command keeps here. Such names are common, so they say something only beside a lock.
+    let more: &[&str] = match names.iter().any(|name| name == LOCK) {
+        true => &["pipeline", "storage", "control", "control.sock"],
+        false => &[],
+    };
+    let known = |name: &String| {
+        ours.contains(&name.as_str())
+            || more.contains(&name.as_str())
+            || name == "lost+found"
+            || durable::is_temporary(name)
+    };
     // Once there is a layout file the folder is ours, and what users keep beside our files is theirs.
     if names.iter().any(|name| name == LAYOUT) {
         return Ok(());

@@ -99,6 +99,42 @@ pub fn create(path: &Path, content: &[u8]) -> Result<bool, StateError> {
     Ok(created)
 }
 
+/// Gives a damaged file a second name, `<name>.damaged-<number>`, under which it stays when its own is given to another;
+/// `None`: there is no such file.
+///
+/// # Errors
+///
+/// [`StateError::Io`].
+pub fn keep_damaged(path: &Path) -> Result<Option<PathBuf>, StateError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    for number in 1_u32.. {
+        let kept = path.with_file_name(format!("{name}.damaged-{number}"));
+        match fs::hard_link(path, &kept) {
+            Ok(()) => {
+                sync_folder(folder_of(path))?;
+                return Ok(Some(kept));
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(StateError::io("keep", kept)(error)),
+        }
+    }
+    Ok(None)
+}
+
+/// Deletes a file, durably; it may be gone already.
+///
+/// # Errors
+///
+/// [`StateError::Io`].
+pub fn remove(path: &Path) -> Result<(), StateError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_folder(folder_of(path)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(StateError::io("delete", path)(error)),
+    }
+}
+
 /// The folder that a file lies in.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))

@@ -218,6 +218,18 @@ impl StateError {
         }
     }
 
+    /// Whether it is one of the notes of a data folder or its pointer that is damaged: what `millrace checkpoints repair` can
+    /// make anew from the checkpoints. A checkpoint itself cannot.
+    pub fn is_damaged_note(&self) -> bool {
+        const NOTES: [&str; 6] = ["latest", "layout", "instance", "generation", "pipeline", "storage"];
+        match self {
+            Self::Damaged { place, .. } => {
+                Path::new(place).file_name().is_some_and(|name| NOTES.iter().any(|note| name == *note))
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
@@ -276,6 +288,15 @@ mod tests {
         assert_eq!(of(io::ErrorKind::StorageFull), ErrorKind::Retry);
         assert_eq!(of(io::ErrorKind::ReadOnlyFilesystem), ErrorKind::FixSpec);
         assert_eq!(of(io::ErrorKind::PermissionDenied), ErrorKind::FixSpec);
+    }
+
+    #[test]
+    fn a_damaged_note_is_told_apart_from_a_damaged_checkpoint() {
+        let damaged = |place: &str| StateError::damaged(place, "nothing", "something").is_damaged_note();
+        assert!(damaged("/data/generation") && damaged("/data/checkpoints/web/latest"));
+        assert!(
+            !damaged("/data/checkpoints/web/manifests/1-1.json") && !damaged("/data/latest/files/t-0/1-000007-00.sst")
+        );
     }
 
     #[test]

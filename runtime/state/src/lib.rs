@@ -29,7 +29,7 @@ pub mod pointer;
 pub mod task_store;
 
 pub use checkpoint_store::{CheckpointStore, Create, ManifestEntry, Retired};
-pub use data_folder::{DataFolder, Holder, Opener};
+pub use data_folder::{DamagedFolder, DataFolder, Holder, Note, Opener};
 pub use error::{ErrorKind, StateError};
 pub use manifest::{Manifest, ManifestId, ManifestKind, SinkManifest, StoredFile, TaskManifest};
 pub use pointer::{FilePointer, Latest, Newest, Pointer};

@@ -186,21 +186,20 @@ impl FilePointer {
         Ok(advance)
     }
 
-    /// Points to a checkpoint that the user has chosen, where the pointer itself is damaged. The damaged file is kept, and
-    /// its new path returned; `None` if there was none.
+    /// Replaces a pointer that is damaged or gone; by `None`, which says that nothing is decided, if there is nothing to point
+    /// to. The damaged file is kept, and its new path returned; `None` if there was none.
     ///
     /// # Errors
     ///
     /// [`StateError::Io`].
-    pub fn repair(&self, to: &Latest) -> Result<Option<PathBuf>, StateError> {
+    pub fn repair(&self, to: Option<&Latest>) -> Result<Option<PathBuf>, StateError> {
         let locked = self.lock()?;
         let path = self.path();
-        let kept = (1..).map(|number: u32| self.folder.join(format!("{}.damaged-{number}", Self::FILE)));
-        let kept = kept.into_iter().find(|kept| !kept.exists()).filter(|_| path.exists());
-        if let Some(kept) = &kept {
-            fs::hard_link(&path, kept).map_err(StateError::io("keep", kept))?;
+        let kept = durable::keep_damaged(&path)?;
+        match to {
+            Some(to) => durable::replace(&path, &to.to_bytes())?,
+            None => durable::remove(&path)?,
         }
-        durable::replace(&path, &to.to_bytes())?;
         drop(locked);
         Ok(kept)
     }

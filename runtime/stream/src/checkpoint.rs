@@ -54,6 +54,7 @@ mod coordinator;
 mod ledger;
 mod pointer;
 mod protocol;
+mod rebuild;
 mod recovery;
 mod retention;
 
@@ -61,5 +62,6 @@ pub use coordinator::{Coordinator, Start};
 pub use ledger::Ledger;
 pub use pointer::{Advance, Claim, Decided, Pointer, Taken, advance, claim};
 pub use protocol::{AbortReason, Action, Event, Failure, ManifestOutcome, PointerOutcome, Settings};
+pub use rebuild::{Listed, rebuild};
 pub use recovery::{Facts, ManifestState, Recovery, Refusal, recover};
 pub use retention::{FileName, keep, retire};

@@ -5,18 +5,23 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use millrace_tests::{Deadline, Millrace, Workspace, manifest, read};
+use millrace_tests::{Deadline, Finished, Millrace, Workspace, manifest, read};
 
 const ROWS: i64 = 200_000;
 
 fn pipeline(interval: &str) -> String {
+    pipeline_in(interval, "")
+}
+
+/// The same with more said of its checkpoints.
+fn pipeline_in(interval: &str, more: &str) -> String {
     let numbers = manifest::numbers(ROWS, 40000);
     let pipeline = format!(
         "apiVersion: millrace.dev/v1alpha1
 kind: Pipeline
 metadata: {{name: recovered}}
 spec:
-  checkpoints: {{interval: {interval}, minPause: 10ms, retain: 3}}
+  checkpoints: {{interval: {interval}, minPause: 10ms, retain: 3{more}}}
   sources:
     - name: events
       {numbers}
@@ -37,14 +42,19 @@ spec:
 
 /// A pipeline that was killed after a few checkpoints, and its manifests, oldest first.
 fn killed() -> (Workspace, Vec<PathBuf>) {
+    killed_with("", "data/checkpoints")
+}
+
+/// The same with its checkpoints in a folder.
+fn killed_with(more: &str, storage: &str) -> (Workspace, Vec<PathBuf>) {
     let workspace = Workspace::new();
-    workspace.write("recovered.yaml", pipeline("100ms"));
+    workspace.write("recovered.yaml", pipeline_in("100ms", more));
     let running = Millrace::run(&workspace, "recovered.yaml").start();
     let out = workspace.join("out");
     Deadline::secs(60).wait_for("committed rows", || (read::folder(&out).len() >= 4000).then_some(()));
     running.terminate();
     running.wait().expect_success();
-    let manifests = read::all_files(&workspace.join("data/checkpoints/recovered/manifests"));
+    let manifests = read::all_files(&workspace.join(storage).join("recovered/manifests"));
     assert_eq!(manifests.len(), 3, "{manifests:?}");
     let mut manifests: Vec<PathBuf> = manifests.into_iter().map(|(path, _)| path).collect();
     manifests.sort_by_key(|manifest| epoch_of(manifest));
@@ -110,4 +120,165 @@ fn the_newest_checkpoint_that_lacks_a_file_is_refused_with_the_one_before_it_tha
         &format!("checkpoint {newest}, the newest, is damaged; checkpoint {oldest} before it is sound"),
         "--allow-previous-checkpoint",
     ]);
+}
+
+fn checkpoints(workspace: &Workspace, args: &[&str]) -> Finished {
+    Millrace::new(workspace, ["checkpoints"].iter().chain(args)).finish()
+}
+
+fn repair(workspace: &Workspace) -> Finished {
+    checkpoints(workspace, &["repair", "--data-dir", "data"])
+}
+
+/// Changes a byte in the middle of a file.
+fn damage(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+const REPAIR: &str = "millrace checkpoints repair";
+
+#[test]
+fn each_note_that_is_damaged_is_told_with_what_helps_and_made_anew_it_costs_no_row() {
+    for note in ["layout", "instance", "generation", "pipeline", "checkpoints/recovered/latest"] {
+        let (workspace, manifests) = killed();
+        let path = workspace.join("data").join(note);
+        damage(&path);
+        let damaged = fs::read(&path).unwrap();
+        let refused = Millrace::run(&workspace, "recovered.yaml").finish().expect_code(1);
+        let refused = refused.expect_stderr(&[note, "is damaged", "help:", REPAIR]);
+        assert!(!refused.stderr.contains("--allow-previous-checkpoint"), "that does not help: {}", refused.stderr);
+        Millrace::run(&workspace, "recovered.yaml").args(["--allow-previous-checkpoint"]).finish().expect_code(1);
+
+        let repaired = repair(&workspace).expect_success().stdout;
+        let name = Path::new(note).file_name().unwrap().to_str().unwrap();
+        assert!(repaired.starts_with(&format!("{name}: made anew: ")), "{repaired}");
+        assert_eq!(repaired.lines().count(), 1, "what is whole is left alone: {repaired}");
+        let kept = path.with_file_name(format!("{name}.damaged-1"));
+        assert!(repaired.contains(&format!("kept as {}", kept.strip_prefix(workspace.path()).unwrap().display())));
+        assert_eq!(fs::read(kept).unwrap(), damaged);
+        assert!(manifests.iter().all(|manifest| manifest.exists()), "no checkpoint is touched");
+        let nothing = repair(&workspace).expect_success().stdout;
+        assert!(nothing.contains("nothing that can be made anew is damaged"), "{nothing}");
+
+        Millrace::run(&workspace, "recovered.yaml").finish().expect_success();
+        expect_whole(&workspace);
+    }
+}
+
+#[test]
+fn everything_that_is_noted_can_be_made_anew_from_the_checkpoints_alone() {
+    let (workspace, manifests) = killed();
+    let instance = fs::read_to_string(workspace.join("data/instance")).unwrap();
+    for note in ["layout", "instance", "generation", "pipeline", "storage", "checkpoints/recovered/latest"] {
+        fs::write(workspace.join("data").join(note), "").unwrap();
+    }
+    let repaired = repair(&workspace).expect_success().stdout;
+    assert_eq!(repaired.matches("made anew").count(), 6, "{repaired}");
+    let newest = epoch_of(&manifests[2]);
+    assert!(repaired.contains(&format!("latest: made anew: checkpoint {newest}, ")), "{repaired}");
+    assert!(repaired.contains("pipeline: made anew: it is recovered"), "{repaired}");
+    Millrace::run(&workspace, "recovered.yaml").finish().expect_success();
+    expect_whole(&workspace);
+    assert_eq!(fs::read_to_string(workspace.join("data/instance")).unwrap(), instance, "sinks know it by this id");
+}
+
+#[test]
+fn with_a_damaged_pointer_the_checkpoints_are_listed_and_none_is_deleted() {
+    let (workspace, manifests) = killed();
+    let latest = workspace.join("data/checkpoints/recovered/latest");
+    damage(&latest);
+    let listed = checkpoints(&workspace, &["list", "--data-dir", "data"]).expect_code(1);
+    let listed = listed.expect_stderr(&["latest is damaged", REPAIR]);
+    assert_eq!(listed.stdout.matches("unknown").count(), 3, "{}", listed.stdout);
+    let newest = epoch_of(&manifests[2]).to_string();
+    checkpoints(&workspace, &["inspect", "--data-dir", "data", &newest]).expect_success();
+
+    // One that is gone is no other case.
+    fs::remove_file(&latest).unwrap();
+    for _ in 0..2 {
+        let refused = Millrace::run(&workspace, "recovered.yaml").finish().expect_code(1);
+        refused.expect_stderr(&["the pointer is missing", REPAIR]);
+    }
+    assert!(!latest.exists() && manifests.iter().all(|manifest| manifest.exists()), "trying again costs nothing");
+    repair(&workspace).expect_success();
+    let listed = checkpoints(&workspace, &["list", "--data-dir", "data"]).expect_success().stdout;
+    assert_eq!((listed.matches(" latest ").count(), listed.matches(" kept ").count()), (1, 2), "{listed}");
+    Millrace::run(&workspace, "recovered.yaml").finish().expect_success();
+    expect_whole(&workspace);
+}
+
+#[test]
+fn a_repaired_pointer_to_a_damaged_checkpoint_leaves_going_back_to_the_user() {
+    let (workspace, manifests) = killed();
+    damage(&workspace.join("data/checkpoints/recovered/latest"));
+    damage(&manifests[2]);
+    repair(&workspace).expect_success();
+    let refused = Millrace::run(&workspace, "recovered.yaml").finish().expect_code(1);
+    let (newest, before) = (epoch_of(&manifests[2]), epoch_of(&manifests[1]));
+    refused.expect_stderr(&[
+        &format!("checkpoint {newest}, the newest, is damaged; checkpoint {before} before it is sound"),
+        "--allow-previous-checkpoint",
+    ]);
+    for manifest in &manifests[..2] {
+        damage(manifest);
+    }
+    let refused = Millrace::run(&workspace, "recovered.yaml").finish().expect_code(1);
+    let refused = refused.expect_stderr(&["there is no sound one before it", "checkpoints delete --all"]);
+    assert!(!refused.stderr.contains("--allow-previous-checkpoint"), "that does not help: {}", refused.stderr);
+    checkpoints(&workspace, &["delete", "--data-dir", "data", "--all"]).expect_success();
+    fs::remove_dir_all(workspace.join("out")).unwrap();
+    Millrace::run(&workspace, "recovered.yaml").finish().expect_success();
+    expect_whole(&workspace);
+}
+
+#[test]
+fn nobody_repairs_under_a_run_or_where_nothing_has_run() {
+    let workspace = Workspace::new();
+    repair(&workspace).expect_code(2).expect_stderr(&["no pipeline has run in data"]);
+    workspace.write("recovered.yaml", pipeline("100ms"));
+    let running = Millrace::run(&workspace, "recovered.yaml").start();
+    Deadline::secs(60).wait_for("the start", || running.stderr().contains("running").then_some(()));
+    repair(&workspace).expect_code(2).expect_stderr(&["is in use", &running.pid().to_string()]);
+}
+
+#[test]
+fn checkpoints_are_found_where_the_pipeline_kept_them_last() {
+    let (workspace, manifests) = killed_with(", storage: kept", "kept");
+    let newest = epoch_of(&manifests[2]).to_string();
+    // From elsewhere, too, although the manifest has a relative path; and beside another pipeline's.
+    let data = workspace.join("data");
+    let data = data.to_str().unwrap();
+    fs::create_dir_all(workspace.join("kept/another")).unwrap();
+    let elsewhere = Workspace::new();
+    let there = |args: &[&str]| checkpoints(&elsewhere, args);
+    let listed = there(&["list", "--data-dir", data]).expect_success().stdout;
+    assert!(listed.lines().any(|line| line.starts_with(&newest)), "{listed}");
+    there(&["inspect", "--data-dir", data, &newest]).expect_success();
+    assert!(!workspace.join("data/checkpoints").exists());
+
+    // A command that looks elsewhere is told so; one that is damaged is told what helps.
+    let nowhere = there(&["list", "--data-dir", data, "--storage", "nowhere"]).expect_code(2);
+    nowhere.expect_stderr(&["there are no checkpoints in", "nowhere"]);
+    damage(&workspace.join("data/storage"));
+    there(&["list", "--data-dir", data]).expect_code(1).expect_stderr(&["storage is damaged", REPAIR]);
+    let refused = there(&["repair", "--data-dir", data]).expect_code(2);
+    refused.expect_stderr(&["the data folder itself has no checkpoints of this pipeline", "--storage"]);
+    let kept = workspace.join("kept");
+    let repaired = there(&["repair", "--data-dir", data, "--storage", kept.to_str().unwrap()]).expect_success();
+    assert!(repaired.stdout.starts_with("storage: made anew: the checkpoints are in "), "{}", repaired.stdout);
+    assert_eq!(there(&["list", "--data-dir", data]).expect_success().stdout, listed);
+
+    // A run knows it from its manifest, and writes it anew.
+    fs::write(workspace.join("data/storage"), "").unwrap();
+    let run = Millrace::run(&workspace, "recovered.yaml").finish().expect_success();
+    assert!(run.stderr.contains("storage is damaged"), "and says so: {}", run.stderr);
+    expect_whole(&workspace);
+    let listed = there(&["list", "--data-dir", data]).expect_success().stdout;
+    assert!(listed.contains("finished"), "{listed}");
+    let deleted = there(&["delete", "--data-dir", data, "--all"]).expect_success().stdout;
+    assert!(deleted.contains("all that recovered remembered"), "{deleted}");
+    assert!(!workspace.join("kept/recovered").exists() && workspace.join("kept/another").exists());
 }

@@ -78,6 +78,20 @@ fn a_file_and_a_folder_with_other_files_are_refused() {
 }
 
 #[test]
+fn a_folder_whose_layout_was_removed_is_still_known_and_one_with_a_like_name_in_it_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("pipeline")).unwrap();
+    let error = DataFolder::open(folder.path(), &opener()).unwrap_err();
+    assert!(error.to_string().contains("holds other files (pipeline)"), "{error}");
+    fs::remove_dir(folder.path().join("pipeline")).unwrap();
+    drop(DataFolder::open(folder.path(), &opener()).unwrap());
+    fs::write(folder.path().join("pipeline"), b"").unwrap();
+    fs::remove_file(folder.path().join(LAYOUT)).unwrap();
+    drop(DataFolder::open(folder.path(), &opener()).unwrap());
+    assert!(folder.path().join(LAYOUT).exists());
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_is_for_the_user() {
     // Nobody, root included, makes folders there.
     let error = DataFolder::open(Path::new("/proc/self/millrace"), &opener()).unwrap_err();

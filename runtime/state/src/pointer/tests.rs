@@ -68,9 +68,14 @@ fn a_damaged_pointer_is_told_and_never_taken_for_none() {
 fn a_repaired_pointer_keeps_the_damaged_file() {
     let (_folder, pointer) = pointer();
     fs::write(pointer.path(), b"rubbish").unwrap();
-    let kept = pointer.repair(&latest(2, &[7])).unwrap().unwrap();
-    assert_eq!(fs::read(kept).unwrap(), b"rubbish");
+    let kept = pointer.repair(Some(&latest(2, &[7]))).unwrap().unwrap();
+    assert_eq!(fs::read(&kept).unwrap(), b"rubbish");
     assert_eq!(pointer.read_now().unwrap(), Some(latest(2, &[7])));
+    fs::write(pointer.path(), b"again").unwrap();
+    let again = pointer.repair(None).unwrap().unwrap();
+    assert_eq!((fs::read(kept).unwrap(), fs::read(again).unwrap()), (b"rubbish".to_vec(), b"again".to_vec()));
+    assert_eq!(pointer.read_now().unwrap(), None);
+    assert_eq!(pointer.repair(None).unwrap(), None, "there is nothing to keep");
 }
 
 #[test]

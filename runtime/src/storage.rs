@@ -1,0 +1,147 @@
+//! Where the checkpoints of a data folder are: the file `storage` in it, so that the commands that look at checkpoints find
+//! them without the manifests.
+//!
+//! It holds the absolute path or the URL that `checkpoints.storage` meant when the pipeline last ran, or `null` for the data
+//! folder's own `checkpoints`, which moves with the folder.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use millrace_state::{CheckpointStore, DataFolder, ErrorKind, StateError, durable, envelope};
+
+const STORAGE: &str = "storage";
+const VERSION: u32 = 1;
+
+/// Where the checkpoints are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storage(Option<String>);
+
+impl Storage {
+    /// What `checkpoints.storage` says, seen from the working directory.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`] if the working directory cannot be told.
+    pub fn said(storage: Option<&str>) -> Result<Self, StateError> {
+        let absolute = |path: &str| {
+            let path = std::path::absolute(path).map_err(|source| StateError::Io {
+                action: "find",
+                path: path.into(),
+                source,
+            })?;
+            Ok(path.to_string_lossy().into_owned())
+        };
+        match storage {
+            Some(path) if !path.contains("://") => absolute(path).map(Some).map(Self),
+            said => Ok(Self(said.map(str::to_owned))),
+        }
+    }
+
+    /// What a data folder's last run has noted; `None`: nothing, as before this file was written.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Damaged`], [`StateError::TooNew`], [`StateError::Io`].
+    pub fn noted(data_dir: &Path) -> Result<Option<Self>, StateError> {
+        let path = Self::path(data_dir);
+        match fs::read(&path) {
+            Ok(bytes) => {
+                envelope::open(STORAGE, VERSION, &path.display().to_string(), &bytes).map(|found| Some(Self(found)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StateError::Io { action: "read", path, source }),
+        }
+    }
+
+    /// Notes it in the data folder.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn note(&self, data_dir: &Path) -> Result<(), StateError> {
+        match Self::noted(data_dir) {
+            Ok(Some(noted)) if noted == *self => return Ok(()),
+            // Who notes it knows it, so that nothing is lost.
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                tracing::warn!(error = %millrace_engine::chain(&error), "written anew");
+            }
+            noted => drop(noted?),
+        }
+        self.note_anew(data_dir)
+    }
+
+    /// The same, whatever is noted there.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn note_anew(&self, data_dir: &Path) -> Result<(), StateError> {
+        durable::replace(&Self::path(data_dir), &envelope::seal(STORAGE, VERSION, &self.0))
+    }
+
+    /// Where it is noted.
+    pub fn path(data_dir: &Path) -> PathBuf {
+        data_dir.join(STORAGE)
+    }
+
+    /// The part of it that is a pipeline's.
+    ///
+    /// # Errors
+    ///
+    /// As of [`CheckpointStore::open`].
+    pub fn open(&self, data_dir: &Path, pipeline: &str) -> Result<CheckpointStore, StateError> {
+        match self.0.as_deref() {
+            None => CheckpointStore::in_folder(&DataFolder::checkpoints_of(data_dir), pipeline),
+            Some(url) if url.contains("://") => CheckpointStore::open(url, pipeline),
+            Some(path) => CheckpointStore::in_folder(Path::new(path), pipeline),
+        }
+    }
+
+    /// Its folder, which holds one for each pipeline; `None`: it is no folder of this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Url`].
+    pub fn folder(&self, data_dir: &Path) -> Result<Option<PathBuf>, StateError> {
+        match self.0.as_deref() {
+            None => Ok(Some(DataFolder::checkpoints_of(data_dir))),
+            Some(url) if url.contains("://") => CheckpointStore::folder_of_url(url),
+            Some(path) => Ok(Some(path.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_was_noted_is_found_from_another_working_directory_and_the_folders_own_moves_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Storage::noted(folder.path()).unwrap(), None);
+        let here = std::env::current_dir().unwrap();
+        for (said, found) in [
+            (None, folder.path().join("checkpoints")),
+            (Some("kept"), here.join("kept")),
+            (Some("/kept"), PathBuf::from("/kept")),
+            (Some("file:///kept%20here"), PathBuf::from("/kept here")),
+        ] {
+            Storage::said(said).unwrap().note(folder.path()).unwrap();
+            assert_eq!(Storage::noted(folder.path()).unwrap().unwrap().folder(folder.path()).unwrap(), Some(found));
+        }
+        fs::write(Storage::path(folder.path()), "null").unwrap();
+        assert!(Storage::noted(folder.path()).unwrap_err().is_damaged_note(), "and never guessed");
+    }
+
+    #[test]
+    fn version_1_is_what_the_golden_text_says() {
+        let folder = tempfile::tempdir().unwrap();
+        Storage::said(Some("/kept")).unwrap().note(folder.path()).unwrap();
+        let golden = "{\"millrace\":\"storage\",\"version\":1,\"bytes\":7,\"xxh3\":\"293d349a70ec6c9f\"}\n\"/kept\"\n";
+        assert_eq!(fs::read_to_string(Storage::path(folder.path())).unwrap(), golden);
+    }
+}
