@@ -12,7 +12,7 @@ use millrace_crds::{
     Pipeline,
     manifest::{Complaint, Located, Manifests, Problem, read},
 };
-use millrace_plan::{Doubts, Plan, PlanError, resolve_and_compile_despite};
+use millrace_plan::{Doubts, Plan, PlanError, resolve_and_compile_here};
 
 use crate::{Failure, cli::ManifestArgs, telemetry};
 
@@ -22,27 +22,37 @@ pub type Texts = Vec<(String, Vec<u8>)>;
 /// The files that the arguments name, with their content, in the order of the arguments and of names in a folder.
 ///
 /// # Errors
-/// Names the path that cannot be read.
+/// Names every path that cannot be read.
 pub fn read_files(paths: &[PathBuf]) -> Result<Texts, Failure> {
     let mut texts = Texts::new();
+    let mut unreadable = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
             let mut text = Vec::new();
-            let read = io::stdin().lock().read_to_end(&mut text);
-            read.map_err(|error| Failure::usage(format!("cannot read standard input: {error}")))?;
-            texts.push(("<stdin>".to_owned(), text));
+            match io::stdin().lock().read_to_end(&mut text) {
+                Ok(_) => texts.push(("<stdin>".to_owned(), text)),
+                Err(error) => unreadable.push(format!("cannot read standard input: {error}")),
+            }
             continue;
         }
-        for file in files_in(path).map_err(|error| unreadable(path, &error))? {
-            let text = fs::read(&file).map_err(|error| unreadable(&file, &error))?;
-            texts.push((file.display().to_string(), text));
+        let mut cannot = |path: &Path, error: io::Error| {
+            unreadable.push(format!("cannot read {}: {error}", path.display()));
+        };
+        let files = files_in(path).unwrap_or_else(|error| {
+            cannot(path, error);
+            Vec::new()
+        });
+        for file in files {
+            match fs::read(&file) {
+                Ok(text) => texts.push((file.display().to_string(), text)),
+                Err(error) => cannot(&file, error),
+            }
         }
     }
-    Ok(texts)
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> Failure {
-    Failure::usage(format!("cannot read {}: {error}", path.display()))
+    match unreadable.as_slice() {
+        [] => Ok(texts),
+        _ => Err(Failure::usage(unreadable.join(&format!("\n{} ", telemetry::paint("error:", telemetry::RED))))),
+    }
 }
 
 fn files_in(path: &Path) -> io::Result<Vec<PathBuf>> {
@@ -117,7 +127,17 @@ fn compile_one(manifests: &Manifests, pipeline: &Located<Pipeline>) -> Result<Pl
         windows: manifests.unread_windows_in(namespace),
         sinks: manifests.unread_sinks_in(namespace),
     };
-    resolve_and_compile_despite(&doubts, pipeline.name(), pipeline.value.spec.clone(), &windows, &sinks)
+    resolve_and_compile_here(&leads_to, &doubts, pipeline.name(), pipeline.value.spec.clone(), &windows, &sinks)
+}
+
+/// Where a path leads: absolute, and through symbolic links as far as it is there yet.
+fn leads_to(path: &str) -> String {
+    let Ok(absolute) = std::path::absolute(path) else { return path.to_owned() };
+    let real = absolute.ancestors().find_map(|above| {
+        let real = fs::canonicalize(above).ok()?;
+        Some(real.join(absolute.strip_prefix(above).ok()?))
+    });
+    real.unwrap_or(absolute).to_string_lossy().into_owned()
 }
 
 fn choose<'a>(manifests: &'a Manifests, wanted: Option<&str>) -> Result<&'a Located<Pipeline>, String> {

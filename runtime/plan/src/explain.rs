@@ -47,7 +47,8 @@ fn source_text(source: &SourceNode) -> String {
     let mut out = format!("source {} ({})\n", source.spec.name, connector(&source.spec));
     let names: Vec<&str> = source.read.iter().map(|at| source.declared.field(*at).name().as_str()).collect();
     let unread: Vec<&str> = (0..source.declared.fields().len())
-        .filter(|at| !source.read.contains(at))
+        // Event time is decoded, too, whether or not something reads the column.
+        .filter(|at| !source.read.contains(at) && source.event_time != Some(*at))
         .map(|at| source.declared.field(at).name().as_str())
         .collect();
     let _ = writeln!(out, "  reads {}", list(&names));

@@ -57,7 +57,7 @@ mod sql;
 
 pub use boundary::Boundaries;
 pub use columns::errors_schema;
-pub use compile::{compile, resolve_and_compile, resolve_and_compile_despite};
+pub use compile::{compile, resolve_and_compile, resolve_and_compile_despite, resolve_and_compile_here};
 pub use diff::{Edit, EditClass, NodeChange, diff, keeps_state};
 pub use doubts::Doubts;
 pub use error::{PlanError, Span};

@@ -1,6 +1,6 @@
 //! The places that a pipeline writes to: that this version can, and that no two outputs make one of them unreadable.
 
-use millrace_crds::{SinkDestination, SinkSpec};
+use millrace_crds::{DeltaSink, FileSink, ParquetSink, SinkDestination, SinkSpec};
 
 use super::Compiler;
 use crate::{
@@ -29,8 +29,13 @@ impl Compiler<'_> {
                 NodeKind::Source(_) | NodeKind::Transform(_) => None,
             })
             .collect();
+        let folders: Vec<Option<Vec<String>>> = sinks.iter().map(|(_, sink)| folder(&sink.spec, self.here)).collect();
         for (at, (number, sink)) in sinks.iter().enumerate() {
-            if let Some(fault) = sinks[..at].iter().find_map(|(_, before)| in_the_way(before, sink)) {
+            let Some(there) = &folders[at] else { continue };
+            let before =
+                sinks[..at].iter().zip(&folders).filter_map(|((_, sink), folder)| Some((sink, folder.as_ref()?)));
+            let mut faults = before.filter_map(|(before, here)| in_the_way((before, here), (sink, there)));
+            if let Some(fault) = faults.next() {
                 let fault = fault.offending(&sink.sink).expected("a Sink with a place of its own for each output");
                 self.refuse(format!("spec.outputs[{number}].sink"), fault);
             }
@@ -39,11 +44,10 @@ impl Compiler<'_> {
 }
 
 /// Why two outputs cannot both be written where they are to be.
-fn in_the_way(one: &SinkNode, other: &SinkNode) -> Option<Fault> {
-    let (here, there) = (folder(&one.spec)?, folder(&other.spec)?);
+fn in_the_way((one, here): (&SinkNode, &Vec<String>), (other, there): (&SinkNode, &Vec<String>)) -> Option<Fault> {
     let (first, second) = (one.input.node.0.as_str(), other.input.node.0.as_str());
     if here != there {
-        let (outer, inner) = match (there.starts_with(&here), here.starts_with(&there)) {
+        let (outer, inner) = match (there.starts_with(here), here.starts_with(there)) {
             (true, _) => (one, other),
             (_, true) => (other, one),
             _ => return None,
@@ -51,7 +55,7 @@ fn in_the_way(one: &SinkNode, other: &SinkNode) -> Option<Fault> {
         let message = format!("the folder of the Sink `{}` lies in that of the Sink `{}`", inner.sink, outer.sink);
         return Some(Fault::new(message));
     }
-    if one.spec.destination() != other.spec.destination() {
+    if !write_alike(&one.spec, &other.spec) {
         let message = format!("the Sinks `{}` and `{}` write to one place, each in its own way", one.sink, other.sink);
         return Some(Fault::new(message));
     }
@@ -62,16 +66,32 @@ fn in_the_way(one: &SinkNode, other: &SinkNode) -> Option<Fault> {
     })
 }
 
+/// Whether two sinks of one place write the same kind of files, however each of them spells the place.
+fn write_alike(one: &SinkSpec, other: &SinkSpec) -> bool {
+    match (one.destination(), other.destination()) {
+        (Some(SinkDestination::File(one)), Some(SinkDestination::File(other))) => {
+            *one == FileSink { path: one.path.clone(), ..other.clone() }
+        }
+        (Some(SinkDestination::Parquet(one)), Some(SinkDestination::Parquet(other))) => {
+            *one == ParquetSink { uri: one.uri.clone(), ..other.clone() }
+        }
+        (Some(SinkDestination::Delta(one)), Some(SinkDestination::Delta(other))) => {
+            *one == DeltaSink { uri: one.uri.clone(), ..other.clone() }
+        }
+        (one, other) => one == other,
+    }
+}
+
 /// The parts of the path of a destination that is a folder.
-fn folder(spec: &SinkSpec) -> Option<Vec<&str>> {
+fn folder(spec: &SinkSpec, here: &dyn Fn(&str) -> String) -> Option<Vec<String>> {
     let path = match spec.destination()? {
         SinkDestination::File(file) => file.path.as_str(),
         SinkDestination::Parquet(parquet) => parquet.uri.as_str(),
         SinkDestination::Delta(delta) => delta.uri.as_str(),
         SinkDestination::Stdout(_) => return None,
     };
-    let path = path.strip_prefix("file://").unwrap_or(path);
-    let mut parts = Vec::new();
+    let path = here(&path.strip_prefix("file://").map_or_else(|| path.to_owned(), unescaped));
+    let mut parts: Vec<&str> = Vec::new();
     if path.starts_with('/') {
         parts.push("/");
     }
@@ -81,8 +101,30 @@ fn folder(spec: &SinkSpec) -> Option<Vec<&str>> {
             ".." if parts.last().is_some_and(|last| !["/", ".."].contains(last)) => {
                 parts.pop();
             }
+            // Nothing is above the root.
+            ".." if parts.last() == Some(&"/") => {}
             part => parts.push(part),
         }
     }
-    Some(parts)
+    Some(parts.into_iter().map(str::to_owned).collect())
+}
+
+/// The path of a URL, in which `%20` stands for a space.
+fn unescaped(path: &str) -> String {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        let escaped = after.get(..2).filter(|_| *first == b'%').and_then(|digits| std::str::from_utf8(digits).ok());
+        match escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }

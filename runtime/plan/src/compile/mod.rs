@@ -37,7 +37,12 @@ const EMIT_EVERY_MS: u64 = 1_000;
 ///
 /// All that is wrong with it, in the order of its fields.
 pub fn compile(spec: &ResolvedSpec) -> Result<Plan, Vec<PlanError>> {
-    Compiler::new(spec, &Doubts::default()).compile()
+    Compiler::new(spec, &Doubts::default(), &as_written).compile()
+}
+
+/// Where a path leads on a machine that is not known.
+fn as_written(path: &str) -> String {
+    path.to_owned()
 }
 
 /// Resolves and compiles at once, so that unknown Windows and Sinks stand beside the errors in SQL.
@@ -66,8 +71,25 @@ pub fn resolve_and_compile_despite(
     windows: &BTreeMap<String, WindowSpec>,
     sinks: &BTreeMap<String, SinkSpec>,
 ) -> Result<Plan, Vec<PlanError>> {
+    resolve_and_compile_here(&as_written, doubts, name, pipeline, windows, sinks)
+}
+
+/// The same on the machine that the pipeline is to run on. `here` says where a path of it leads, from the working directory and
+/// through symbolic links, so that two ways of writing one place are known as one.
+///
+/// # Errors
+///
+/// As before.
+pub fn resolve_and_compile_here(
+    here: &dyn Fn(&str) -> String,
+    doubts: &Doubts,
+    name: &str,
+    pipeline: PipelineSpec,
+    windows: &BTreeMap<String, WindowSpec>,
+    sinks: &BTreeMap<String, SinkSpec>,
+) -> Result<Plan, Vec<PlanError>> {
     let (spec, mut errors) = resolve_what_is_there(name, pipeline, windows, sinks);
-    match Compiler::new(&spec, doubts).compile() {
+    match Compiler::new(&spec, doubts, here).compile() {
         Ok(plan) if errors.is_empty() => Ok(plan),
         Ok(_) => Err(errors),
         Err(found) => {
@@ -81,6 +103,7 @@ pub fn resolve_and_compile_despite(
 struct Compiler<'a> {
     spec: &'a ResolvedSpec,
     doubts: &'a Doubts,
+    here: &'a dyn Fn(&str) -> String,
     errors: Vec<PlanError>,
     warnings: Vec<Warning>,
     /// Sources and transforms that could be understood, with all their columns.
@@ -105,10 +128,11 @@ struct Work<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(spec: &'a ResolvedSpec, doubts: &'a Doubts) -> Self {
+    fn new(spec: &'a ResolvedSpec, doubts: &'a Doubts, here: &'a dyn Fn(&str) -> String) -> Self {
         Self {
             spec,
             doubts,
+            here,
             errors: Vec::new(),
             warnings: Vec::new(),
             tables: BTreeMap::new(),

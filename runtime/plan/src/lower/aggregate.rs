@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
-use datafusion_common::DFSchema;
+use arrow::{
+    array::{Array, ArrayRef, new_null_array},
+    datatypes::{DataType, Field, FieldRef, SchemaRef},
+};
+use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::{
-    Aggregate as LogicalAggregate, Expr, LogicalPlan,
+    Aggregate as LogicalAggregate, EmitTo, Expr, LogicalPlan,
     expr::{AggregateFunction, AggregateFunctionParams, Alias, NullTreatment},
     utils::AggregateOrderSensitivity,
 };
@@ -282,7 +285,10 @@ impl Lowering<'_> {
             placed_args.push(Argument { place, literal });
         }
         let mut ordered = Vec::new();
-        for sort in order_by {
+        let sensitivity = call.function.func.order_sensitivity();
+        // An aggregate that does not mind the order does not expect columns for it either.
+        let order = order_by.iter().filter(|_| sensitivity != AggregateOrderSensitivity::Insensitive);
+        for sort in order {
             let place = columns.find_or_add(physical(&sort.expr)?, || self.text(&sort.expr));
             ordered.push((place, arrow::compute::SortOptions::new(!sort.asc, sort.nulls_first)));
         }
@@ -290,7 +296,7 @@ impl Lowering<'_> {
             // First and last in the order of event time, so that a replay and slices in any order agree.
             ordered.push((0, arrow::compute::SortOptions::default()));
         }
-        let sensitive = call.function.func.order_sensitivity() == AggregateOrderSensitivity::HardRequirement;
+        let sensitive = sensitivity == AggregateOrderSensitivity::HardRequirement;
         if !order_by.is_empty() && sensitive && !call.function.func.supports_within_group_clause() {
             return Err(Fault::new(format!("`{name}` cannot be told an order"))
                 .offending(name)
@@ -315,7 +321,10 @@ impl Lowering<'_> {
         for one in placed {
             let call = one.call(input).map_err(|error| self.fault(error))?;
             let name = one.call.function.func.name();
-            let state = call.state_fields().and_then(|fields| keeps_state(&call).map(|()| fields));
+            let state = call.state_fields().and_then(|fields| {
+                keeps_state(&call, &fields, &|row| one.row(input, row))?;
+                Ok(fields)
+            });
             let fields = state.map_err(|error| {
                 let why = self.fault(error).message;
                 Fault::new(format!("`{name}` cannot run over a stream: {why}"))
@@ -363,6 +372,22 @@ impl Lowering<'_> {
 }
 
 impl Placed<'_> {
+    /// One row of arguments, as the engine hands them to the aggregate.
+    fn row(&self, input: &SchemaRef, trial: Trial) -> datafusion_common::Result<Vec<ArrayRef>> {
+        let of = |place: usize| {
+            let of = input.field(place).data_type();
+            match trial {
+                Trial::Values => ScalarValue::new_default(of)?.to_array(),
+                Trial::Nulls => Ok(new_null_array(of, 1)),
+            }
+        };
+        let args = self.args.iter().map(|arg| {
+            let literal = arg.literal.as_ref().and_then(|literal| literal.downcast_ref::<Literal>());
+            literal.map_or_else(|| of(arg.place), |literal| literal.value().to_array())
+        });
+        args.chain(self.order_by.iter().map(|(place, _)| of(*place))).collect()
+    }
+
     fn call(&self, input: &SchemaRef) -> datafusion_common::Result<AggregateFunctionExpr> {
         let params = &self.call.function.params;
         let args = self.args.iter().map(|arg| match &arg.literal {
@@ -380,13 +405,47 @@ impl Placed<'_> {
     }
 }
 
-/// Whether an aggregate can be made at all, and says what it would store.
-fn keeps_state(call: &AggregateFunctionExpr) -> datafusion_common::Result<()> {
-    if call.groups_accumulator_supported() {
-        call.create_groups_accumulator().map(|_| ())
-    } else {
-        call.create_accumulator()?.state().map(|_| ())
+/// A row to try an aggregate with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Trial {
+    Values,
+    Nulls,
+}
+
+/// Whether an aggregate can be made at all, and stores what it says it would: with other columns, its state could be neither
+/// spilled nor checkpointed. `row` makes its arguments.
+fn keeps_state(
+    call: &AggregateFunctionExpr,
+    declared: &[FieldRef],
+    row: &dyn Fn(Trial) -> datafusion_common::Result<Vec<ArrayRef>>,
+) -> datafusion_common::Result<()> {
+    for trial in [Trial::Values, Trial::Nulls] {
+        let args = row(trial)?;
+        let state: Vec<DataType> = if call.groups_accumulator_supported() {
+            let mut accumulator = call.create_groups_accumulator()?;
+            // An aggregate may refuse the row, which says nothing of others.
+            if accumulator.update_batch(&args, &[0], None, 1).is_err() {
+                continue;
+            }
+            accumulator.state(EmitTo::All)?.iter().map(|column| column.data_type().clone()).collect()
+        } else {
+            let mut accumulator = call.create_accumulator()?;
+            if accumulator.update_batch(&args).is_err() {
+                continue;
+            }
+            accumulator.state()?.iter().map(ScalarValue::data_type).collect()
+        };
+        if !state.iter().eq(declared.iter().map(|field| field.data_type())) {
+            let types = |types: Vec<&DataType>| types.into_iter().map(type_name).collect::<Vec<_>>().join(", ");
+            let declared = declared.iter().map(|field| field.data_type()).collect();
+            return datafusion_common::plan_err!(
+                "it declares a state of {}, and has one of {}",
+                types(declared),
+                types(state.iter().collect())
+            );
+        }
     }
+    Ok(())
 }
 
 /// What a window's results mean.

@@ -1,10 +1,12 @@
 //! Mistakes that would otherwise be found late, or never: what the planner passes over, what it compares in a way that
 //! nobody means, and what fails only when rows come.
 
+use std::collections::BTreeSet;
+
 use expect_test::expect;
 
 use super::*;
-use crate::{Doubts, functions, resolve_and_compile_despite};
+use crate::{Doubts, functions, resolve_and_compile_here};
 
 /// Every clause that means nothing here, and the name by which it is refused.
 const CLAUSES: [(&str, &str); 43] = [
@@ -225,6 +227,73 @@ fn an_aggregate_that_cannot_run_is_refused_when_the_plan_is_made() {
     "#]].assert_eq(&refused);
 }
 
+/// The arguments that some aggregate or other takes.
+const ARGUMENTS: [&str; 12] = [
+    "price",
+    "CAST(price AS INT)",
+    "CAST(price AS DOUBLE)",
+    "CAST(price AS DECIMAL(12, 2))",
+    "channel",
+    "date_time",
+    "price > 3",
+    "price, auction",
+    "channel, ','",
+    "CAST(price AS DOUBLE), 0.5",
+    "CAST(price AS DOUBLE), CAST(auction AS DOUBLE), 0.5",
+    "price, 2",
+];
+
+#[test]
+fn every_aggregate_that_is_taken_keeps_its_state_as_it_declares_it() {
+    let mut refused = String::new();
+    let (mut taken, mut taken_names) = (0, BTreeSet::new());
+    for name in functions().names().filter(|name| functions().aggregate(name).is_some()) {
+        for args in ARGUMENTS {
+            let first = args.split(", ").next().unwrap_or(args);
+            for call in [
+                format!("{name}({args})"),
+                format!("{name}(DISTINCT {args})"),
+                format!("{name}({args} ORDER BY auction)"),
+                format!("{name}(DISTINCT {args} ORDER BY {first})"),
+            ] {
+                let sql = format!("t window=minute: SELECT auction, {call} AS x FROM bid GROUP BY auction");
+                match compiled(&transform(&sql)) {
+                    Ok(_) => {
+                        taken += 1;
+                        taken_names.insert(name);
+                    }
+                    // A wrong argument, and what is no aggregate at all, are told elsewhere.
+                    Err(errors) => {
+                        for error in errors.iter().filter(|error| error.message.contains("it declares a state of")) {
+                            let _ = writeln!(refused, "{call}: {}", error.message);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    expect![[r#"
+        bit_xor(DISTINCT price): `bit_xor` cannot run over a stream: it declares a state of BIGINT[], and has one of BIGINT
+        bit_xor(DISTINCT CAST(price AS INT)): `bit_xor` cannot run over a stream: it declares a state of INT[], and has one of INT
+    "#]].assert_eq(&refused);
+    println!("{taken} calls of {} aggregates are taken", taken_names.len());
+    assert!(taken > 300 && taken_names.len() > 40, "{taken} calls of {taken_names:?}");
+}
+
+#[test]
+fn aggregates_of_distinct_values_are_taken_if_they_keep_their_state() {
+    for call in [
+        "bit_xor(price)",
+        "sum(DISTINCT price)",
+        "count(DISTINCT channel)",
+        "array_agg(DISTINCT channel)",
+        "median(DISTINCT price)",
+    ] {
+        let sql = format!("t window=minute: SELECT auction, {call} AS x FROM bid GROUP BY auction");
+        compiled(&transform(&sql)).expect(call);
+    }
+}
+
 #[test]
 fn outputs_of_different_columns_do_not_share_a_place() {
     let sinks = "---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\nmetadata: {name: again}\nspec: {file: {path: /out/./rows/, format: {json: {}}}}\n---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\nmetadata: {name: other-way}\nspec: {parquet: {uri: \"file:///out/rows\"}}\n---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\nmetadata: {name: inside}\nspec: {file: {path: /out/rows/more, format: {json: {}}}}\n";
@@ -234,7 +303,7 @@ fn outputs_of_different_columns_do_not_share_a_place() {
         spec.outputs[1].sink: `a` and `c` both go to the Sink `rows`, and their columns differ; expected a Sink with a place of its own for each output
     "#]].assert_eq(&with(&["a > rows", "c > rows"]));
     expect![[r#"
-        spec.outputs[1].sink: the Sinks `rows` and `again` write to one place, each in its own way; expected a Sink with a place of its own for each output
+        spec.outputs[1].sink: `a` and `c` both go to one place, and their columns differ; expected a Sink with a place of its own for each output
     "#]].assert_eq(&with(&["a > rows", "c > again"]));
     expect![[r#"
         spec.outputs[1].sink: the Sinks `rows` and `other-way` write to one place, each in its own way; expected a Sink with a place of its own for each output
@@ -243,7 +312,46 @@ fn outputs_of_different_columns_do_not_share_a_place() {
         spec.outputs[1].sink: the folder of the Sink `inside` lies in that of the Sink `rows`; expected a Sink with a place of its own for each output
     "#]].assert_eq(&with(&["a > inside", "b > rows"]));
     assert!(with(&["a > rows", "b > rows"]).contains("sink a->rows"));
+    assert!(with(&["a > rows", "b > again"]).contains("sink b->again"), "alike, and spelt in two ways");
     assert!(with(&["a > out", "c > out"]).contains("sink a->out"));
+}
+
+#[test]
+fn one_place_is_known_in_each_of_its_spellings() {
+    let told = |here: &dyn Fn(&str) -> String, one: &str, other: &str| {
+        let sink = |name: &str, sink: &str| {
+            format!(
+                "---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\nmetadata: {{name: {name}}}\nspec: {{{sink}}}\n"
+            )
+        };
+        let sinks = [
+            sink("one", &format!("file: {{path: \"{one}\", format: {{json: {{}}}}}}")),
+            sink("other", &format!("parquet: {{uri: \"{other}\"}}")),
+        ];
+        let pipeline = pipeline(&["a: SELECT auction FROM bid"], &["a > one", "a > other"]);
+        despite_here(here, &format!("{pipeline}{}", sinks.concat()))
+    };
+    let as_written = |path: &str| path.to_owned();
+    let in_work = |path: &str| if path.starts_with('/') { path.to_owned() } else { format!("/work/{path}") };
+    let linked = |path: &str| path.replace("/link", "/out");
+    let same = "write to one place, each in its own way";
+    for (here, one, other) in [
+        (&as_written as &dyn Fn(&str) -> String, "out/./rows", "out/more/../rows"),
+        (&as_written, "/out/a b", "file:///out/a%20b/"),
+        (&as_written, "/../out", "/out"),
+        (&in_work, "out/rows", "/work/out/rows"),
+        (&in_work, "../out", "file:///out"),
+        (&linked, "/link/rows", "/out/rows"),
+    ] {
+        assert!(told(here, one, other).contains(same), "{one} and {other}: {}", told(here, one, other));
+    }
+    for (here, one, other) in [
+        (&as_written as &dyn Fn(&str) -> String, "out/rows", "/work/out/rows"),
+        (&in_work, "out/rows", "/out/rows"),
+        (&as_written, "../out", "out"),
+    ] {
+        assert_eq!(told(here, one, other), "a plan\n", "{one} and {other}");
+    }
 }
 
 #[test]
@@ -271,6 +379,11 @@ fn checkpoints_go_to_a_folder() {
 
 /// All that is told of manifests of which some could not be read.
 fn despite(yaml: &str) -> String {
+    despite_here(&|path| path.to_owned(), yaml)
+}
+
+/// The same on a machine on which paths lead where `here` says.
+fn despite_here(here: &dyn Fn(&str) -> String, yaml: &str) -> String {
     let (manifests, _) = manifest::read(&[("test.yaml", yaml)]);
     let pipeline = manifests.pipelines.first().unwrap();
     let namespace = pipeline.namespace();
@@ -281,7 +394,8 @@ fn despite(yaml: &str) -> String {
     };
     let windows = manifests.windows_in(namespace);
     let sinks = manifests.sinks_in(namespace);
-    let done = resolve_and_compile_despite(&doubts, pipeline.name(), pipeline.value.spec.clone(), &windows, &sinks);
+    let spec = pipeline.value.spec.clone();
+    let done = resolve_and_compile_here(here, &doubts, pipeline.name(), spec, &windows, &sinks);
     done.map_or_else(|errors| errors.iter().map(|error| format!("{error}\n")).collect(), |_| "a plan\n".to_owned())
 }
 

@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod aggregates;
 mod edits;
 mod errors;
 mod evaluation;
 mod mistakes;
 mod nexmark;
 mod plans;
+mod ranking;
+mod running;
 mod windows;
 
 use std::fmt::Write;
@@ -164,4 +167,29 @@ fn outcome(yaml: &str) -> String {
 
 fn check(yaml: &str, golden: Expect) {
     golden.assert_eq(&outcome(yaml));
+}
+
+/// Only what sources read and the transforms of a plan whose rows go to stdout. What does not depend on the transforms is left
+/// out, and what follows from them is checked here: that a sink takes what its transform gives.
+fn check_transforms(yaml: &str, golden: Expect) {
+    let outcome = outcome(yaml);
+    let blocks: Vec<(&str, &str)> = outcome.split("\n\n").filter_map(|block| block.split_once('\n')).collect();
+    let given = |name: &str| {
+        let (_, lines) = blocks.iter().find(|(head, _)| *head == format!("transform {name}")).unwrap();
+        lines[lines.find("  gives ").unwrap()..].replacen("gives", "takes", 1)
+    };
+    let mut shown = String::new();
+    for (head, lines) in &blocks {
+        if head.ends_with("nothing reads `bid`") || head.ends_with("nothing reads `requests`") {
+            assert!(lines.is_empty(), "{lines}");
+        } else if let Some(sink) = head.strip_prefix("sink ") {
+            let (name, _) = sink.split_once("->").unwrap();
+            assert_eq!(lines.trim_end(), given(name).trim_end(), "{head}");
+        } else {
+            let is_of_its_sql = |line: &&str| !line.starts_with("  skips ") && !line.starts_with("  event time from ");
+            let lines = lines.lines().filter(is_of_its_sql).collect::<Vec<_>>().join("\n");
+            let _ = writeln!(shown, "{head}\n{lines}\n");
+        }
+    }
+    golden.assert_eq(&format!("{}\n", shown.trim_end()));
 }

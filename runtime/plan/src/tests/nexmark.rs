@@ -54,21 +54,21 @@ fn q2_selects_auctions() {
     check(
         &transform("q2: SELECT auction, price FROM bid WHERE auction % 123 = 0"),
         expect![[r#"
-        source bid (generator)
-          reads auction, price
-          skips bidder, channel, url, date_time, extra
-          event time from date_time, 4s out of order
-          keeps auction % 123 = 0
+            source bid (generator)
+              reads auction, price
+              skips bidder, channel, url, extra
+              event time from date_time, 4s out of order
+              keeps auction % 123 = 0
 
-        transform q2
-          from bid
-          gives auction BIGINT, price BIGINT
+            transform q2
+              from bid
+              gives auction BIGINT, price BIGINT
 
-        sink q2->out (stdout)
-          takes auction BIGINT, price BIGINT
+            sink q2->out (stdout)
+              takes auction BIGINT, price BIGINT
 
-        warning: spec.sources[1]: nothing reads `requests`
-    "#]],
+            warning: spec.sources[1]: nothing reads `requests`
+        "#]],
     );
 }
 
@@ -81,7 +81,7 @@ fn q5_finds_hot_items() {
         expect![[r#"
             source bid (generator)
               reads auction
-              skips bidder, price, channel, url, date_time, extra
+              skips bidder, price, channel, url, extra
               event time from date_time, 4s out of order
 
             transform q5
@@ -145,7 +145,7 @@ fn q12_counts_a_bidders_bids_in_a_window() {
         expect![[r#"
             source bid (generator)
               reads bidder
-              skips auction, price, channel, url, date_time, extra
+              skips auction, price, channel, url, extra
               event time from date_time, 4s out of order
 
             transform q12
@@ -383,7 +383,7 @@ fn q21_adds_channel_ids() {
         expect![[r#"
             source bid (generator)
               reads auction, bidder, price, channel, url
-              skips date_time, extra
+              skips extra
               event time from date_time, 4s out of order
               keeps array_element(regexp_match(url, (&|^)channel_id=([^&]*)), 2) IS NOT NULL OR lower(channel) IN (apple, google, facebook, baidu)
 
@@ -410,7 +410,7 @@ fn q22_takes_urls_apart() {
         expect![[r#"
             source bid (generator)
               reads auction, bidder, price, channel, url
-              skips date_time, extra
+              skips extra
               event time from date_time, 4s out of order
 
             transform q22

@@ -9,22 +9,22 @@ fn a_filter_and_a_projection_are_pushed_to_the_source() {
     check(
         &transform("t: SELECT tenant, latency_ms * 2 AS double FROM requests WHERE status >= 500"),
         expect![[r#"
-        source requests (file, json)
-          reads tenant, status, latency_ms
-          skips ts, tags, body, day
-          event time from ts, 5s out of order
-          keeps status >= 500
+            source requests (file, json)
+              reads tenant, status, latency_ms
+              skips tags, body, day
+              event time from ts, 5s out of order
+              keeps status >= 500
 
-        transform t
-          from requests
-            compute tenant, latency_ms * 2 as double
-          gives tenant VARCHAR, double DOUBLE
+            transform t
+              from requests
+                compute tenant, latency_ms * 2 as double
+              gives tenant VARCHAR, double DOUBLE
 
-        sink t->out (stdout)
-          takes tenant VARCHAR, double DOUBLE
+            sink t->out (stdout)
+              takes tenant VARCHAR, double DOUBLE
 
-        warning: spec.sources[0]: nothing reads `bid`
-    "#]],
+            warning: spec.sources[0]: nothing reads `bid`
+        "#]],
     );
 }
 
@@ -41,7 +41,7 @@ fn columns_that_nothing_reads_are_not_decoded_through_a_chain_of_transforms() {
         expect![[r#"
             source requests (file, json)
               reads tenant, status
-              skips ts, latency_ms, tags, body, day
+              skips latency_ms, tags, body, day
               event time from ts, 5s out of order
               keeps status >= 500
 
@@ -81,7 +81,7 @@ fn a_filter_stays_where_it_is_if_its_source_has_two_readers() {
         expect![[r#"
             source requests (file, json)
               reads tenant, status
-              skips ts, latency_ms, tags, body, day
+              skips latency_ms, tags, body, day
               event time from ts, 5s out of order
 
             transform a
@@ -166,13 +166,13 @@ fn a_union_all_of_inputs_has_a_branch_each() {
         expect![[r#"
             source bid (generator)
               reads auction, price
-              skips bidder, channel, url, date_time, extra
+              skips bidder, channel, url, extra
               event time from date_time, 4s out of order
               keeps price > 7
 
             source requests (file, json)
               reads status, latency_ms
-              skips ts, tenant, tags, body, day
+              skips tenant, tags, body, day
               event time from ts, 5s out of order
 
             transform t
@@ -195,7 +195,7 @@ fn unnest_makes_a_row_of_each_element() {
         expect![[r#"
             source requests (file, json)
               reads tenant, tags
-              skips ts, status, latency_ms, body, day
+              skips status, latency_ms, body, day
               event time from ts, 5s out of order
 
             transform t
@@ -221,7 +221,7 @@ fn a_subquery_in_from_says_the_same_as_its_parts() {
         expect![[r#"
             source bid (generator)
               reads auction, price
-              skips bidder, channel, url, date_time, extra
+              skips bidder, channel, url, extra
               event time from date_time, 4s out of order
               keeps price > 3 AND auction != 4
 
@@ -245,7 +245,7 @@ fn what_nothing_reads_is_compiled_and_warned_about() {
         expect![[r#"
             source bid (generator)
               reads auction
-              skips bidder, price, channel, url, date_time, extra
+              skips bidder, price, channel, url, extra
               event time from date_time, 4s out of order
 
             transform used
@@ -265,22 +265,22 @@ fn json_values_become_text_where_a_transform_ends() {
     check(
         &transform("t: SELECT body->'user' AS who FROM requests WHERE json_contains(body, 'user')"),
         expect![[r#"
-        source requests (file, json)
-          reads body
-          skips ts, tenant, status, latency_ms, tags, day
-          event time from ts, 5s out of order
-          keeps json_contains(body, user)
+            source requests (file, json)
+              reads body
+              skips tenant, status, latency_ms, tags, day
+              event time from ts, 5s out of order
+              keeps json_contains(body, user)
 
-        transform t
-          from requests
-            compute json_union_to_text(json_get(body, user)) as who
-          gives who VARCHAR
+            transform t
+              from requests
+                compute json_union_to_text(json_get(body, user)) as who
+              gives who VARCHAR
 
-        sink t->out (stdout)
-          takes who VARCHAR
+            sink t->out (stdout)
+              takes who VARCHAR
 
-        warning: spec.sources[0]: nothing reads `bid`
-    "#]],
+            warning: spec.sources[0]: nothing reads `bid`
+        "#]],
     );
 }
 
@@ -289,22 +289,22 @@ fn with_names_subqueries() {
     check(
         &transform("t: WITH dear AS (SELECT * FROM bid WHERE price > 100) SELECT auction FROM dear"),
         expect![[r#"
-        source bid (generator)
-          reads auction, price
-          skips bidder, channel, url, date_time, extra
-          event time from date_time, 4s out of order
-          keeps price > 100
+            source bid (generator)
+              reads auction, price
+              skips bidder, channel, url, extra
+              event time from date_time, 4s out of order
+              keeps price > 100
 
-        transform t
-          from bid
-            compute auction
-          gives auction BIGINT
+            transform t
+              from bid
+                compute auction
+              gives auction BIGINT
 
-        sink t->out (stdout)
-          takes auction BIGINT
+            sink t->out (stdout)
+              takes auction BIGINT
 
-        warning: spec.sources[1]: nothing reads `requests`
-    "#]],
+            warning: spec.sources[1]: nothing reads `requests`
+        "#]],
     );
 }
 
