@@ -70,12 +70,20 @@ fn erase(out: &mut impl Write, lines: u16) -> io::Result<()> {
     Ok(())
 }
 
+/// The width and height to draw in. A terminal that nobody told its size, on a serial line say, has 0 of each.
+fn usable(size: io::Result<(u16, u16)>) -> (u16, u16) {
+    match size {
+        Ok((width, height)) if width > 0 && height > 0 => (width, height),
+        _ => (80, 24),
+    }
+}
+
 /// Draws over what was drawn before.
 fn draw(text: &str) {
     let mut lines = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut out = io::stderr().lock();
     let drawn = (|| -> io::Result<u16> {
-        let (width, height) = terminal::size().unwrap_or((100, 30));
+        let (width, height) = usable(terminal::size());
         erase(&mut out, *lines)?;
         let mut count = 0;
         for line in text.lines().take(usize::from(height.saturating_sub(1))) {
@@ -138,5 +146,17 @@ pub fn short(number: f64) -> String {
         n if n >= 1e6 => format!("{:.1}M", n / 1e6),
         n if n >= 1e4 => format!("{:.1}k", n / 1e3),
         n => format!("{n:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_without_a_size_is_taken_for_a_common_one() {
+        assert_eq!(usable(Ok((120, 40))), (120, 40));
+        assert_eq!(usable(Ok((0, 0))), (80, 24));
+        assert_eq!(usable(Err(io::ErrorKind::Unsupported.into())), (80, 24));
     }
 }

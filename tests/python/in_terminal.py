@@ -1,4 +1,5 @@
 """Runs a command in a terminal of its own, 120 columns wide, and copies what appears there to standard output.
+TERMINAL_SIZE=ROWSxCOLUMNS gives it another size.
 
     in_terminal.py COMMAND ARGUMENT…      SIGUSR1 presses Ctrl+C in the terminal; the exit code is the command's
 """
@@ -11,9 +12,10 @@ import struct
 import sys
 import termios
 
+rows, columns = map(int, os.environ.get("TERMINAL_SIZE", "40x120").split("x"))
 pid, terminal = pty.fork()
 if pid == 0:
-    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     os.execvp(sys.argv[1], sys.argv[1:])
 signal.signal(signal.SIGUSR1, lambda *_: os.write(terminal, b"\x03"))
 while True:

@@ -86,6 +86,15 @@ fn a_terminal_shows_rates_state_watermark_and_checkpoint_and_ctrl_c_stops() {
 }
 
 #[test]
+fn a_terminal_that_nobody_told_its_size_shows_the_view_too() {
+    let workspace = Workspace::new();
+    let running = in_terminal(&workspace, &[]).env("TERMINAL_SIZE", "0x0").start();
+    sees(&running, &["seen  Running", "LAG", "counts "]);
+    running.signal("USR1");
+    running.wait().expect_success();
+}
+
+#[test]
 fn colours_are_for_terminals_whose_user_has_not_said_otherwise() {
     let workspace = Workspace::new();
     let running = in_terminal(&workspace, &["--no-live"]).env("NO_COLOR", "").start();
