@@ -14,6 +14,7 @@ const COMMANDS: [&str; 11] = [
     "checkpoints list",
     "checkpoints inspect",
     "checkpoints savepoint",
+    "checkpoints repair",
     "checkpoints delete",
     "schema",
     "completions",
@@ -133,6 +134,19 @@ fn help_has_examples_and_an_unknown_command_exits_with_2() {
 }
 
 #[test]
+fn every_manifest_that_cannot_be_read_is_told() {
+    let workspace = Workspace::new();
+    std::fs::create_dir(workspace.join("empty")).unwrap();
+    let check = ["check", "-f", "nowhere.yaml", "-f", "examples/hopping", "-f", "empty", "-f", "gone.yaml"];
+    let told = Millrace::new(&workspace, check).finish().expect_code(2).stderr;
+    let told: Vec<&str> = told.lines().collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    for (line, path) in told.iter().zip(["nowhere.yaml", "empty", "gone.yaml"]) {
+        assert!(line.starts_with(&format!("error: cannot read {path}: ")), "{line}");
+    }
+}
+
+#[test]
 fn manifests_come_from_standard_input_too() {
     let workspace = Workspace::new();
     let manifest = std::fs::File::open(workspace.join("examples/hopping/pipeline.yaml")).unwrap();
@@ -157,12 +171,36 @@ fn completions_are_scripts_that_their_shells_take() {
             assert!(script.contains(word), "{shell}: no {word}");
         }
         let path = workspace.write(format!("millrace.{shell}"), &script);
-        let checked = Command::new(shell).arg("-n").arg(&path).output();
-        match checked {
-            Ok(output) => assert!(output.status.success(), "{shell}: {}", String::from_utf8_lossy(&output.stderr)),
-            Err(_) => println!("skipped: no {shell} here"),
-        }
+        in_shell(shell, &["-n", path.to_str().unwrap()]);
     }
+    // What a person gets who presses Tab: each shell is asked in its own way.
+    let asked = [
+        (
+            "bash",
+            "source millrace.bash; COMP_WORDS=(millrace checkpoints re); COMP_CWORD=2; _millrace millrace re checkpoints; echo \"${COMPREPLY[@]}\"",
+            "repair",
+        ),
+        ("fish", "source millrace.fish; complete -C 'millrace checkpoints re'", "repair\tMake anew"),
+        ("fish", "source millrace.fish; complete -C 'millrace plan --out'", "--output\tThe form"),
+        (
+            "zsh",
+            "autoload -U compinit; compinit -D -u; source ./millrace.zsh; echo \"$_comps[millrace]\"; whence -w _millrace",
+            "_millrace\n_millrace: function",
+        ),
+    ];
+    for (shell, script, answer) in asked {
+        let script = format!("cd {}; {script}", workspace.path().display());
+        let args: &[&str] = if shell == "zsh" { &["-f", "-c", &script] } else { &["-c", &script] };
+        let said = in_shell(shell, args);
+        assert!(said.contains(answer), "{shell}: {said}");
+    }
+}
+
+/// What a shell says. `scripts/setup` installs it.
+fn in_shell(shell: &str, args: &[&str]) -> String {
+    let done = Command::new(shell).args(args).output().unwrap_or_else(|error| panic!("no {shell} here: {error}"));
+    assert!(done.status.success(), "{shell}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).into_owned()
 }
 
 #[test]
