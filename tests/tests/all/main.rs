@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod changed_ranges_and_gaps;
 mod changed_windows;
 mod cli;
 mod commits;
@@ -14,6 +15,7 @@ mod flights_year;
 mod generated;
 mod hostile;
 mod http;
+mod late_rows;
 mod mistakes;
 mod recovery;
 mod rollback;
