@@ -208,7 +208,11 @@ fn people_find_the_newest_checkpoint_beside_the_pointer() {
         duration: 38ms
         epoch: 418
         generation: 3
-        latest.json: {"millrace":"latest","version":1,"bytes":263,"xxh3":"0"}
+        latest.json: {"millrace":"latest","version":1,"bytes":231,"xxh3":"0811ab0985a2e616"}
+        {"generation":3,"decided":[{"epoch":417,"generation":1,"savepoint":false},{"epoch":418,"generation":1,"savepoint":false}],"newest":{"manifest":"manifests/418-1.json","sizeBytes":1234567,"durationMs":38,"completedAt":1790000000000}}
+
+        manifest: manifests/418-1.json
+        size: 1234567
     "#]]
     .assert_eq(&shown);
     let mut map = ConfigMap::default();
