@@ -31,6 +31,8 @@ fn a_plan_is_run_to_its_end_and_told() {
     // A finished pipeline stays up, is ready, and has nothing more to say.
     let answer = http::get(address(&running.stderr()), "/readyz");
     assert_eq!((answer.status, answer.body.trim()), (200, "Finished"));
+    // Rates are of the last seconds.
+    reported(&running, &objects, "no rows", |report| report.nodes.iter().all(|node| node.rows_in_per_second == 0.0));
     let before = objects.versions();
     wait::pass(Duration::from_secs(12));
     assert_eq!(objects.versions(), before, "nothing is written at rest");

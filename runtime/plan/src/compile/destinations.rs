@@ -14,9 +14,17 @@ impl Compiler<'_> {
     pub(super) fn storage(&mut self) {
         const FIELD: &str = "spec.checkpoints.storage";
         let Some(storage) = &self.spec.pipeline.checkpoints.storage else { return };
+        if is_in_bucket(storage) {
+            return;
+        }
         if let Some(scheme) = unusable_url(storage).filter(|_| !self.doubts.fields.contains(FIELD)) {
             let fault = Fault::new(format!("this version does not keep checkpoints in {scheme}"));
-            self.refuse(FIELD, fault.offending(storage).expected("a path, or a URL like file:///checkpoints"));
+            self.refuse(
+                FIELD,
+                fault
+                    .offending(storage)
+                    .expected("a path, or a URL like file:///checkpoints or s3://bucket/checkpoints"),
+            );
         }
     }
 
@@ -41,6 +49,13 @@ impl Compiler<'_> {
             }
         }
     }
+}
+
+/// Whether a URL names a bucket of an S3 store, and a place in it.
+fn is_in_bucket(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("s3://") else { return false };
+    let bucket = rest.split('/').next().unwrap_or_default();
+    !bucket.is_empty() && !rest.contains(['?', '#', '@', ' '])
 }
 
 /// Why two outputs cannot both be written where they are to be.

@@ -365,14 +365,14 @@ fn columns_that_differ_in_capital_letters_are_told_before_the_table_refuses_them
 }
 
 #[test]
-fn checkpoints_go_to_a_folder() {
+fn checkpoints_go_to_a_folder_or_a_bucket() {
     let yaml = transform("t: SELECT auction FROM bid");
-    for storage in ["ftp://host/a", "s3://lake/a", "file://host/a"] {
+    for storage in ["ftp://host/a", "s3://", "s3:///a", "s3://lake/a?versionId=1", "file://host/a"] {
         let errors = compiled(&format!("{yaml}  checkpoints: {{storage: \"{storage}\"}}\n")).expect_err(storage);
         let paths: Vec<&str> = errors.iter().map(|error| error.path.as_str()).collect();
         assert_eq!(paths, ["spec.checkpoints.storage"], "{errors:?}");
     }
-    for storage in ["/a", "a", "file:///a"] {
+    for storage in ["/a", "a", "file:///a", "s3://lake", "s3://lake/a/b"] {
         compiled(&format!("{yaml}  checkpoints: {{storage: \"{storage}\"}}\n")).expect(storage);
     }
 }
