@@ -18,7 +18,7 @@ STEP := scripts/step
 # A whole Kubernetes on this machine, for tests: see docs/cluster.md.
 CLUSTER := python3 tests/cluster
 
-.PHONY: help setup build demo test lint docs bench s3-gateway s3-test worker-test cluster-build cluster-up cluster-image cluster-test cluster-down
+.PHONY: help setup build demo test lint docs bench s3-gateway s3-test worker-test cluster-build cluster-up cluster-image cluster-test cluster-down install-yaml
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ s3-test: build s3-gateway ## Try checkpoints in an object store against a real S
 
 worker-test: build s3-gateway ## Try the worker against the API server of the cluster that KUBECONFIG names
 	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) $(STEP) "Test the worker" cargo test $(BUILD) --bins --test worker -- --include-ignored
+
+install-yaml: ## Write charts/install.yaml anew from the chart, with the helm of `make cluster-build`
+	@scripts/install-yaml > charts/install.yaml
 
 cluster-build: ## Build the parts of a Kubernetes cluster from Go modules: half an hour, once
 	@$(STEP) "Build the cluster's parts" $(CLUSTER) build

@@ -5,6 +5,7 @@
 //! outputs as a [`Table`]. Nothing sleeps for a fixed time and hopes: [`wait`] polls a condition until its deadline. Every
 //! random choice follows from a [`Seed`] that is printed, and `MILLRACE_SEED` replays it.
 
+pub mod cluster;
 pub mod coordination;
 pub mod delta;
 pub mod exposition;

@@ -32,11 +32,9 @@ pub fn of(seen: &Observed) -> Vec<String> {
             found.push(problem);
         }
     }
-    if let Some(report) = &seen.report {
-        if report.checkpoint_failures > 0 {
-            let why = report.checkpoint_error.as_deref().unwrap_or("no reason is told");
-            found.push(format!("{} checkpoints have failed since the last one: {why}", report.checkpoint_failures));
-        }
+    if let Some(report) = seen.report.as_ref().filter(|report| report.checkpoint_failures > 0) {
+        let why = report.checkpoint_error.as_deref().unwrap_or("no reason is told");
+        found.push(format!("{} checkpoints have failed since the last one: {why}", report.checkpoint_failures));
     }
     for pod in &seen.pods {
         found.extend(of_pod(pod));

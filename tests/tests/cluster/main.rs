@@ -1,0 +1,9 @@
+//! Tests on a real cluster, and of what is made for clusters: the chart, the manifests, the tools of GitOps.
+//!
+//! Those that need a cluster run where `MILLRACE_CLUSTER` is set; see `millrace_tests::cluster`.
+
+mod chart;
+mod dashboard;
+mod examples;
+mod gitops;
+mod refused;
