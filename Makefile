@@ -18,7 +18,7 @@ STEP := scripts/step
 # A whole Kubernetes on this machine, for tests: see docs/cluster.md.
 CLUSTER := python3 tests/cluster
 
-.PHONY: help setup build demo test lint docs bench s3-gateway s3-test worker-test cluster-build cluster-up cluster-image cluster-test cluster-down install-yaml
+.PHONY: help setup build demo test lint docs bench s3-gateway s3-test worker-test cluster-build cluster-up cluster-image cluster-test cluster-down install-yaml test-on-cluster
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,8 +26,8 @@ help: ## List the targets
 setup: ## Install what building and testing need: system packages, the Rust toolchain, a Python venv
 	@scripts/setup
 
-build: setup ## Build the millrace command
-	@$(STEP) "Build millrace" cargo build $(BUILD) --bin millrace
+build: setup ## Build the commands: millrace, millrace-operator and kubectl-millrace
+	@$(STEP) "Build millrace" cargo build $(BUILD) --bins
 
 demo: build ## Run a pipeline over a month of real flights and show its result
 	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) scripts/demo
@@ -70,6 +70,10 @@ cluster-image: build ## Load the millrace command into the cluster, as the image
 
 cluster-test: ## Show that a cluster works here: start one, use and break it, take it down
 	@$(STEP) "Test the cluster" $(CLUSTER) selftest
+
+test-on-cluster: cluster-up ## Run the tests that need a cluster: the chart, examples, bad objects, GitOps
+	@$(STEP) "Build binaries and tests" cargo build $(BUILD) --bins --test cluster
+	@MILLRACE_CLUSTER=1 MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) $(STEP) "Test on the cluster" cargo test $(BUILD) --test cluster
 
 cluster-down: ## Stop the cluster and remove all it left
 	@$(CLUSTER) down

@@ -57,7 +57,9 @@ fn walk<'a>(
         return;
     }
     let indent = if depth == 0 { String::new() } else { format!("{}└ ", "  ".repeat(depth - 1)) };
-    rows.push(Row { label: format!("{indent}{}", node.name), node, side });
+    // A sink's node is called `<node>-><sink>`, and where it hangs says the first half.
+    let name = node.name.split_once("->").map_or(node.name.as_str(), |(_, sink)| sink);
+    rows.push(Row { label: format!("{indent}{name}"), node, side });
     for next in nodes {
         let from = next.inputs.iter().find(|input| input.split('.').next() == Some(&node.name));
         if let Some(from) = from {

@@ -6,9 +6,11 @@ use std::{collections::BTreeSet, fs, path::Path};
 use millrace_tests::{
     Deadline, Millrace, Table, Workspace, cluster,
     cluster::{Cluster, Namespace},
-    delta, process, read,
+    delta, read,
     workspace::repository,
 };
+
+use crate::plugin;
 
 /// The output of the example beside this one, run in this process' machine without a cluster.
 fn in_one_process(manifests: &str) -> Workspace {
@@ -75,15 +77,10 @@ fn flights_land_on_a_volume() {
         .expect_same(&folder(&expected.join("out/flights"), "delays_by_origin"), "hours by origin");
 
     // kubectl millrace sees the same.
-    let plugin = process::binary().with_file_name("kubectl-millrace");
-    let ask = |args: &[&str]| {
-        let place = ["--namespace", &namespace.name];
-        cluster.tool(&plugin, args.iter().copied().chain(place)).run()
-    };
-    let status = ask(&["status", "flights"]);
+    let status = plugin::ask(&namespace, &["status", "flights"]);
     assert!(status.starts_with("flights  Finished"), "{status}");
     assert!(!status.contains("  ! "), "{status}");
-    let plan = ask(&["plan", "-f", "examples/cluster/flights"]);
+    let plan = plugin::ask(&namespace, &["plan", "-f", "examples/cluster/flights"]);
     assert!(plan.starts_with("flights: None: nothing changes"), "{plan}");
 
     // What a Pipeline owns goes with it; what `Retain` keeps stays.

@@ -6,4 +6,5 @@ mod chart;
 mod dashboard;
 mod examples;
 mod gitops;
+mod plugin;
 mod refused;

@@ -49,13 +49,13 @@ fn report() -> Value {
     let mut by_tenant = node("by_tenant", "transform", &["errors"]);
     by_tenant["lateRows"] = json!(2);
     by_tenant["backpressure"] = json!(0.42);
-    let mut sink = node("tenant-errors", "sink", &["by_tenant"]);
+    let mut sink = node("by_tenant->tenant-errors", "sink", &["by_tenant"]);
     sink["committed"] = json!(418);
     json!({
         "version": 1, "pod": "web-errors-0", "phase": "Running", "at": 1_706_702_400_000_u64,
         "nodes": [
             requests, node("errors", "transform", &["requests"]), by_tenant, sink,
-            node("late-rows", "sink", &["by_tenant.late"]), node("dead-letters", "sink", &["requests.errors"]),
+            node("by_tenant.late->late-rows", "sink", &["by_tenant.late"]), node("requests.errors->dead-letters", "sink", &["requests.errors"]),
         ],
     })
 }
