@@ -25,6 +25,11 @@ use crate::{
 pub async fn show(cluster: &Cluster, args: &PlanArgs) -> Result<(), Failure> {
     let texts = manifests::read_files(&args.files)?;
     let (given, _) = read(&texts);
+    let named = namespaces(&given);
+    if let Some(other) = named.iter().find(|named| **named != cluster.namespace) {
+        let why = format!("the manifests are for the namespace {other}, and {} is looked at", cluster.namespace);
+        return Err(Failure::usage(why).advise(format!("add `-n {other}`")));
+    }
     let mut refusals = objections(cluster, &given).await?;
     let there = cluster.windows_and_sinks().await?;
     let running = cluster.observe_all(false).await?;
@@ -41,8 +46,8 @@ pub async fn show(cluster: &Cluster, args: &PlanArgs) -> Result<(), Failure> {
     }
     for name in &names {
         let mut all = texts.clone();
-        let namespace = given.pipelines.iter().find(|given| given.name() == name).map(|given| given.namespace());
-        let namespace = namespace.unwrap_or("default");
+        // What the manifest reader takes for the namespace of one that names none.
+        let namespace = named.first().map_or("default", String::as_str);
         let seen = running.iter().find(|seen| seen.name() == *name);
         if !given.pipelines.iter().any(|given| given.name() == name)
             && let Some(seen) = seen
@@ -64,6 +69,14 @@ pub async fn show(cluster: &Cluster, args: &PlanArgs) -> Result<(), Failure> {
         0 => Ok(()),
         _ => Err(Failure::failed("the edit would be refused")),
     }
+}
+
+/// The namespaces that the manifests name.
+fn namespaces(given: &Manifests) -> BTreeSet<String> {
+    let pipelines = given.pipelines.iter().map(|it| &it.value.metadata.namespace);
+    let windows = given.windows.iter().map(|it| &it.value.metadata.namespace);
+    let sinks = given.sinks.iter().map(|it| &it.value.metadata.namespace);
+    pipelines.chain(windows).chain(sinks).flatten().cloned().collect()
 }
 
 /// What the API server would not take, told; how many objects.

@@ -32,7 +32,7 @@ impl<'a> Namespace<'a> {
     }
 
     /// `kubectl` in this namespace.
-    pub fn kubectl<'b>(&self, args: impl IntoIterator<Item = &'b str>) -> Tool {
+    pub fn kubectl<'b>(&'b self, args: impl IntoIterator<Item = &'b str>) -> Tool {
         self.cluster.kubectl(["--namespace", &self.name].into_iter().chain(args))
     }
 

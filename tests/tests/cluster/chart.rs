@@ -113,7 +113,7 @@ fn everything_behind_a_switch_is_taken_by_the_api_server() {
     let Some(cluster) = cluster::cluster() else { return };
     let namespace = cluster.namespace("switches");
     let switches = format!(
-        "networkPolicy.enabled=true,networkPolicy.pipelineNamespaces={{{0}}},metrics.dashboard.enabled=true,watch.namespace={0},\
+        "fullnameOverride=it,networkPolicy.enabled=true,networkPolicy.pipelineNamespaces={{{0}}},metrics.dashboard.enabled=true,watch.namespace={0},\
          crds.enabled=false",
         namespace.name
     );
@@ -138,8 +138,8 @@ fn a_release_is_installed_tested_upgraded_and_uninstalled() {
     namespace.wait_for(&format!("deployment/{}", installed.operator()), ".status.readyReplicas", "1");
     installed.expect_nothing_forbidden();
     installed.uninstall();
-    // A Window outlives the operator; of the release nothing is left, and the Lease is the operator's own.
+    // A Window outlives the operator; of the release nothing is left.
     assert!(namespace.objects("windows").contains("window.millrace.dev/minute"));
-    let left = "deployments,services,serviceaccounts,roles,rolebindings,poddisruptionbudgets,pods";
+    let left = "deployments,services,serviceaccounts,leases,roles,rolebindings,poddisruptionbudgets,pods";
     namespace.wait_for_objects(left, &["serviceaccount/default"]);
 }
