@@ -50,7 +50,7 @@ impl<'a> Namespace<'a> {
     pub fn example(name: &str) -> String {
         let path = repository().join("examples/cluster").join(name).join("pipeline.yaml");
         let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        text.replace("docker.io/library/busybox:1.37", super::BUSYBOX)
+        text.replace("busybox:1.37", super::BUSYBOX)
     }
 
     /// A ConfigMap of one file of the checkout.
