@@ -21,7 +21,7 @@ CLUSTER := python3 tests/cluster
 .PHONY: help setup build demo test lint docs bench s3-gateway s3-test worker-test cluster-build cluster-up cluster-image cluster-test cluster-down install-yaml test-on-cluster
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what building and testing need: system packages, the Rust toolchain, a Python venv
 	@scripts/setup
