@@ -25,6 +25,8 @@ mod queue;
 mod server;
 mod sink;
 mod telemetry;
+#[cfg(test)]
+mod testing;
 mod window;
 
 use std::process::ExitCode;

@@ -172,16 +172,18 @@ fn decide_valid(observed: &Observed, valid: &Valid, status: &PipelineStatus, kno
         Some(current) if current.revision != document.revision && ran(observed, current) => Some(current.clone()),
         _ => observed.previous.clone(),
     };
-    let replicas = replicas(observed, &document);
+    let is_dry_run = observed.is_dry_run();
+    // What would be is told by the change alone; the rest is about what is.
+    let document = if is_dry_run { observed.plan.clone() } else { Some(document) };
     Decision {
-        document: Some(document),
+        replicas: document.as_ref().map_or(0, |document| replicas(observed, document)),
+        document,
         previous,
-        replicas,
         builds: !is_refused,
         change,
         refusal,
         rejected,
-        is_dry_run: observed.is_dry_run(),
+        is_dry_run,
     }
 }
 

@@ -10,6 +10,8 @@ pub mod dereference;
 mod events;
 mod history;
 mod status;
+#[cfg(test)]
+mod tests;
 pub mod validate;
 
 use std::{sync::Arc, time::Duration};

@@ -4,7 +4,7 @@ mod numbers;
 pub mod pods;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use millrace_crds::{ChangeResult, EditClass, Phase, PipelineStatus, SavepointStatus, StartedStatus};
+use millrace_crds::{ChangeResult, ChangeStatus, EditClass, Phase, PipelineStatus, SavepointStatus, StartedStatus};
 use millrace_plan::handover::{Problem, ProblemOf, ReportDocument, RunPhase};
 use millrace_stream::Timestamp;
 
@@ -29,7 +29,7 @@ pub fn status(
     failure: Option<&str>,
     now: Timestamp,
 ) -> PipelineStatus {
-    let facts = Facts::of(observed, decision, failure);
+    let facts = Facts::of(observed, decision, before, failure);
     let report = observed.report.as_ref();
     let generation = observed.pipeline.generation();
     let says = facts.says();
@@ -75,6 +75,7 @@ pub fn status(
 struct Facts<'a> {
     observed: &'a Observed,
     decision: &'a Decision,
+    before: &'a PipelineStatus,
     failure: Option<&'a str>,
     report: Option<&'a ReportDocument>,
     pod: PodState,
@@ -90,9 +91,32 @@ struct Standing {
 }
 
 impl<'a> Facts<'a> {
-    fn of(observed: &'a Observed, decision: &'a Decision, failure: Option<&'a str>) -> Self {
+    fn of(
+        observed: &'a Observed,
+        decision: &'a Decision,
+        before: &'a PipelineStatus,
+        failure: Option<&'a str>,
+    ) -> Self {
         let report = observed.report.as_ref();
-        Self { observed, decision, failure, report, pod: pod_state(observed.pod.as_deref()) }
+        Self { observed, decision, before, failure, report, pod: pod_state(observed.pod.as_deref()) }
+    }
+
+    /// The edit that is on its way: one that is about to be written, or one that is written and not there yet.
+    fn change(&self) -> Option<&'a ChangeStatus> {
+        if self.decision.is_dry_run {
+            return None;
+        }
+        let is_on_its_way = self.is_behind() || self.is_rolling();
+        let change = self.decision.change.as_ref().or(self.before.change.as_ref().filter(|_| is_on_its_way));
+        change.filter(|change| !matches!(change.class, EditClass::None | EditClass::Refused))
+    }
+
+    /// Whether the StatefulSet is about to replace its pod.
+    fn is_rolling(&self) -> bool {
+        let Some(set) = self.observed.stateful_set.as_deref() else { return false };
+        let Some(status) = &set.status else { return set.metadata.generation.is_some() };
+        status.observed_generation < set.metadata.generation
+            || (status.update_revision.is_some() && status.update_revision != status.current_revision)
     }
 
     fn run_phase(&self) -> Option<RunPhase> {
@@ -133,7 +157,7 @@ impl<'a> Facts<'a> {
     fn settled_revision(&self) -> Option<&'a str> {
         let runs = matches!(self.run_phase()?, RunPhase::Running) && self.pod == PodState::Ready;
         let ended = matches!(self.run_phase()?, RunPhase::Finished | RunPhase::Suspended);
-        if self.decision.change.as_ref().is_some_and(|change| change.class != EditClass::Refused) || !(runs || ended) {
+        if self.change().is_some() || !(runs || ended) {
             return None;
         }
         self.report?.revision.as_ref().map(|revision| revision.0.as_str())
@@ -150,11 +174,9 @@ impl<'a> Facts<'a> {
             let waits = self.decision.refusal.as_ref().is_none_or(|refusal| refusal.reason == Reason::UnknownReference);
             return if waits { Phase::Pending } else { Phase::Failed };
         }
-        let is_new = self.decision.change.as_ref().is_some_and(|change| change.class != EditClass::Refused)
-            && self.observed.stateful_set.is_some()
-            && !self.decision.is_dry_run;
+        let is_new = self.change().is_some() && self.observed.stateful_set.is_some();
         match (&self.pod, self.run_phase()) {
-            (PodState::Ready, _) if is_new || self.is_behind() => Phase::Changing,
+            (PodState::Ready, _) if is_new || (self.is_behind() && self.report.is_some()) => Phase::Changing,
             (PodState::Ready, _) => Phase::Running,
             (PodState::NotReady { runs: true, .. }, Some(RunPhase::Failed)) => Phase::Failed,
             (PodState::NotReady { runs: true, .. }, _) => Phase::Restoring,
@@ -243,14 +265,12 @@ impl<'a> Facts<'a> {
                 false => Standing { is_ready: false, reason: Reason::DryRun, message, moves },
             };
         }
-        let change = self.decision.change.as_ref().filter(|change| change.class != EditClass::None);
-        let can_move = running.moves != Some(false) && !self.is_finished() && !self.is_suspended();
-        if let Some(change) = change.filter(|_| can_move && running.is_ready) {
-            let message = format!(
-                "an edit of class {:?} is on its way: {}",
-                change.class,
-                change.reason.as_deref().unwrap_or_default()
-            );
+        if running.is_ready
+            && !self.is_finished()
+            && let Some(change) = self.change()
+        {
+            let why = change.reason.as_deref().unwrap_or_default();
+            let message = format!("an edit of class {:?} is being taken up: {why}", change.class);
             return Standing { is_ready: false, reason: Reason::Changing, message, moves: Some(true) };
         }
         if running.is_ready && !self.is_finished() && self.is_behind() {

@@ -82,7 +82,7 @@ fn trouble(pod: &str, container: &ContainerStatus) -> Option<PodState> {
     let whose = format!("container {} of pod {pod}", container.name);
     if let Some(waiting) = waiting {
         let reason = waiting.reason.as_deref().unwrap_or_default();
-        let said = waiting.message.as_deref().unwrap_or(reason);
+        let said = cause(waiting.message.as_deref().unwrap_or(reason));
         let image = |may_pass| PodState::Trouble {
             reason: Reason::ImagePull,
             message: format!("the image {} of pod {pod} cannot be pulled: {said}", container.image),
@@ -102,6 +102,14 @@ fn trouble(pod: &str, container: &ContainerStatus) -> Option<PodState> {
     }
     // An init container that has done its work, and the pod's of a StatefulSet while it is started again.
     terminated.as_ref().filter(|it| it.exit_code != 0).map(|it| ended(&whose, container.restart_count, Some(it)))
+}
+
+/// What is behind a back-off: the kubelet says now one and now the other of the same failure.
+fn cause(message: &str) -> &str {
+    match message.strip_prefix("Back-off pulling image ").and_then(|rest| rest.split_once("\": ")) {
+        Some((_, cause)) => cause.strip_prefix("ErrImagePull: ").unwrap_or(cause),
+        None => message,
+    }
 }
 
 /// A container that ended: with its last words, not with when the kubelet tries again.
@@ -163,11 +171,11 @@ mod tests {
             ),
             (
                 container(
-                    json!({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image: not found"}}),
+                    json!({"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image \"millrace:dev\": ErrImagePull: not found"}}),
                     json!({}),
                 ),
                 Reason::ImagePull,
-                "the image millrace:dev of pod web-0 cannot be pulled: Back-off pulling image: not found",
+                "the image millrace:dev of pod web-0 cannot be pulled: not found",
             ),
             (
                 container(

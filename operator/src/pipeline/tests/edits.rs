@@ -1,0 +1,325 @@
+//! What comes of edits.
+
+use expect_test::expect;
+use millrace_crds::{ChangeResult, EditClass, Phase};
+use millrace_plan::handover::{EditResult, EditSaid, RunPhase, SavepointSaid};
+use serde_json::json;
+
+use crate::testing::{START, World, pipeline, running, unready, web};
+
+/// A world in which `web` runs.
+async fn with_web() -> World {
+    let mut world = World::new();
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    world.run("web");
+    world.settle().await;
+    assert_eq!(world.status("web").phase, Some(Phase::Running));
+    world.log();
+    world
+}
+
+fn cheap() -> crate::testing::PipelineBuilder {
+    pipeline("web").transform("dear", "SELECT auction, price FROM bid WHERE price > 5")
+}
+
+#[tokio::test]
+async fn a_hot_edit_stands_in_status_before_the_plan_is_written_and_no_pod_is_touched() {
+    let mut world = with_web().await;
+    let from = world.plan("web").revision;
+    world.put("Pipeline", cheap().build());
+    world.settle().await;
+    expect![[r#"
+        status Pipeline web: Changing, Changing, change Hot
+        event EditClassed
+        apply ConfigMap web-plan"#]]
+    .assert_eq(&world.log().join("\n"));
+    let to = world.plan("web").revision;
+    let change = world.status("web").change.unwrap();
+    assert_eq!((change.from, change.to), (Some(from.0.clone()), Some(to.0.clone())));
+    assert_eq!(
+        world.get("ConfigMap", "web-plan").unwrap()["data"]["previous.json"].as_str().unwrap().matches(&from.0).count(),
+        1
+    );
+
+    world.report("web", &running(&to));
+    world.settle().await;
+    expect![[r#"
+        status Pipeline web: Running, Running, change Hot
+        event TakenUp"#]]
+    .assert_eq(&world.log().join("\n"));
+    let history = world.status("web").history;
+    let results: Vec<_> = history.iter().map(|entry| (entry.class, entry.result)).collect();
+    assert_eq!(results, [(EditClass::Hot, ChangeResult::TakenUp), (EditClass::None, ChangeResult::TakenUp)]);
+}
+
+#[tokio::test]
+async fn an_edit_of_a_window_reaches_the_pipelines_that_name_it() {
+    let mut world = World::new();
+    let by_minute = "SELECT bidder, count(*) AS n, window_start FROM bid GROUP BY bidder";
+    world.put("Pipeline", pipeline("web").transform("t", by_minute).window("minute").build());
+    world.settle().await;
+    world.run("web");
+    world.settle().await;
+    let from = world.plan("web").revision;
+    world.put(
+        "Window",
+        json!({"metadata": {"name": "minute", "namespace": "default", "uid": "uid-minute"},
+        "spec": {"tumbling": {"size": "2m"}}}),
+    );
+    world.settle().await;
+    assert_ne!(world.plan("web").revision, from);
+    assert_eq!(world.status("web").change.unwrap().class, EditClass::Hot);
+}
+
+#[tokio::test]
+async fn a_refused_edit_leaves_what_runs_and_says_why() {
+    let mut world = World::new();
+    let by_minute = |window: &str| {
+        pipeline("web")
+            .transform("t", "SELECT bidder, count(*) AS n, window_start FROM bid GROUP BY bidder")
+            .window(window)
+    };
+    world.put("Pipeline", by_minute("minute").build());
+    world.settle().await;
+    world.run("web");
+    world.settle().await;
+    world.log();
+    let plan = world.plan("web");
+    world.put(
+        "Pipeline",
+        pipeline("web")
+            .transform("u", "SELECT auction, count(*) AS n, window_start FROM bid GROUP BY auction")
+            .window("minute")
+            .build(),
+    );
+    world.settle().await;
+    expect![[r#"
+        status Pipeline web: Running, EditRefused, change Refused
+        event EditRefused"#]]
+    .assert_eq(&world.log().join("\n"));
+    assert_eq!(world.plan("web"), plan);
+    let said = world.says("web", "Stalled");
+    assert!(said.starts_with("True EditRefused: t: ") && said.contains("allowStateLoss"), "{said}");
+    assert_eq!(world.status("web").history[0].result, ChangeResult::Refused);
+
+    world.put("Pipeline", by_minute("minute").build());
+    world.settle().await;
+    assert_eq!(world.says("web", "Ready"), "True Running: rows flow");
+}
+
+#[tokio::test]
+async fn an_edit_of_pods_is_of_class_restart_and_names_the_field() {
+    let mut world = with_web().await;
+    world.put("Pipeline", web().with("deployment", json!({"image": "other:2"})).build());
+    world.settle().await;
+    expect![[r#"
+        status Pipeline web: Changing, Changing, change Restart
+        event EditClassed
+        apply StatefulSet web"#]]
+    .assert_eq(&world.log().join("\n"));
+    let change = world.status("web").change.unwrap();
+    assert_eq!(
+        change.reason.as_deref(),
+        Some("pods are made anew: spec.containers[millrace].image of their template changes")
+    );
+    assert_eq!(change.from, change.to);
+    world.pod("web", None);
+    world.settle().await;
+    assert!(world.says("web", "Ready").starts_with("False Starting"), "{}", world.says("web", "Ready"));
+    world.run("web");
+    world.settle().await;
+    assert_eq!(world.says("web", "Ready"), "True Running: rows flow");
+    assert_eq!(world.status("web").history[0].result, ChangeResult::TakenUp);
+    world.log();
+    world.pass(std::time::Duration::from_secs(60)).await;
+    assert_eq!(world.log(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_volume_cannot_change_and_its_edit_is_refused() {
+    let mut world = with_web().await;
+    world.put("Pipeline", web().with("deployment", json!({"volume": {"size": "20Gi"}, "image": "other:2"})).build());
+    world.settle().await;
+    assert!(
+        world
+            .says("web", "ConfigValid")
+            .starts_with("False EditRefused: spec.deployment.volume.size: the volume has 10Gi")
+    );
+    assert!(!world.log().iter().any(|write| write.starts_with("apply")));
+}
+
+#[tokio::test]
+async fn with_the_dry_run_annotation_an_edit_is_classed_and_nothing_else_is_done() {
+    let mut world = with_web().await;
+    world.put(
+        "Pipeline",
+        cheap().with("deployment", json!({"image": "other:2"})).annotate("millrace.dev/dry-run", "true").build(),
+    );
+    world.settle().await;
+    assert_eq!(world.log(), ["status Pipeline web: Running, Running, change Restart"]);
+    assert_eq!(world.status("web").history.len(), 1);
+    assert!(world.says("web", "Reconciling").starts_with("False DryRun"));
+    world.put("Pipeline", cheap().build());
+    world.settle().await;
+    assert!(world.log().contains(&"apply ConfigMap web-plan".to_owned()));
+}
+
+#[tokio::test]
+async fn a_revision_that_fails_is_taken_back_and_not_tried_again_until_the_spec_changes() {
+    let mut world = with_web().await;
+    let good = world.plan("web").revision;
+    world.put("Pipeline", cheap().build());
+    world.settle().await;
+    let bad = world.plan("web").revision;
+    world.log();
+    let mut report = running(&good);
+    report.edit = Some(EditSaid {
+        from: good.clone(),
+        to: bad.clone(),
+        result: EditResult::RolledBack,
+        message: Some("sink out: permission denied".to_owned()),
+        at: START,
+    });
+    world.report("web", &report);
+    world.settle().await;
+    expect![[r#"
+        status Pipeline web: Running, RolledBack, change Hot
+        event RolledBack
+        apply ConfigMap web-plan"#]]
+    .assert_eq(&world.log().join("\n"));
+    assert_eq!(world.plan("web").revision, good);
+    let said = world.says("web", "ConfigValid");
+    assert!(said.contains("False RolledBack") && said.contains("permission denied"), "{said}");
+    assert_eq!(world.status("web").history[0].result, ChangeResult::RolledBack);
+    assert_eq!(world.status("web").history[0].message.as_deref(), Some("sink out: permission denied"));
+
+    world.new_leader();
+    world.pass(std::time::Duration::from_secs(60)).await;
+    assert_eq!(world.log(), Vec::<String>::new());
+
+    let other = pipeline("web").transform("dear", "SELECT auction, price FROM bid WHERE price > 6");
+    world.put("Pipeline", other.build());
+    world.settle().await;
+    assert_ne!(world.plan("web").revision, good);
+    assert_eq!(world.status("web").rejected, None);
+}
+
+#[tokio::test]
+async fn what_the_runtime_refuses_is_taken_back_too() {
+    let mut world = with_web().await;
+    let good = world.plan("web").revision;
+    world.put("Pipeline", cheap().build());
+    world.settle().await;
+    let mut report = running(&good);
+    report.edit = Some(EditSaid {
+        from: good.clone(),
+        to: world.plan("web").revision,
+        result: EditResult::Refused,
+        message: Some("the table has no such column".to_owned()),
+        at: START,
+    });
+    world.report("web", &report);
+    world.settle().await;
+    assert_eq!(world.plan("web").revision, good);
+    assert!(world.says("web", "Ready").starts_with("False EditRefused: the runtime has refused revision"));
+}
+
+#[tokio::test]
+async fn a_suspended_pipeline_takes_a_savepoint_and_then_has_no_pod() {
+    let mut world = with_web().await;
+    let suspended = || web().with("suspend", json!(true)).build();
+    world.put("Pipeline", suspended());
+    world.settle().await;
+    assert!(world.plan("web").suspend);
+    assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 1);
+    assert!(world.says("web", "Ready").starts_with("False Suspending"));
+    let mut report = running(&world.plan("web").revision);
+    report.phase = RunPhase::Suspended;
+    report.savepoint =
+        Some(SavepointSaid { token: String::new(), name: Some("savepoint-9".to_owned()), error: None, at: START });
+    world.report("web", &report);
+    world.pod("web", Some(unready()));
+    world.settle().await;
+    assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 0);
+    world.pod("web", None);
+    world.settle().await;
+    let status = world.status("web");
+    assert_eq!(
+        (status.phase, status.savepoint.and_then(|it| it.name).as_deref()),
+        (Some(Phase::Suspended), Some("savepoint-9"))
+    );
+    assert_eq!(world.says("web", "Ready"), "False Suspended: stopped, as `suspend` says");
+    assert!(world.says("web", "Reconciling").starts_with("False"));
+
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 1);
+    assert!(!world.plan("web").suspend);
+}
+
+#[tokio::test]
+async fn a_pipeline_that_is_made_suspended_is_not_started() {
+    let mut world = World::new();
+    world.put("Pipeline", web().with("suspend", json!(true)).build());
+    world.settle().await;
+    assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 0);
+    assert_eq!(world.status("web").phase, Some(Phase::Suspended));
+}
+
+#[tokio::test]
+async fn a_finished_pipeline_is_ready_without_a_pod_and_runs_again_when_its_plan_is_another() {
+    let mut world = with_web().await;
+    let mut report = running(&world.plan("web").revision);
+    report.phase = RunPhase::Finished;
+    world.report("web", &report);
+    world.settle().await;
+    assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 0);
+    world.pod("web", None);
+    world.settle().await;
+    assert_eq!(world.status("web").phase, Some(Phase::Finished));
+    assert_eq!(world.says("web", "Ready"), "True Finished: every row is read and committed");
+    world.put("Pipeline", cheap().build());
+    world.settle().await;
+    assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 1);
+}
+
+#[tokio::test]
+async fn an_edit_that_cannot_be_understood_leaves_what_runs_and_a_suspension_is_still_heeded() {
+    let mut world = with_web().await;
+    let plan = world.plan("web");
+    let broken = || pipeline("web").transform("dear", "SELECT auctoin FROM bid");
+    world.put("Pipeline", broken().build());
+    world.settle().await;
+    assert_eq!(world.log(), ["status Pipeline web: Running, InvalidSpec, change None", "event InvalidSpec"]);
+    assert_eq!(world.plan("web"), plan);
+    let said = world.says("web", "ConfigValid");
+    assert!(said.contains("spec.transforms[0].sql") && said.contains("auction"), "{said}");
+    world.put("Pipeline", broken().with("suspend", json!(true)).build());
+    world.settle().await;
+    assert!(world.plan("web").suspend);
+    let mut report = running(&plan.revision);
+    report.phase = RunPhase::Suspended;
+    world.report("web", &report);
+    world.settle().await;
+    assert!(world.log().contains(&"scale web to 0".to_owned()));
+}
+
+#[tokio::test]
+async fn ten_revisions_are_remembered() {
+    let mut world = with_web().await;
+    for price in 0..14 {
+        let sql = format!("SELECT auction, price FROM bid WHERE price > {price}");
+        world.put("Pipeline", pipeline("web").transform("dear", &sql).build());
+        world.settle().await;
+        if price % 2 == 0 {
+            world.report("web", &running(&world.plan("web").revision));
+            world.settle().await;
+        }
+    }
+    let history = world.status("web").history;
+    assert_eq!(history.len(), 10);
+    assert_eq!(history[0].result, ChangeResult::Pending);
+    assert_eq!(history[1].result, ChangeResult::TakenUp);
+    assert_eq!(history[2].result, ChangeResult::Superseded);
+}

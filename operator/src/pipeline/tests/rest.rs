@@ -1,0 +1,251 @@
+//! At rest nothing is written, and no object, error or neighbour makes a hot loop.
+
+use std::time::Duration;
+
+use millrace_plan::handover::ReportDocument;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::writer::WriteError,
+    testing::{World, checkpoint, pipeline, ready, running, web},
+};
+
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// Ten Pipelines: most run, one cannot be understood, one names a Sink that is not there.
+async fn busy() -> World {
+    let mut world = World::new();
+    for n in 0..8 {
+        let name = format!("p{n}");
+        world.put("Pipeline", pipeline(&name).transform("t", "SELECT auction FROM bid").build());
+        world.settle().await;
+        world.run(&name);
+    }
+    world.put("Pipeline", pipeline("broken").transform("t", "SELECT FROM").build());
+    let unknown = json!([{"from": "bid", "sink": "nowhere"}]);
+    world.put("Pipeline", pipeline("unknown").with("outputs", unknown).build());
+    world.settle().await;
+    world
+}
+
+#[tokio::test]
+async fn an_idle_hour_makes_no_writes() {
+    let mut world = busy().await;
+    assert!(!world.log().is_empty());
+    for _ in 0..12 {
+        world.pass(HOUR / 12).await;
+        // Watches list everything again now and then, and leaders change.
+        world.new_leader();
+        world.settle().await;
+    }
+    assert_eq!(world.log(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn numbers_alone_are_written_every_ten_seconds_at_the_most_and_the_last_are_not_lost() {
+    let mut world = World::new();
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    let mut report = world.run("web");
+    world.settle().await;
+    world.log();
+    for second in 0..600 {
+        if second % 5 == 0 {
+            report.checkpoint = Some(checkpoint(2 + second / 5));
+            report.nodes[0].lag = Some(second);
+            world.report("web", &report);
+        }
+        world.pass(Duration::from_secs(1)).await;
+    }
+    world.pass(Duration::from_secs(20)).await;
+    let log = world.log();
+    let writes = log.iter().filter(|write| write.starts_with("status Pipeline")).count();
+    assert!((50..=61).contains(&writes), "{writes}");
+    assert_eq!(log.iter().filter(|write| write.starts_with("apply")).count(), 0);
+    assert_eq!(world.status("web").checkpoint.unwrap().epoch, 121);
+    assert_eq!(world.status("web").lag, Some(595));
+}
+
+#[tokio::test]
+async fn a_phase_is_written_at_once_though_numbers_wait() {
+    let mut world = World::new();
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    let mut report = world.run("web");
+    world.settle().await;
+    report.checkpoint_failures = 1;
+    report.checkpoint_error = Some("disk full".to_owned());
+    world.report("web", &report);
+    world.settle().await;
+    assert_eq!(
+        world.says("web", "CheckpointHealthy"),
+        "False CheckpointFailed: the last checkpoint has failed: disk full"
+    );
+}
+
+#[tokio::test]
+async fn watches_that_are_behind_make_nothing_be_written_twice() {
+    let mut world = World::new();
+    world.put("Pipeline", web().build());
+    world.hold_watches();
+    world.settle().await;
+    let first = world.log();
+    for _ in 0..5 {
+        world.wake();
+        world.pass(Duration::from_secs(1)).await;
+    }
+    assert_eq!(world.log(), Vec::<String>::new(), "after {first:#?}");
+    world.release_watches();
+    world.pass(Duration::from_secs(60)).await;
+    assert_eq!(world.log(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_somebody_changes_by_hand_is_put_right_once() {
+    let mut world = World::new();
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    world.log();
+    let mut role = world.get("Role", "web").unwrap();
+    role["rules"] = json!([]);
+    world.put("Role", role);
+    world.settle().await;
+    assert_eq!(world.log(), ["apply Role web"]);
+    world.pass(Duration::from_secs(60)).await;
+    assert_eq!(world.log(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_object_that_may_not_be_written_is_told_and_tried_ever_more_rarely() {
+    let mut world = World::new();
+    world.refuse(Some(("apply StatefulSet", || WriteError::Forbidden("no right to make StatefulSets".to_owned()))));
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    assert_eq!(
+        world.says("web", "Ready"),
+        "False ApplyFailed: StatefulSet web cannot be written: no right to make StatefulSets"
+    );
+    world.log();
+    for _ in 0..60 {
+        world.pass(HOUR / 60).await;
+        world.wake();
+    }
+    let tries = world.log().len();
+    assert!((12..=70).contains(&tries), "{tries} writes in an hour");
+    world.refuse(None);
+    world.pass(Duration::from_secs(301)).await;
+    assert!(world.says("web", "Ready").starts_with("False Starting"), "{}", world.says("web", "Ready"));
+}
+
+#[tokio::test]
+async fn an_outage_of_the_api_server_is_sat_out() {
+    let mut world = busy().await;
+    world.refuse(Some(("", || WriteError::TimedOut)));
+    world.put("Pipeline", pipeline("p0").transform("t", "SELECT price FROM bid").build());
+    world.settle().await;
+    world.log();
+    world.pass(Duration::from_secs(120)).await;
+    let tries = world.log().len();
+    assert!((3..=20).contains(&tries), "{tries} tries in two minutes");
+    world.refuse(None);
+    world.pass(Duration::from_secs(61)).await;
+    assert!(world.log().contains(&"apply ConfigMap p0-plan".to_owned()));
+}
+
+#[tokio::test]
+async fn a_pipeline_that_is_deleted_and_made_anew_is_another() {
+    let mut world = World::new();
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    world.log();
+    let mut again = web().build();
+    again["metadata"]["uid"] = json!("uid-other");
+    world.put("Pipeline", again);
+    world.settle().await;
+    let role = world.get("Role", "web").unwrap();
+    assert_eq!(role["metadata"]["ownerReferences"][0]["uid"], "uid-other");
+}
+
+/// Any JSON, some of it like a Pipeline's.
+fn hostile() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        "[a-z0-9.`'\"\\-]{0,12}".prop_map(Value::from),
+        prop_oneof![Just("bid"), Just("out"), Just("minute"), Just("1m"), Just("-1s"), Just("9999999999999999999d")]
+            .prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 40, 6, |inner| {
+        let names = prop_oneof![
+            "[a-z]{1,8}",
+            Just("sources".to_owned()),
+            Just("transforms".to_owned()),
+            Just("outputs".to_owned()),
+            Just("deployment".to_owned()),
+            Just("template".to_owned()),
+            Just("checkpoints".to_owned()),
+            Just("name".to_owned()),
+            Just("sql".to_owned()),
+            Just("window".to_owned()),
+            Just("sink".to_owned()),
+            Just("suspend".to_owned()),
+        ];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+            prop::collection::btree_map(names, inner, 0..6).prop_map(|map| json!(map)),
+        ]
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn objects_that_say_anything_leave_the_others_alone(spec in hostile(), status in hostile(), report in hostile(), part in 0..6_usize) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut world = World::new();
+            let mut bad = web().build();
+            bad["metadata"]["name"] = json!("bad");
+            bad["metadata"]["uid"] = json!("uid-bad");
+            match part {
+                0 => bad["spec"] = spec.clone(),
+                1 => bad["spec"]["deployment"] = spec.clone(),
+                2 => bad["spec"]["deployment"] = json!({"template": spec}),
+                3 => bad["spec"]["sources"] = spec.clone(),
+                4 => bad["spec"]["transforms"] = spec.clone(),
+                _ => bad["status"] = status.clone(),
+            }
+            world.put("Pipeline", bad);
+            for kind in ["Window", "Sink"] {
+                world.put(kind, json!({"metadata": {"name": "bad", "namespace": "default", "uid": "u"}, "spec": spec, "status": status}));
+            }
+            world.put("Pipeline", web().build());
+            world.settle().await;
+            world.run("web");
+            world.put("ConfigMap", json!({
+                "metadata": {"name": "bad-report", "namespace": "default"}, "data": {"report.json": report.to_string()},
+            }));
+            world.settle().await;
+            assert!(world.says("web", "Ready").starts_with("True Running"));
+            world.log();
+            world.pass(Duration::from_secs(30)).await;
+            assert_eq!(world.log(), Vec::<String>::new());
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_report_of_another_version_is_not_believed() {
+    let mut world = World::new();
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    world.pod("web", Some(ready()));
+    let report = ReportDocument { version: 99, ..running(&world.plan("web").revision) };
+    world.report("web", &report);
+    world.settle().await;
+    assert!(world.says("web", "Ready").starts_with("False Starting"));
+}

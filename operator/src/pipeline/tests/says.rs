@@ -1,0 +1,186 @@
+//! From facts to conditions: a table.
+
+use expect_test::expect;
+use millrace_plan::handover::{Problem, ProblemOf, RunPhase};
+use serde_json::{Value, json};
+
+use crate::testing::{START, World, pipeline, ready, running, unready, web};
+
+/// What a pod and a report make of `web`'s status, in a few lines.
+async fn told(pod: Option<Value>, change: impl FnOnce(&mut millrace_plan::handover::ReportDocument)) -> String {
+    let mut world = World::new();
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    let mut report = running(&world.plan("web").revision);
+    change(&mut report);
+    world.report("web", &report);
+    world.pod("web", pod);
+    world.settle().await;
+    summary(&world, "web")
+}
+
+fn summary(world: &World, name: &str) -> String {
+    let status = world.status(name);
+    let mut lines = vec![format!("{:?}", status.phase.unwrap())];
+    lines.extend(status.conditions.iter().map(|condition| {
+        let message = if condition.type_ == "Ready" { format!(": {}", condition.message) } else { String::new() };
+        format!("{} {} {}{message}", condition.type_, condition.status, condition.reason)
+    }));
+    lines.join("\n")
+}
+
+fn problem(of: ProblemOf, node: Option<&str>, message: &str) -> Option<Problem> {
+    Some(Problem { of, node: node.map(str::to_owned), message: message.to_owned(), since: START })
+}
+
+#[tokio::test]
+async fn rows_flow() {
+    let said = told(Some(ready()), |_| {}).await;
+    expect![[r#"
+        Running
+        Ready True Running: rows flow
+        Reconciling False Settled
+        Stalled False NotStalled
+        ConfigValid True Valid
+        CheckpointHealthy True Healthy
+        SourcesHealthy True Healthy
+        SinksHealthy True Healthy"#]]
+    .assert_eq(&said);
+}
+
+#[tokio::test]
+async fn a_pipeline_without_a_ready_pod_is_not_ready_whatever_its_report_says() {
+    for pod in [None, Some(unready()), Some(json!({"phase": "Pending"}))] {
+        let said = told(pod.clone(), |_| {}).await;
+        assert!(said.contains("\nReady False "), "{pod:?}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_sink_that_refuses_while_the_runtime_tries_again() {
+    let said = told(Some(unready()), |report| {
+        report.phase = RunPhase::Restarting;
+        report.problem = problem(ProblemOf::Sink, Some("dear->out"), "permission denied");
+    })
+    .await;
+    expect![[r#"
+        Restoring
+        Ready False Restarting: dear->out: permission denied
+        Reconciling True Restarting
+        Stalled False NotStalled
+        ConfigValid True Valid
+        CheckpointHealthy True Healthy
+        SourcesHealthy True Healthy
+        SinksHealthy False SinkFailed"#]]
+    .assert_eq(&said);
+}
+
+#[tokio::test]
+async fn what_cannot_go_on_is_stalled_and_names_the_cause() {
+    let table = [
+        (ProblemOf::Source, "SourceFailed"),
+        (ProblemOf::Sink, "SinkFailed"),
+        (ProblemOf::Checkpoint, "CheckpointFailed"),
+        (ProblemOf::Plan, "PlanFailed"),
+        (ProblemOf::Runtime, "RuntimeFailed"),
+    ];
+    for (of, reason) in table {
+        let said = told(Some(unready()), |report| {
+            report.phase = RunPhase::Failed;
+            report.problem = problem(of, None, "it is broken");
+        })
+        .await;
+        assert!(said.starts_with(&format!("Failed\nReady False {reason}: it is broken\n")), "{said}");
+        assert!(said.contains(&format!("\nStalled True {reason}\n")), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_container_that_crashes_is_told_by_its_last_words_and_not_by_an_old_report() {
+    let pod = json!({"phase": "Running", "containerStatuses": [{
+        "name": "millrace", "image": "i", "imageID": "", "ready": false, "restartCount": 2,
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 20s restarting failed container"}},
+        "lastState": {"terminated": {"exitCode": 101, "message": "thread main panicked at x.rs:1: no luck"}},
+    }]});
+    let said = told(Some(pod), |_| {}).await;
+    expect![[r#"
+        Failed
+        Ready False Crashing: container millrace of pod web-0 has ended and was started again 2 times with exit code 101: thread main panicked at x.rs:1: no luck
+        Reconciling True Crashing
+        Stalled False NotStalled
+        ConfigValid True Valid
+        CheckpointHealthy Unknown NotRunning
+        SourcesHealthy Unknown NotRunning
+        SinksHealthy Unknown NotRunning"#]]
+    .assert_eq(&said);
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_taken_up() {
+    let said = told(Some(unready()), |report| {
+        report.phase = RunPhase::Starting;
+        report.checkpoint = None;
+    })
+    .await;
+    expect![[r#"
+        Restoring
+        Ready False Restoring: the runtime takes up its last checkpoint
+        Reconciling True Restoring
+        Stalled False NotStalled
+        ConfigValid True Valid
+        CheckpointHealthy Unknown NoCheckpointYet
+        SourcesHealthy Unknown NotRunning
+        SinksHealthy Unknown NotRunning"#]]
+    .assert_eq(&said);
+}
+
+#[tokio::test]
+async fn a_sink_that_is_not_there_yet_is_waited_for() {
+    let mut world = World::new();
+    let outputs = json!([{"from": "bid", "sink": "uot"}]);
+    world.put("Pipeline", pipeline("web").with("outputs", outputs).build());
+    world.settle().await;
+    expect![[r#"
+        Pending
+        Ready False UnknownReference: spec.outputs[0].sink: there is no Sink `uot`; expected `out`, the only Sink; did you mean `out`?
+        Reconciling True UnknownReference
+        Stalled False NotStalled
+        ConfigValid False UnknownReference
+        CheckpointHealthy Unknown NotRunning
+        SourcesHealthy Unknown NotRunning
+        SinksHealthy Unknown NotRunning"#]]
+    .assert_eq(&summary(&world, "web"));
+    let meta = json!({"name": "uot", "namespace": "default", "uid": "u"});
+    world.put("Sink", json!({"metadata": meta, "spec": {"stdout": {}}}));
+    world.settle().await;
+    assert!(world.says("web", "ConfigValid").starts_with("True"));
+}
+
+#[tokio::test]
+async fn more_than_one_pod_is_refused_for_now() {
+    let mut world = World::new();
+    world.put("Pipeline", web().with("deployment", json!({"replicas": 3})).build());
+    world.settle().await;
+    assert!(world.says("web", "Stalled").starts_with("True ReplicasUnsupported: spec.deployment.replicas: 3 pods"));
+    assert!(world.get("StatefulSet", "web").is_none());
+}
+
+#[tokio::test]
+async fn numbers_are_said_while_rows_flow_and_the_last_checkpoint_stays_said() {
+    let mut world = World::new();
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    world.run("web");
+    world.settle().await;
+    let status = world.status("web");
+    let throughput = status.throughput.unwrap();
+    assert_eq!(
+        (throughput.in_.as_deref(), throughput.out.as_deref(), status.lag),
+        (Some("51k/s"), Some("1.2k/s"), Some(812))
+    );
+    world.pod("web", None);
+    world.settle().await;
+    let status = world.status("web");
+    assert_eq!((status.throughput, status.lag, status.replicas), (None, None, Some(0)));
+    assert_eq!(status.checkpoint.unwrap().epoch, 1);
+}
