@@ -44,6 +44,11 @@ impl<W: Writer> Context<W> {
         let pipelines = self.stores.pipelines.len() as u64;
         Duration::from_secs(10).max(Duration::from_millis(pipelines * 50))
     }
+
+    /// The same for what a Sink has committed, which stands in its Pipelines' numbers too.
+    pub fn commits_pause(&self) -> Duration {
+        self.numbers_pause() * 3
+    }
 }
 
 /// What the operator remembers of an object, while it leads. All of it may be forgotten: that costs a read or a write, and
@@ -58,6 +63,8 @@ pub struct Note {
     pub status: Option<(Value, Duration)>,
     /// What was applied last, by kind and name.
     pub applied: BTreeMap<String, Applied>,
+    /// What kept its pod from starting, and when that was looked for, by the monotonic clock.
+    pub warning: Option<(Option<String>, Duration)>,
     /// Why something could not be written, until it could.
     pub failure: Option<String>,
     /// Errors in a row.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+/// Says who made it.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Names the Pipeline.
 pub const PIPELINE: &str = "millrace.dev/pipeline";
 /// Says which of a Pipeline's ConfigMaps one is.
@@ -21,7 +23,7 @@ pub const DOCUMENTS: &str = "app.kubernetes.io/managed-by=millrace-operator,mill
 /// All labels of what belongs to a Pipeline.
 pub fn of(pipeline: &str) -> BTreeMap<String, String> {
     let mut labels = selector(pipeline);
-    labels.insert("app.kubernetes.io/managed-by".to_owned(), "millrace-operator".to_owned());
+    labels.insert(MANAGED_BY.to_owned(), "millrace-operator".to_owned());
     labels
 }
 

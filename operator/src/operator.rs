@@ -99,7 +99,7 @@ async fn work(
     let mut watches = watches::start(client, cli.namespace.as_deref(), &stores, writers, &trigger, metrics);
     let context = Arc::new(Context {
         stores: stores.clone(),
-        writer: ApiWriter::new(client.clone(), Arc::clone(gate), identity),
+        writer: ApiWriter::new(client.clone(), Arc::clone(gate), Arc::clone(clock), identity),
         clock: Arc::clone(clock),
         metrics: Arc::clone(metrics),
         runtime_image: cli.runtime_image.clone(),

@@ -113,6 +113,9 @@ struct Inner {
     /// Objects that the watches have not brought yet, while they are held back.
     late: Option<Vec<String>>,
     refuse: Option<(String, fn() -> WriteError)>,
+    /// So many writes succeed still; `None`: all.
+    writes_left: Option<usize>,
+    warnings: BTreeMap<String, String>,
 }
 
 impl World {
@@ -120,7 +123,16 @@ impl World {
     pub fn new() -> Self {
         let (stores, writers) = Stores::new();
         let clock = Arc::new(ManualClock::at(START));
-        let inner = Inner { objects: BTreeMap::new(), writers, log: Vec::new(), version: 0, late: None, refuse: None };
+        let inner = Inner {
+            objects: BTreeMap::new(),
+            writers,
+            log: Vec::new(),
+            version: 0,
+            late: None,
+            refuse: None,
+            writes_left: None,
+            warnings: BTreeMap::new(),
+        };
         let recorder = Arc::new(Recorder { inner: Mutex::new(inner) });
         recorder.lock().fill();
         let context = Context {
@@ -226,7 +238,10 @@ impl World {
         match status {
             Some(status) => self.put(
                 "Pod",
-                json!({"metadata": {"name": format!("{name}-0"), "namespace": "default"}, "status": status}),
+                json!({
+                    "metadata": {"name": format!("{name}-0"), "namespace": "default", "creationTimestamp": "2024-01-01T00:00:00Z"},
+                    "status": status,
+                }),
             ),
             None => {
                 let mut inner = self.context.writer.lock();
@@ -285,10 +300,37 @@ impl World {
         self.context.writer.lock().refuse = refuse.map(|(id, error)| (id.to_owned(), error));
     }
 
+    /// The operator dies after so many writes; `None`: it lives.
+    pub fn dies_after(&mut self, writes: Option<usize>) {
+        self.context.writer.lock().writes_left = writes;
+    }
+
+    /// No watch selects a Service.
+    pub fn hide(&mut self, id: &str) {
+        let mut inner = self.context.writer.lock();
+        let service = inner.objects[id].clone();
+        inner.writers.services.apply_watcher_event(&Event::Delete(serde_json::from_value(service).unwrap()));
+    }
+
+    /// Somebody warns about an object.
+    pub fn warn(&mut self, id: &str, message: &str) {
+        self.context.writer.lock().warnings.insert(id.to_owned(), message.to_owned());
+    }
+
+    /// All objects, as they are stored, without what tells one write of the same from another.
+    pub fn objects(&self) -> BTreeMap<String, Value> {
+        let mut objects = self.context.writer.lock().objects.clone();
+        for object in objects.values_mut() {
+            object["metadata"]["resourceVersion"] = Value::Null;
+        }
+        objects
+    }
+
     /// Another replica leads: it knows nothing but what is in the cluster.
     pub fn new_leader(&mut self) {
         self.context.notes = Notes::default();
         self.context.plans = Plans::default();
+        self.queue = Queue::default();
         self.wake();
     }
 }
@@ -367,6 +409,11 @@ impl Recorder {
 
     fn attempt(&self, what: &str) -> Result<(), WriteError> {
         let mut inner = self.lock();
+        match &mut inner.writes_left {
+            Some(0) => return Err(WriteError::NotLeading),
+            Some(left) => *left -= 1,
+            None => {}
+        }
         match &inner.refuse {
             Some((id, error)) if what.contains(id.as_str()) => {
                 let error = error();
@@ -447,7 +494,11 @@ impl Writer for Arc<Recorder> {
     }
 
     async fn read(&self, wanted: &Wanted) -> Result<Option<Value>, WriteError> {
-        Ok(self.lock().objects.get(&wanted.to_string()).cloned())
+        let object = self.lock().objects.get(&wanted.to_string()).cloned();
+        Ok(object.map(|mut object| {
+            object["kind"] = json!(wanted.resource.kind);
+            object
+        }))
     }
 
     async fn scale(&self, _: &str, name: &str, replicas: i32) -> Result<(), WriteError> {
@@ -479,5 +530,9 @@ impl Writer for Arc<Recorder> {
 
     async fn tell(&self, _: &ObjectReference, what: &Happening) -> Result<(), WriteError> {
         self.attempt(&format!("event {}", what.reason))
+    }
+
+    async fn warning(&self, _: &str, kind: &str, name: &str) -> Result<Option<String>, WriteError> {
+        Ok(self.lock().warnings.get(&format!("{kind} {name}")).cloned())
     }
 }

@@ -3,13 +3,16 @@
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff;
 use kube::{
     Api, Client, Resource,
-    api::{DynamicObject, Patch, PatchParams},
+    api::{DynamicObject, ListParams, Patch, PatchParams, PostParams},
     core::ApiResource,
-    runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use millrace_crds::{Pipeline, Sink, Window};
+use millrace_stream::Clock;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -172,20 +175,31 @@ pub trait Writer: Send + Sync + 'static {
     /// # Errors
     /// Why it may not be told.
     fn tell(&self, about: &ObjectReference, what: &Happening) -> impl Future<Output = Result<(), WriteError>> + Send;
+
+    /// Reads what the last warning about an object of somebody else's says.
+    ///
+    /// # Errors
+    /// Why it could not be read.
+    fn warning(
+        &self,
+        namespace: &str,
+        kind: &str,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<String>, WriteError>> + Send;
 }
 
 /// Writes to a real API server, while the gate is open.
 pub struct ApiWriter {
     client: Client,
     gate: Arc<Gate>,
-    recorder: Recorder,
+    clock: Arc<dyn Clock>,
+    identity: String,
 }
 
 impl ApiWriter {
     /// A writer through this client.
-    pub fn new(client: Client, gate: Arc<Gate>, identity: &str) -> Self {
-        let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(identity.to_owned()) };
-        Self { recorder: Recorder::new(client.clone(), reporter), client, gate }
+    pub fn new(client: Client, gate: Arc<Gate>, clock: Arc<dyn Clock>, identity: &str) -> Self {
+        Self { client, gate, clock, identity: identity.to_owned() }
     }
 
     fn api(&self, namespace: &str, resource: &ApiResource) -> Api<DynamicObject> {
@@ -245,14 +259,41 @@ impl Writer for ApiWriter {
     }
 
     async fn tell(&self, about: &ObjectReference, what: &Happening) -> Result<(), WriteError> {
+        let now = i64::try_from(self.clock.now().0).unwrap_or(i64::MAX);
+        let now = jiff::Timestamp::from_millisecond(now).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+        // No two of one object's have a name in common: a name is made of what is told and when.
+        let mark = hash(&(what.reason, &what.note, now.as_millisecond()));
+        let namespace = about.namespace.clone().unwrap_or_default();
         let event = Event {
-            type_: if what.is_warning { EventType::Warning } else { EventType::Normal },
-            reason: what.reason.to_owned(),
+            metadata: ObjectMeta {
+                name: Some(format!("{}.{mark}", about.name.as_deref().unwrap_or_default())),
+                namespace: Some(namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            type_: Some(if what.is_warning { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(what.reason.to_owned()),
             note: Some(shorten(&what.note, 1_000)),
-            action: "Reconcile".to_owned(),
-            secondary: None,
+            action: Some("Reconcile".to_owned()),
+            regarding: Some(about.clone()),
+            reporting_controller: Some(FIELD_MANAGER.to_owned()),
+            reporting_instance: Some(self.identity.clone()),
+            event_time: Some(MicroTime(now)),
+            ..Event::default()
         };
-        self.guarded(self.recorder.publish(&event, about)).await
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        self.guarded(api.create(&PostParams::default(), &event)).await.map(drop)
+    }
+
+    async fn warning(&self, namespace: &str, kind: &str, name: &str) -> Result<Option<String>, WriteError> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+        let fields = format!("regarding.kind={kind},regarding.name={name},type=Warning");
+        let events = self.guarded(api.list(&ListParams::default().fields(&fields))).await?;
+        let last = events.items.into_iter().max_by_key(|event| {
+            let last = event.deprecated_last_timestamp.as_ref().map(|at| at.0);
+            let series = event.series.as_ref().map(|series| series.last_observed_time.0);
+            last.max(series).max(event.event_time.as_ref().map(|at| at.0))
+        });
+        Ok(last.and_then(|event| event.note))
     }
 }
 

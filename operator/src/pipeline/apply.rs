@@ -4,17 +4,25 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{build::Step, dereference::Observed};
+use super::{
+    build::Step,
+    dereference::Observed,
+    status::pods::{PodState, pod_state},
+};
 use crate::{
     cluster::{
         sameness::first_difference,
-        writer::{APPLIED, Wanted, WriteError, Writer},
+        writer::{APPLIED, FIELD_MANAGER, Wanted, WriteError, Writer},
     },
     context::{Applied, Context, Note, WATCH_LAG},
-    fault,
+    fault, labels,
 };
 
-/// Applies the steps in their order. An error ends it: what comes later may need what came before.
+/// How often what is not watched is looked at while no pod is ready.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
+
+/// Applies the steps in their order. An error ends it: what comes later may need what came before. Answers when to look again
+/// at what differs and is believed to be behind.
 ///
 /// # Errors
 /// The object that could not be written, and why.
@@ -23,26 +31,37 @@ pub async fn apply<W: Writer>(
     observed: &Observed,
     steps: &[Step],
     note: &mut Note,
-) -> Result<(), (String, WriteError)> {
+) -> Result<Option<Duration>, (String, WriteError)> {
+    let mut look_again = None;
     for step in steps {
         let wanted = &step.wanted;
         let id = wanted.to_string();
         let now = context.clock.monotonic();
         let known = note.applied.get(&id);
         let read;
-        let stored = if step.is_watched {
-            observed.stored.get(&id)
-        } else if observed.stateful_set.is_some() && known.is_some_and(|known| known.hash == wanted.hash) {
-            continue;
-        } else {
-            read = context.writer.read(wanted).await.map_err(|error| (id.clone(), error))?;
-            read.as_ref()
-        };
-        let Need::Apply { despite } = need(wanted, stored, known, now) else {
-            if !step.is_watched {
-                note.applied.insert(id, Applied { hash: wanted.hash.clone(), at: now, despite: None });
+        let stored = match observed.stored.get(&id) {
+            Some(stored) => Some(stored),
+            None if is_believed(known, wanted, step.is_watched, observed, now) => continue,
+            None => {
+                read = context.writer.read(wanted).await.map_err(|error| (id.clone(), error))?;
+                if let Some(stranger) = read.as_ref().filter(|object| !is_ours(object, observed.name())) {
+                    return Err((id, not_ours(stranger, observed.name())));
+                }
+                read.as_ref()
             }
-            continue;
+        };
+        let despite = match need(wanted, stored, known, now) {
+            Need::Apply { despite } => despite,
+            Need::Patience => {
+                look_again = Some(WATCH_LAG);
+                continue;
+            }
+            Need::Nothing => {
+                if !step.is_watched {
+                    note.applied.insert(id, Applied { hash: wanted.hash.clone(), at: now, despite: None });
+                }
+                continue;
+            }
         };
         fault::point(step.point);
         tracing::info!(pipeline = %format_args!("{}/{}", observed.namespace(), observed.name()), object = %id, "applied");
@@ -55,14 +74,41 @@ pub async fn apply<W: Writer>(
             _ => {}
         }
     }
-    Ok(())
+    Ok(look_again)
+}
+
+/// Whether an object that no store has is taken to be as it was applied: the watch may be behind; and what is not watched is
+/// looked at again only while no pod is ready, since pods need it to be.
+fn is_believed(known: Option<&Applied>, wanted: &Wanted, is_watched: bool, observed: &Observed, now: Duration) -> bool {
+    let Some(known) = known.filter(|known| known.hash == wanted.hash) else { return false };
+    let since = now.saturating_sub(known.at);
+    match is_watched {
+        true => since < WATCH_LAG,
+        false => since < LOOK_AGAIN || pod_state(observed.pod.as_deref()) == PodState::Ready,
+    }
+}
+
+/// Whether an object is one that was made for this Pipeline.
+fn is_ours(object: &Value, pipeline: &str) -> bool {
+    let labels = object.pointer("/metadata/labels");
+    let label = |name: &str| labels.and_then(|labels| labels.get(name)).and_then(Value::as_str);
+    label(labels::PIPELINE) == Some(pipeline) && label(labels::MANAGED_BY) == Some(FIELD_MANAGER)
+}
+
+fn not_ours(object: &Value, pipeline: &str) -> WriteError {
+    let kind = object.get("kind").and_then(Value::as_str).unwrap_or("object");
+    WriteError::Rejected(format!(
+        "there is a {kind} of this name already, and it is not this Pipeline's; remove it, or give the Pipeline another name than {pipeline}"
+    ))
 }
 
 /// Whether an object has to be written.
 #[derive(Debug, PartialEq, Eq)]
 enum Need {
-    /// It is as it is wanted, or will be seen to be soon.
+    /// It is as it is wanted.
     Nothing,
+    /// It was written so shortly ago that the watch may be behind.
+    Patience,
     /// It is not.
     Apply {
         /// The version that differs though it was applied as it is wanted.
@@ -74,11 +120,11 @@ fn need(wanted: &Wanted, stored: Option<&Value>, known: Option<&Applied>, now: D
     let known = known.filter(|known| known.hash == wanted.hash);
     let is_recent = known.is_some_and(|known| now.saturating_sub(known.at) < WATCH_LAG);
     let Some(stored) = stored else {
-        return if is_recent { Need::Nothing } else { Need::Apply { despite: None } };
+        return if is_recent { Need::Patience } else { Need::Apply { despite: None } };
     };
     let applied = stored.pointer("/metadata/annotations").and_then(|annotations| annotations.get(APPLIED));
     if applied.and_then(Value::as_str) != Some(wanted.hash.as_str()) {
-        return if is_recent { Need::Nothing } else { Need::Apply { despite: None } };
+        return if is_recent { Need::Patience } else { Need::Apply { despite: None } };
     }
     match first_difference(&wanted.body, stored) {
         None => Need::Nothing,
@@ -132,7 +178,7 @@ mod tests {
         for stored in [None, Some(&other)] {
             assert_eq!(need(&wanted, stored, None, Duration::ZERO), Need::Apply { despite: None });
             let known = known(&wanted, 100);
-            assert_eq!(need(&wanted, stored, Some(&known), Duration::from_secs(101)), Need::Nothing);
+            assert_eq!(need(&wanted, stored, Some(&known), Duration::from_secs(101)), Need::Patience);
             assert_eq!(need(&wanted, stored, Some(&known), Duration::from_secs(111)), Need::Apply { despite: None });
         }
     }

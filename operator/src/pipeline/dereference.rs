@@ -41,6 +41,8 @@ pub struct Observed {
     pub stateful_set: Option<Arc<StatefulSet>>,
     /// Its pod.
     pub pod: Option<Arc<Pod>>,
+    /// What the last warning about its pod, or about the StatefulSet that has none, says. Read when it is wanted.
+    pub warning: Option<String>,
     /// All that it owns and that is watched, by kind and name, as stored.
     pub stored: BTreeMap<String, Value>,
 }
@@ -108,6 +110,7 @@ pub fn dereference(stores: &Stores, key: &Key) -> Option<Observed> {
         report: document(report_map.as_deref(), REPORT_KEY),
         stateful_set,
         pod: get(&stores.pods, namespace, &format!("{name}-0")),
+        warning: None,
         stored,
         pipeline,
     })

@@ -23,6 +23,7 @@ use serde_json::json;
 use self::{
     decide::{Known, decide},
     dereference::{Observed, dereference},
+    status::pods::{PodState, pod_state},
     validate::{Verdict, validate},
 };
 use crate::{
@@ -34,6 +35,11 @@ use crate::{
     fault,
 };
 
+/// How often what keeps a pod from starting is looked for.
+const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// For how long a pod may be on its way before that.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// Brings a Pipeline nearer to what it asks for. Answers when to look again without being asked to.
 ///
 /// # Errors
@@ -43,7 +49,9 @@ pub async fn reconcile<W: Writer>(
     key: &Key,
     note: &mut Note,
 ) -> Result<Option<Duration>, WriteError> {
-    let Some(observed) = dereference(&context.stores, key) else { return Ok(None) };
+    let Some(mut observed) = dereference(&context.stores, key) else { return Ok(None) };
+    let look_again = warning(context, &mut observed, note).await;
+    let observed = observed;
     let verdict = verdict(&observed, note);
     let now = context.clock.now();
     let before = status_before(context, &observed, note);
@@ -56,6 +64,7 @@ pub async fn reconcile<W: Writer>(
     let steps = build::steps(&observed, valid, &decision, &context.runtime_image);
     let after = status::status(&observed, &decision, &before, note.failure.as_deref(), now);
     let again = write_status(context, key, &observed, &before, &after, note).await?;
+    let again = again.into_iter().chain(look_again).min();
 
     let mut applied = apply::apply(context, &observed, &steps, note).await;
     if applied.is_ok()
@@ -63,11 +72,11 @@ pub async fn reconcile<W: Writer>(
         && !decision.is_dry_run
         && observed.replicas().is_some_and(|replicas| replicas != decision.replicas)
     {
-        applied = scale(context, &observed, decision.replicas, note).await;
+        applied = scale(context, &observed, decision.replicas, note).await.map(|()| None);
     }
     match applied {
-        Ok(()) if note.failure.take().is_some() => Ok(Some(Duration::ZERO)),
-        Ok(()) => Ok(again),
+        Ok(_) if note.failure.take().is_some() => Ok(Some(Duration::ZERO)),
+        Ok(look_again) => Ok(again.into_iter().chain(look_again).min()),
         Err((_, WriteError::NotLeading)) => Err(WriteError::NotLeading),
         Err((object, error)) => {
             let failure = format!("{object} cannot be written: {}", crate::leader::chain(&error));
@@ -81,6 +90,43 @@ pub async fn reconcile<W: Writer>(
             Err(error)
         }
     }
+}
+
+/// Reads what keeps a pod from starting where its status does not say: a Secret that cannot be mounted, a volume that cannot be
+/// attached, a quota. Answers when to look again; no pod that runs is asked about.
+async fn warning<W: Writer>(context: &Context<W>, observed: &mut Observed, note: &mut Note) -> Option<Duration> {
+    let name = observed.name().to_owned();
+    let (kind, object, since) = match pod_state(observed.pod.as_deref()) {
+        PodState::NotReady { runs: false, .. } => {
+            ("Pod", format!("{name}-0"), observed.pod.as_ref()?.metadata.creation_timestamp.clone())
+        }
+        PodState::Absent if observed.replicas().is_some_and(|replicas| replicas > 0) => {
+            ("StatefulSet", name, observed.stateful_set.as_ref()?.metadata.creation_timestamp.clone())
+        }
+        _ => {
+            note.warning = None;
+            return None;
+        }
+    };
+    let now = context.clock.monotonic();
+    if let Some((warning, at)) = &note.warning
+        && now.saturating_sub(*at) < LOOK_AGAIN
+    {
+        observed.warning = warning.clone();
+        return Some(LOOK_AGAIN - now.saturating_sub(*at));
+    }
+    // A pod that has just been made is only slow.
+    let age = since.map(|since| context.clock.now().0 as i64 - since.0.as_millisecond()).unwrap_or_default();
+    let patience = PATIENCE.as_millis() as i64;
+    if age < patience {
+        return Some(Duration::from_millis((patience - age.max(0)) as u64));
+    }
+    match context.writer.warning(observed.namespace(), kind, &object).await {
+        Ok(warning) => observed.warning = warning,
+        Err(error) => tracing::debug!(%object, error = %crate::leader::chain(&error), "events cannot be read"),
+    }
+    note.warning = Some((observed.warning.clone(), now));
+    Some(LOOK_AGAIN)
 }
 
 /// What is found of the spec: looked for again only when it, or what it names, is another.

@@ -43,9 +43,9 @@ pub async fn reconcile<W: Writer>(
     let now = context.clock.monotonic();
     if without_numbers(&after) == without_numbers(&before)
         && let Some((_, at)) = note.status
-        && at + context.numbers_pause() > now
+        && at + context.commits_pause() > now
     {
-        return Ok(Some(at + context.numbers_pause() - now));
+        return Ok(Some(at + context.commits_pause() - now));
     }
     write(context, key, json!(after), note).await?;
     tell_of_config(context, key, &sink, &before.conditions, &after.conditions).await;

@@ -40,7 +40,7 @@ pub fn status(
         revision: facts.revision().or_else(|| before.revision.clone()),
         replicas: Some(i32::from(is_ready)),
         selector: Some(labels::selector_text(observed.name())),
-        change: decision.change.clone().or_else(|| before.change.clone()),
+        change: decision.change.clone().or_else(|| last_change(before, decision)),
         history: history::next(before, decision, facts.settled_revision(), now),
         rejected: decision.rejected.clone(),
         savepoint: report.and_then(|report| report.savepoint.as_ref()).map_or_else(
@@ -69,6 +69,17 @@ pub fn status(
     };
     numbers::fill(&mut status, report, before, is_ready);
     status
+}
+
+/// The edit that was last. One that was refused and is asked for no more is none.
+fn last_change(before: &PipelineStatus, decision: &Decision) -> Option<ChangeStatus> {
+    let change = before.change.clone()?;
+    if change.class != EditClass::Refused || decision.refusal.is_some() {
+        return Some(change);
+    }
+    let revision = decision.document.as_ref().map(|document| document.revision.0.clone());
+    let reason = Some("the edit that was refused is undone".to_owned());
+    Some(ChangeStatus { class: EditClass::None, from: revision.clone(), to: revision, reason })
 }
 
 /// What the conditions follow from.
@@ -205,7 +216,9 @@ impl<'a> Facts<'a> {
         }
         match (&self.pod, self.run_phase()) {
             (PodState::Trouble { reason, message, may_pass }, _) => standing(false, *reason, message, Some(*may_pass)),
-            (PodState::Absent, _) => standing(false, Reason::Starting, "there is no pod yet", Some(true)),
+            (PodState::Absent, _) => {
+                standing(false, Reason::Starting, &self.because("there is no pod yet"), Some(true))
+            }
             (PodState::NotReady { runs: true, .. }, Some(RunPhase::Failed)) => {
                 let (reason, message) = self.problem();
                 standing(false, reason, &message, Some(false))
@@ -223,11 +236,21 @@ impl<'a> Facts<'a> {
                     None => standing(false, Reason::Restoring, "the runtime takes up its last checkpoint", Some(true)),
                 }
             }
-            (PodState::NotReady { message, .. }, _) => standing(false, Reason::Starting, message, Some(true)),
+            (PodState::NotReady { message, .. }, _) => {
+                standing(false, Reason::Starting, &self.because(message), Some(true))
+            }
             (PodState::Ready, None) => {
                 standing(false, Reason::Starting, "the runtime has not reported yet", Some(true))
             }
             (PodState::Ready, Some(_)) => standing(true, Reason::Running, "rows flow", None),
+        }
+    }
+
+    /// What is waited for, with what keeps it from coming, where that is known.
+    fn because(&self, message: &str) -> String {
+        match &self.observed.warning {
+            Some(warning) => format!("{message}: {warning}"),
+            None => message.to_owned(),
         }
     }
 
@@ -326,9 +349,9 @@ impl<'a> Facts<'a> {
             };
             return Say::new(of, false, Reason::CheckpointFailed, message);
         }
-        match &report.checkpoint {
-            Some(_) => Say::new(of, true, Reason::Healthy, "checkpoints complete"),
-            None => Say::new(of, None, Reason::NoCheckpointYet, "no checkpoint has completed yet"),
+        match (&report.checkpoint, report.restored_from) {
+            (Some(_), _) | (None, Some(_)) => Say::new(of, true, Reason::Healthy, "checkpoints complete"),
+            (None, None) => Say::new(of, None, Reason::NoCheckpointYet, "no checkpoint has completed yet"),
         }
     }
 

@@ -112,8 +112,13 @@ async fn what_somebody_changes_by_hand_is_put_right_once() {
     world.put("Role", role);
     world.settle().await;
     assert_eq!(world.log(), ["apply Role web"]);
+    let mut role = world.get("Role", "web").unwrap();
+    role["metadata"]["annotations"] = json!({});
+    world.put("Role", role);
+    world.settle().await;
+    assert_eq!(world.log(), Vec::<String>::new(), "the watch may be behind");
     world.pass(Duration::from_secs(60)).await;
-    assert_eq!(world.log(), Vec::<String>::new());
+    assert_eq!(world.log(), ["apply Role web"]);
 }
 
 #[tokio::test]
@@ -226,9 +231,10 @@ proptest! {
             world.put("Pipeline", web().build());
             world.settle().await;
             world.run("web");
-            world.put("ConfigMap", json!({
-                "metadata": {"name": "bad-report", "namespace": "default"}, "data": {"report.json": report.to_string()},
-            }));
+            let new = json!({"metadata": {"name": "bad-report", "namespace": "default"}});
+            let mut map = world.get("ConfigMap", "bad-report").unwrap_or(new);
+            map["data"]["report.json"] = json!(report.to_string());
+            world.put("ConfigMap", map);
             world.settle().await;
             assert!(world.says("web", "Ready").starts_with("True Running"));
             world.log();
@@ -248,4 +254,56 @@ async fn a_report_of_another_version_is_not_believed() {
     world.report("web", &report);
     world.settle().await;
     assert!(world.says("web", "Ready").starts_with("False Starting"));
+}
+
+#[tokio::test]
+async fn an_operator_that_dies_between_any_two_writes_leaves_nothing_that_the_next_does_not_finish() {
+    async fn live(dies_after: Option<usize>) -> (World, usize) {
+        let mut world = World::new();
+        let mut writes = 0;
+        for price in [1, 2] {
+            world.dies_after(dies_after);
+            let sql = format!("SELECT auction, price FROM bid WHERE price > {price}");
+            let image = json!({"image": format!("runtime:{price}")});
+            world.put("Pipeline", pipeline("web").transform("dear", &sql).with("deployment", image).build());
+            world.settle().await;
+            world.dies_after(None);
+            world.new_leader();
+            world.settle().await;
+            writes += world.log().len();
+            world.run("web");
+            world.settle().await;
+        }
+        (world, writes)
+    }
+    let (undisturbed, writes) = live(None).await;
+    assert!(writes > 15, "{writes}");
+    for dies_after in 0..writes {
+        let (world, _) = live(Some(dies_after)).await;
+        let (one, other) = (world.objects(), undisturbed.objects());
+        assert_eq!(one.keys().collect::<Vec<_>>(), other.keys().collect::<Vec<_>>(), "after {dies_after} writes");
+        for (id, object) in &one {
+            assert_eq!(object["spec"], other[id]["spec"], "{id} after {dies_after} writes");
+            assert_eq!(object["data"], other[id]["data"], "{id} after {dies_after} writes");
+            assert_eq!(object["status"], other[id]["status"], "{id} after {dies_after} writes");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_object_of_somebody_else_is_not_taken_over() {
+    let mut world = World::new();
+    world.put(
+        "Service",
+        json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"clusterIP": "10.0.0.1"}}),
+    );
+    world.hide("Service web");
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    let said = world.says("web", "Ready");
+    assert!(
+        said.starts_with("False ApplyFailed: Service web cannot be written: there is a Service of this name"),
+        "{said}"
+    );
+    assert_eq!(world.get("Service", "web").unwrap()["spec"]["clusterIP"], "10.0.0.1");
 }

@@ -184,3 +184,39 @@ async fn numbers_are_said_while_rows_flow_and_the_last_checkpoint_stays_said() {
     assert_eq!((status.throughput, status.lag, status.replicas), (None, None, Some(0)));
     assert_eq!(status.checkpoint.unwrap().epoch, 1);
 }
+
+#[tokio::test]
+async fn what_keeps_a_pod_from_starting_is_told_where_only_an_event_says_so() {
+    let mut world = World::new();
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    world.warn("Pod web-0", "MountVolume.SetUp failed for volume \"credentials\": secret \"lake\" not found");
+    world.pod("web", Some(json!({"phase": "Pending"})));
+    world.settle().await;
+    assert_eq!(world.says("web", "Ready"), "False Starting: pod web-0 is being started");
+    world.pass(std::time::Duration::from_secs(20)).await;
+    let said = world.says("web", "Ready");
+    assert!(
+        said.ends_with(
+            "is being started: MountVolume.SetUp failed for volume \"credentials\": secret \"lake\" not found"
+        ),
+        "{said}"
+    );
+    world.log();
+    world.pass(std::time::Duration::from_secs(600)).await;
+    assert_eq!(world.log(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_refused_edit_that_is_undone_is_no_edit_any_more() {
+    let mut world = World::new();
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    world.run("web");
+    world.put("Pipeline", web().with("deployment", json!({"volume": {"size": "20Gi"}})).build());
+    world.settle().await;
+    assert_eq!(world.status("web").change.unwrap().class, millrace_crds::EditClass::Refused);
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    assert_eq!(world.status("web").change.unwrap().class, millrace_crds::EditClass::None);
+}
