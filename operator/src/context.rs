@@ -7,10 +7,11 @@ use std::{
 };
 
 use millrace_stream::Clock;
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    cluster::{key::Key, stores::Stores, writer::Writer},
+    cluster::{key::Key, raw::Raw, stores::Stores, writer::Writer},
     metrics::Metrics,
     pipeline::validate::Verdict,
     plans::Plans,
@@ -69,6 +70,19 @@ pub struct Note {
     pub failure: Option<String>,
     /// Errors in a row.
     pub errors: u32,
+}
+
+impl Note {
+    /// The status of an object: what was written last, until the watch must have brought it.
+    pub fn status_of<K, S>(&self, object: &Raw<K>, now: Duration) -> S
+    where
+        S: for<'de> Deserialize<'de> + Default,
+    {
+        match &self.status {
+            Some((written, at)) if now.saturating_sub(*at) < WATCH_LAG => S::deserialize(written).unwrap_or_default(),
+            _ => object.status(),
+        }
+    }
 }
 
 /// What was applied last.

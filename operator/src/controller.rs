@@ -14,10 +14,11 @@ use crate::{
         writer::{WriteError, Writer},
     },
     context::Context,
-    leader::chain,
     pipeline,
     queue::Queue,
-    sink, window,
+    sink,
+    telemetry::chain,
+    window,
 };
 
 /// Works for as long as it is polled. What is under way when it is dropped is dropped at its next wait.

@@ -18,6 +18,7 @@ mod fault;
 mod labels;
 mod leader;
 mod metrics;
+mod named;
 mod operator;
 mod pipeline;
 mod plans;
@@ -48,7 +49,7 @@ async fn main() -> ExitCode {
     match operator::run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", leader::chain(&error));
+            eprintln!("error: {}", telemetry::chain(&error));
             ExitCode::FAILURE
         }
     }

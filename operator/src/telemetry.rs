@@ -1,4 +1,4 @@
-//! Logs on standard error.
+//! Logs on standard error, and errors as they are told.
 
 use std::io::{IsTerminal, stderr};
 
@@ -25,4 +25,19 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), ParseError> {
         }
     }
     Ok(())
+}
+
+/// An error with its causes.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        source = error.source();
+    }
+    text
 }

@@ -28,7 +28,7 @@ use kube::{
 use millrace_stream::Clock;
 
 use self::decide::{Decision, Seen, decide};
-use crate::cluster::writer::WriteError;
+use crate::{cluster::writer::WriteError, telemetry::chain};
 
 /// The Lease's name.
 pub const NAME: &str = "millrace-operator";
@@ -203,21 +203,6 @@ impl Elector {
 
 fn holder(lease: &Lease) -> Option<&str> {
     lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
-}
-
-/// An error with its causes.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text.push_str(": ");
-            text.push_str(&cause);
-        }
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

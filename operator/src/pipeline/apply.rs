@@ -41,10 +41,13 @@ pub async fn apply<W: Writer>(
         let read;
         let stored = match observed.stored.get(&id) {
             Some(stored) => Some(stored),
-            None if is_believed(known, wanted, step.is_watched, observed, now) => continue,
+            None if is_believed(known, wanted, step.is_watched, observed, now) => {
+                look_again = look_again.or(step.is_watched.then_some(WATCH_LAG));
+                continue;
+            }
             None => {
                 read = context.writer.read(wanted).await.map_err(|error| (id.clone(), error))?;
-                if let Some(stranger) = read.as_ref().filter(|object| !is_ours(object, observed.name())) {
+                if let Some(stranger) = read.as_ref().filter(|object| !is_ours(object, observed)) {
                     return Err((id, not_ours(stranger, observed.name())));
                 }
                 read.as_ref()
@@ -88,11 +91,14 @@ fn is_believed(known: Option<&Applied>, wanted: &Wanted, is_watched: bool, obser
     }
 }
 
-/// Whether an object is one that was made for this Pipeline.
-fn is_ours(object: &Value, pipeline: &str) -> bool {
+/// Whether an object is one that was made for this Pipeline: it belongs to it, or its labels say so.
+fn is_ours(object: &Value, observed: &Observed) -> bool {
     let labels = object.pointer("/metadata/labels");
     let label = |name: &str| labels.and_then(|labels| labels.get(name)).and_then(Value::as_str);
-    label(labels::PIPELINE) == Some(pipeline) && label(labels::MANAGED_BY) == Some(FIELD_MANAGER)
+    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
+    let uid = observed.pipeline.metadata.uid.as_deref();
+    owners.into_iter().flatten().any(|owner| owner.get("uid").and_then(Value::as_str) == uid)
+        || (label(labels::PIPELINE) == Some(observed.name()) && label(labels::MANAGED_BY) == Some(FIELD_MANAGER))
 }
 
 fn not_ours(object: &Value, pipeline: &str) -> WriteError {

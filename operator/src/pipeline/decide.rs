@@ -167,6 +167,7 @@ fn decide_valid(observed: &Observed, valid: &Valid, status: &PipelineStatus, kno
         to: Some(to.0.clone()),
         reason: Some(shorten(&reason, 500)),
     });
+    let change = change.map(|change| whole(change, status));
     // What ran is kept, so that there is something to go back to; what has not run yet is nothing to go back to.
     let previous = match &observed.plan {
         Some(current) if current.revision != document.revision && ran(observed, current) => Some(current.clone()),
@@ -185,6 +186,16 @@ fn decide_valid(observed: &Observed, valid: &Valid, status: &PipelineStatus, kno
         rejected,
         is_dry_run,
     }
+}
+
+/// The edit that was announced, where what is left to do is the rest of it: the plan is written and the pods are not yet.
+fn whole(change: ChangeStatus, status: &PipelineStatus) -> ChangeStatus {
+    let is_pending = status
+        .history
+        .first()
+        .is_some_and(|newest| newest.result == ChangeResult::Pending && Some(&newest.revision) == change.to.as_ref());
+    let announced = status.change.as_ref().filter(|it| is_pending && it.to == change.to && it.class >= change.class);
+    announced.cloned().unwrap_or(change)
 }
 
 /// The plan that runs, of those that are known.

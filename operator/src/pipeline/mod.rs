@@ -31,7 +31,7 @@ use crate::{
         key::Key,
         writer::{WriteError, Writer},
     },
-    context::{Context, Note, WATCH_LAG},
+    context::{Context, Note},
     fault,
 };
 
@@ -54,7 +54,7 @@ pub async fn reconcile<W: Writer>(
     let observed = observed;
     let verdict = verdict(&observed, note);
     let now = context.clock.now();
-    let before = status_before(context, &observed, note);
+    let before: PipelineStatus = note.status_of(&observed.pipeline, context.clock.monotonic());
     let known = Known { plans: &context.plans, runtime_image: &context.runtime_image, now };
     let decision = decide(&observed, &verdict, &before, &known);
     let valid = match &*verdict {
@@ -79,7 +79,7 @@ pub async fn reconcile<W: Writer>(
         Ok(look_again) => Ok(again.into_iter().chain(look_again).min()),
         Err((_, WriteError::NotLeading)) => Err(WriteError::NotLeading),
         Err((object, error)) => {
-            let failure = format!("{object} cannot be written: {}", crate::leader::chain(&error));
+            let failure = format!("{object} cannot be written: {}", crate::telemetry::chain(&error));
             // What may pass at once is not worth a status.
             let is_lasting = matches!(error, WriteError::Forbidden(_) | WriteError::Rejected(_)) || note.errors > 2;
             if is_lasting && note.failure.as_ref() != Some(&failure) {
@@ -123,7 +123,7 @@ async fn warning<W: Writer>(context: &Context<W>, observed: &mut Observed, note:
     }
     match context.writer.warning(observed.namespace(), kind, &object).await {
         Ok(warning) => observed.warning = warning,
-        Err(error) => tracing::debug!(%object, error = %crate::leader::chain(&error), "events cannot be read"),
+        Err(error) => tracing::debug!(%object, error = %crate::telemetry::chain(&error), "events cannot be read"),
     }
     note.warning = Some((observed.warning.clone(), now));
     Some(LOOK_AGAIN)
@@ -140,16 +140,6 @@ fn verdict(observed: &Observed, note: &mut Note) -> Arc<Verdict> {
     let verdict = Arc::new(validate(observed));
     note.verdict = Some((identities, Arc::clone(&verdict)));
     verdict
-}
-
-/// The status that stands: what was written last, until the watch must have brought it.
-fn status_before<W: Writer>(context: &Context<W>, observed: &Observed, note: &Note) -> PipelineStatus {
-    match &note.status {
-        Some((written, at)) if context.clock.monotonic().saturating_sub(*at) < WATCH_LAG => {
-            serde_json::from_value(written.clone()).unwrap_or_default()
-        }
-        _ => observed.pipeline.status(),
-    }
 }
 
 /// Writes the status if it says something new, and tells what happened. Answers when numbers that are held back are due.
@@ -186,7 +176,7 @@ async fn write_status<W: Writer>(
     for happening in told {
         // What an event says stands in the status too; that one is lost is no reason to stop.
         if let Err(error) = context.writer.tell(&observed.pipeline.object_ref(&()), &happening).await {
-            tracing::warn!(object = %key, error = %crate::leader::chain(&error), "an event could not be written");
+            tracing::warn!(object = %key, error = %crate::telemetry::chain(&error), "an event could not be written");
         }
     }
     Ok(None)

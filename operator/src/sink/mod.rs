@@ -18,8 +18,8 @@ use crate::{
         writer::{WriteError, Writer},
     },
     context::{Context, Note},
+    named::{tell_of_config, write},
     pipeline::validate::problems_of,
-    window::{before, tell_of_config, write},
 };
 
 /// Brings a Sink's status up to date.
@@ -32,7 +32,7 @@ pub async fn reconcile<W: Writer>(
     note: &mut Note,
 ) -> Result<Option<Duration>, WriteError> {
     let Some(sink) = get(&context.stores.sinks, &key.namespace, &key.name) else { return Ok(None) };
-    let before: SinkStatus = before(context, &sink, note);
+    let before: SinkStatus = note.status_of(&sink, context.clock.monotonic());
     let users = context.stores.users(Kind::Sink, &key.namespace, &key.name);
     let reports: Vec<_> = users.iter().map(|user| (user.name(), report(&context.stores, user))).collect();
     let problems = problems_of(Kind::Sink, &sink);

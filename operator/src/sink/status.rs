@@ -8,7 +8,7 @@ use crate::{
     clock::time,
     cluster::{raw::Raw, writer::shorten},
     conditions::{Reason, Say, Type, conditions},
-    window::config,
+    named::config,
 };
 
 /// The status. `reports` are those of the Pipelines that use it, by name.

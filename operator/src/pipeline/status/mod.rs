@@ -139,6 +139,11 @@ impl<'a> Facts<'a> {
         matches!(self.pod, PodState::Ready | PodState::NotReady { runs: true, .. })
     }
 
+    /// What the process that is there is doing; what one before it has said is past.
+    fn live_phase(&self) -> Option<RunPhase> {
+        self.run_phase().filter(|_| self.is_live())
+    }
+
     fn is_suspended(&self) -> bool {
         self.decision.document.as_ref().is_some_and(|document| document.suspend)
             && self.decision.replicas == 0
@@ -186,13 +191,15 @@ impl<'a> Facts<'a> {
             return if waits { Phase::Pending } else { Phase::Failed };
         }
         let is_new = self.change().is_some() && self.observed.stateful_set.is_some();
-        match (&self.pod, self.run_phase()) {
-            (PodState::Ready, _) if is_new || (self.is_behind() && self.report.is_some()) => Phase::Changing,
-            (PodState::Ready, _) => Phase::Running,
-            (PodState::NotReady { runs: true, .. }, Some(RunPhase::Failed)) => Phase::Failed,
-            (PodState::NotReady { runs: true, .. }, _) => Phase::Restoring,
+        match (&self.pod, self.live_phase()) {
             (PodState::Trouble { may_pass: false, .. }, _) => Phase::Failed,
             (PodState::Trouble { reason: Reason::Crashing | Reason::OutOfMemory, .. }, _) => Phase::Failed,
+            (_, Some(RunPhase::Failed)) => Phase::Failed,
+            (PodState::Ready, Some(RunPhase::Running | RunPhase::Stopping)) if is_new || self.is_behind() => {
+                Phase::Changing
+            }
+            (PodState::Ready, Some(RunPhase::Running | RunPhase::Stopping)) => Phase::Running,
+            (PodState::Ready | PodState::NotReady { runs: true, .. }, _) => Phase::Restoring,
             (PodState::Absent | PodState::NotReady { .. } | PodState::Trouble { .. }, _) if is_new => Phase::Changing,
             (PodState::Absent | PodState::NotReady { .. } | PodState::Trouble { .. }, _) => Phase::Pending,
         }
@@ -210,39 +217,43 @@ impl<'a> Facts<'a> {
             return match self.is_suspended() {
                 true => standing(false, Reason::Suspended, "stopped, as `suspend` says", None),
                 false => {
-                    standing(false, Reason::Suspending, "on the way to the savepoint of the suspension", Some(true))
+                    let problem = self.report.and_then(|report| report.problem.as_ref()).filter(|_| self.is_live());
+                    let problem = problem.map(|problem| format!(": {}", said(problem))).unwrap_or_default();
+                    let message = format!("on the way to the savepoint of the suspension{problem}");
+                    standing(false, Reason::Suspending, &message, Some(true))
                 }
             };
         }
-        match (&self.pod, self.run_phase()) {
+        match (&self.pod, self.live_phase()) {
             (PodState::Trouble { reason, message, may_pass }, _) => standing(false, *reason, message, Some(*may_pass)),
             (PodState::Absent, _) => {
                 standing(false, Reason::Starting, &self.because("there is no pod yet"), Some(true))
             }
-            (PodState::NotReady { runs: true, .. }, Some(RunPhase::Failed)) => {
+            (_, Some(RunPhase::Failed)) => {
                 let (reason, message) = self.problem();
                 standing(false, reason, &message, Some(false))
             }
-            (PodState::NotReady { runs: true, .. }, Some(RunPhase::Restarting)) => {
+            (_, Some(RunPhase::Restarting)) => {
                 let (_, message) = self.problem();
                 standing(false, Reason::Restarting, &message, Some(true))
             }
-            (PodState::NotReady { runs: true, .. }, Some(RunPhase::Starting)) => {
-                match self.report.and_then(|report| report.problem.as_ref()) {
-                    Some(_) => {
-                        let (reason, message) = self.problem();
-                        standing(false, reason, &message, Some(true))
-                    }
-                    None => standing(false, Reason::Restoring, "the runtime takes up its last checkpoint", Some(true)),
+            (_, Some(RunPhase::Starting)) => match self.report.and_then(|report| report.problem.as_ref()) {
+                Some(_) => {
+                    let (reason, message) = self.problem();
+                    standing(false, reason, &message, Some(true))
                 }
-            }
+                None => standing(false, Reason::Restoring, "the runtime takes up its last checkpoint", Some(true)),
+            },
             (PodState::NotReady { message, .. }, _) => {
                 standing(false, Reason::Starting, &self.because(message), Some(true))
             }
-            (PodState::Ready, None) => {
-                standing(false, Reason::Starting, "the runtime has not reported yet", Some(true))
+            // The probe may be quicker than the report.
+            (PodState::Ready, Some(RunPhase::Running | RunPhase::Stopping)) => {
+                standing(true, Reason::Running, "rows flow", None)
             }
-            (PodState::Ready, Some(_)) => standing(true, Reason::Running, "rows flow", None),
+            (PodState::Ready, _) => {
+                standing(false, Reason::Starting, "the runtime has not reported yet that rows flow", Some(true))
+            }
         }
     }
 

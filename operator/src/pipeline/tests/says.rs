@@ -220,3 +220,15 @@ async fn a_refused_edit_that_is_undone_is_no_edit_any_more() {
     world.settle().await;
     assert_eq!(world.status("web").change.unwrap().class, millrace_crds::EditClass::None);
 }
+
+#[tokio::test]
+async fn a_probe_that_is_quicker_than_the_report_makes_nothing_ready() {
+    for phase in [RunPhase::Starting, RunPhase::Restarting, RunPhase::Failed, RunPhase::Suspended, RunPhase::Finished] {
+        let said = told(Some(ready()), |report| {
+            report.phase = phase;
+            report.revision = None;
+        })
+        .await;
+        assert!(said.contains("\nReady False "), "{phase:?}: {said}");
+    }
+}
