@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     cluster::{key::Key, raw::Raw, stores::Stores, writer::Writer},
     metrics::Metrics,
-    pipeline::validate::Verdict,
+    pipeline::{decide::Decision, validate::Verdict},
     plans::Plans,
 };
 
@@ -64,6 +64,8 @@ pub struct Note {
     pub status: Option<(Value, Duration)>,
     /// What was applied last, by kind and name.
     pub applied: BTreeMap<String, Applied>,
+    /// When nothing had to be written.
+    pub settled: Option<Settled>,
     /// What kept its pod from starting, and when that was looked for, by the monotonic clock.
     pub warning: Option<(Option<String>, Duration)>,
     /// Why something could not be written, until it could.
@@ -83,6 +85,15 @@ impl Note {
             _ => object.status(),
         }
     }
+}
+
+/// All was as it was wanted.
+#[derive(Clone, Debug)]
+pub struct Settled {
+    /// The versions of what was there.
+    pub versions: BTreeMap<String, String>,
+    /// What was wanted, for one verdict on the spec.
+    pub decision: Decision,
 }
 
 /// What was applied last.

@@ -121,7 +121,13 @@ pub async fn reconcile<W: Writer>(context: &Context<W>, key: &Key) -> Outcome {
         Err(error) => {
             note.errors += 1;
             context.metrics.reconciled(key.kind.name(), took, Some(error.kind()));
-            tracing::warn!(object = %key, attempt = note.errors, error = %chain(&error), "could not be reconciled");
+            match error {
+                // What was deleted meanwhile, or is another's to write now, is no news.
+                WriteError::Gone(_) | WriteError::NotLeading => tracing::debug!(object = %key, error = %chain(&error)),
+                _ => {
+                    tracing::warn!(object = %key, attempt = note.errors, error = %chain(&error), "could not be reconciled")
+                }
+            }
             Outcome::Failed(error, note.errors)
         }
     };

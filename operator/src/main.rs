@@ -1,7 +1,7 @@
 //! The `millrace-operator` binary: watches Pipelines, Windows and Sinks and runs each Pipeline as a StatefulSet.
 //!
 //! ```text
-//! watches ─▶ stores ─▶ dereference ─▶ validate ─▶ decide ─▶ build ─▶ status ─▶ apply     one folder a resource
+//! watches ─▶ stores ─▶ dereference ─▶ validate ─▶ decide ─▶ build ─▶ status ─▶ apply
 //!    └──── queue ────────▲                                              └─ writer ─ gate ─▶ API server
 //! ```
 //!

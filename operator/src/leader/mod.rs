@@ -79,12 +79,14 @@ pub struct Elector {
     gate: Arc<Gate>,
     identity: String,
     seen: Option<Seen>,
+    /// What went wrong at the last look: the same is told once.
+    trouble: Option<String>,
 }
 
 impl Elector {
     /// A replica that does not lead yet. Its identity is no other's.
     pub fn new(client: Client, namespace: &str, identity: String, clock: Arc<dyn Clock>, gate: Arc<Gate>) -> Self {
-        Self { api: Api::namespaced(client, namespace), clock, gate, identity, seen: None }
+        Self { api: Api::namespaced(client, namespace), clock, gate, identity, seen: None, trouble: None }
     }
 
     /// Waits until this replica leads. Cancel-safe.
@@ -132,23 +134,26 @@ impl Elector {
     async fn step(&mut self) -> bool {
         let sent = self.clock.monotonic();
         match tokio::time::timeout(REQUEST, self.try_step()).await {
-            Ok(Ok(true)) => {
-                self.gate.open_until(sent + LEASE - MARGIN);
-                true
+            Ok(Ok(leads)) => {
+                self.trouble = None;
+                if leads {
+                    self.gate.open_until(sent + LEASE - MARGIN);
+                } else {
+                    self.gate.shut();
+                }
+                leads
             }
-            Ok(Ok(false)) => {
-                self.gate.shut();
-                false
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(error = %chain(&error), "the Lease cannot be read or written");
-                false
-            }
-            Err(_) => {
-                tracing::warn!("the API server does not answer about the Lease");
-                false
-            }
+            Ok(Err(error)) => self.failed(chain(&error)),
+            Err(_) => self.failed(format!("the API server has not answered within {} s", REQUEST.as_secs())),
         }
+    }
+
+    fn failed(&mut self, trouble: String) -> bool {
+        if self.trouble.as_ref() != Some(&trouble) {
+            tracing::warn!(error = %trouble, "the Lease cannot be read or written, and is tried again");
+        }
+        self.trouble = Some(trouble);
+        false
     }
 
     async fn try_step(&mut self) -> Result<bool, WriteError> {

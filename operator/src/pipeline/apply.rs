@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     build::Step,
+    decide::Decision,
     dereference::Observed,
     status::pods::{PodState, pod_state},
 };
@@ -14,7 +15,7 @@ use crate::{
         sameness::first_difference,
         writer::{APPLIED, FIELD_MANAGER, Wanted, WriteError, Writer},
     },
-    context::{Applied, Context, Note, WATCH_LAG},
+    context::{Applied, Context, Note, Settled, WATCH_LAG},
     fault, labels,
 };
 
@@ -29,31 +30,33 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60);
 pub async fn apply<W: Writer>(
     context: &Context<W>,
     observed: &Observed,
+    decision: &Decision,
     steps: &[Step],
     note: &mut Note,
 ) -> Result<Option<Duration>, (String, WriteError)> {
     let mut look_again = None;
+    let mut has_written = false;
+    note.settled = None;
     for step in steps {
         let wanted = &step.wanted;
         let id = wanted.to_string();
         let now = context.clock.monotonic();
         let known = note.applied.get(&id);
-        let read;
         let stored = match observed.stored.get(&id) {
-            Some(stored) => Some(stored),
+            Some(stored) => Some(stored.value()),
             None if is_believed(known, wanted, step.is_watched, observed, now) => {
                 look_again = look_again.or(step.is_watched.then_some(WATCH_LAG));
                 continue;
             }
             None => {
-                read = context.writer.read(wanted).await.map_err(|error| (id.clone(), error))?;
+                let read = context.writer.read(wanted).await.map_err(|error| (id.clone(), error))?;
                 if let Some(stranger) = read.as_ref().filter(|object| !is_ours(object, observed)) {
                     return Err((id, not_ours(stranger, observed.name())));
                 }
-                read.as_ref()
+                read
             }
         };
-        let despite = match need(wanted, stored, known, now) {
+        let despite = match need(wanted, stored.as_ref(), known, now) {
             Need::Apply { despite } => despite,
             Need::Patience => {
                 look_again = Some(WATCH_LAG);
@@ -70,6 +73,7 @@ pub async fn apply<W: Writer>(
         tracing::info!(pipeline = %format_args!("{}/{}", observed.namespace(), observed.name()), object = %id, "applied");
         context.writer.apply(wanted).await.map_err(|error| (id.clone(), error))?;
         context.metrics.wrote(&wanted.resource.kind);
+        has_written = true;
         note.applied.insert(id, Applied { hash: wanted.hash.clone(), at: now, despite });
         match step.point {
             "before-plan" => fault::point("after-plan"),
@@ -77,7 +81,17 @@ pub async fn apply<W: Writer>(
             _ => {}
         }
     }
+    // What is as it is wanted stays so until one of the two changes.
+    let is_settled = !has_written && look_again.is_none();
+    note.settled = is_settled.then(|| Settled { versions: observed.versions(), decision: decision.clone() });
     Ok(look_again)
+}
+
+/// Whether all is as it was when nothing had to be written; what is not watched is looked at now and then while no pod is ready.
+pub fn is_settled(observed: &Observed, decision: &Decision, note: &Note) -> bool {
+    let is_ready = pod_state(observed.pod.as_deref()) == PodState::Ready;
+    let settled = note.settled.as_ref().filter(|_| is_ready || decision.replicas == 0);
+    settled.is_some_and(|settled| settled.decision == *decision && settled.versions == observed.versions())
 }
 
 /// Whether an object that no store has is taken to be as it was applied: the watch may be behind; and what is not watched is
@@ -104,7 +118,8 @@ fn is_ours(object: &Value, observed: &Observed) -> bool {
 fn not_ours(object: &Value, pipeline: &str) -> WriteError {
     let kind = object.get("kind").and_then(Value::as_str).unwrap_or("object");
     WriteError::Rejected(format!(
-        "there is a {kind} of this name already, and it is not this Pipeline's; remove it, or give the Pipeline another name than {pipeline}"
+        "there is a {kind} of this name already, and it is not this Pipeline's; remove it, or give the Pipeline another name \
+         than {pipeline}"
     ))
 }
 

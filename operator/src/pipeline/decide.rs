@@ -130,6 +130,12 @@ fn decide_valid(observed: &Observed, valid: &Valid, status: &PipelineStatus, kno
         (Some(current), None) => {
             let edit = known.plans.edit(&running.unwrap_or(current).spec, &wanted.spec);
             match edit.class {
+                EditClass::Refused if has_nothing_to_lose(observed, status) => {
+                    let reason =
+                        format!("{}; nothing has completed a checkpoint yet that could be lost", why(&edit, None));
+                    class = Some((EditClass::Hot, reason));
+                    wanted.clone()
+                }
                 EditClass::Refused => {
                     let message = why(&edit, Some(EditClass::Refused));
                     class = Some((EditClass::Refused, message.clone()));
@@ -204,6 +210,15 @@ fn running(observed: &Observed) -> Option<&PlanDocument> {
     observed.plan.iter().chain(&observed.previous).find(|plan| plan.revision == *revision)
 }
 
+/// Whether nothing has ever come as far as a checkpoint, as when a Pipeline's first revision cannot start.
+fn has_nothing_to_lose(observed: &Observed, status: &PipelineStatus) -> bool {
+    let report = observed.report.as_ref();
+    status.checkpoint.is_none()
+        && report.is_none_or(|report| {
+            report.checkpoint.is_none() && report.restored_from.is_none() && report.phase != RunPhase::Running
+        })
+}
+
 /// Whether a plan runs, or is known to have run: the runtime says so of it alone, and a plan that was taken back is not.
 fn ran(observed: &Observed, plan: &PlanDocument) -> bool {
     observed.report.as_ref().is_some_and(|report| {
@@ -270,7 +285,8 @@ fn volume_changes(observed: &Observed, deployment: &DeploymentSpec) -> Option<St
     let size = requested(there)?;
     if sameness::quantity(&size.0) != sameness::quantity(&wanted.size.to_string()) {
         return Some(format!(
-            "spec.deployment.volume.size: the volume has {} and cannot be made {} in place; resize the claim data-{}-0 by hand, or make a Pipeline with another name",
+            "spec.deployment.volume.size: the volume has {} and cannot be made {} in place; resize the claim data-{}-0 by \
+             hand, or make a Pipeline with another name",
             size.0,
             wanted.size,
             observed.name()

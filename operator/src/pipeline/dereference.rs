@@ -1,20 +1,22 @@
 //! The first step: everything that the stores have of a Pipeline and of what belongs to it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
     core::v1::{ConfigMap, Pod},
 };
+use kube::Resource;
 use millrace_crds::{Pipeline, Sink, Window};
 use millrace_plan::handover::{Names, PLAN_KEY, PlanDocument, REPORT_KEY, ReportDocument};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::cluster::{
     key::{Key, Kind},
     raw::Raw,
     stores::{Stores, get, named},
+    writer::hash,
 };
 
 /// The key of the plan that ran before, in the plan's ConfigMap.
@@ -43,8 +45,38 @@ pub struct Observed {
     pub pod: Option<Arc<Pod>>,
     /// What the last warning about its pod, or about the StatefulSet that has none, says. Read when it is wanted.
     pub warning: Option<String>,
-    /// All that it owns and that is watched, by kind and name, as stored.
-    pub stored: BTreeMap<String, Value>,
+    /// All that it owns and that is watched, by kind and name.
+    pub stored: BTreeMap<String, Stored>,
+}
+
+/// An object as it is stored.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// What changes when it does; of a report, only what the operator writes of it.
+    pub version: String,
+    object: Arc<dyn AsValue>,
+}
+
+impl Stored {
+    fn new<K: Resource + Serialize + fmt::Debug + Send + Sync + 'static>(object: Arc<K>) -> Self {
+        let version = object.meta().resource_version.clone().unwrap_or_default();
+        Self { version, object }
+    }
+
+    /// All of it.
+    pub fn value(&self) -> Value {
+        self.object.value()
+    }
+}
+
+trait AsValue: fmt::Debug + Send + Sync {
+    fn value(&self) -> Value;
+}
+
+impl<K: Serialize + fmt::Debug + Send + Sync> AsValue for K {
+    fn value(&self) -> Value {
+        json!(self)
+    }
 }
 
 impl Observed {
@@ -68,6 +100,11 @@ impl Observed {
         self.stateful_set.as_ref()?.spec.as_ref().map(|spec| spec.replicas.unwrap_or(1))
     }
 
+    /// The versions of all that it owns and that is watched.
+    pub fn versions(&self) -> BTreeMap<String, String> {
+        self.stored.iter().map(|(id, object)| (id.clone(), object.version.clone())).collect()
+    }
+
     /// Of which objects, and which version of each, what is found of the spec holds.
     pub fn identities(&self) -> Vec<(String, i64)> {
         let mut identities = vec![self.pipeline.identity()];
@@ -89,19 +126,23 @@ pub fn dereference(stores: &Stores, key: &Key) -> Option<Observed> {
     let report_map = get(&stores.config_maps, namespace, &names.report());
     let stateful_set = get(&stores.stateful_sets, namespace, name);
     let mut stored = BTreeMap::new();
-    let mut keep = |kind: &str, name: &str, object: Option<Value>| {
+    let mut keep = |kind: &str, name: &str, object: Option<Stored>| {
         if let Some(object) = object {
             stored.insert(format!("{kind} {name}"), object);
         }
     };
-    keep("ConfigMap", &names.plan(), plan_map.as_ref().map(|map| json!(**map)));
-    keep("ConfigMap", &names.report(), report_map.as_ref().map(|map| json!(**map)));
-    keep("StatefulSet", name, stateful_set.as_ref().map(|set| json!(**set)));
-    keep("Service", name, get(&stores.services, namespace, name).map(|object| json!(*object)));
-    keep("ServiceAccount", name, get(&stores.service_accounts, namespace, name).map(|object| json!(*object)));
-    keep("Role", name, get(&stores.roles, namespace, name).map(|object| json!(*object)));
-    keep("RoleBinding", name, get(&stores.role_bindings, namespace, name).map(|object| json!(*object)));
-    keep("PodDisruptionBudget", name, get(&stores.disruption_budgets, namespace, name).map(|object| json!(*object)));
+    keep("ConfigMap", &names.plan(), plan_map.clone().map(Stored::new));
+    keep(
+        "ConfigMap",
+        &names.report(),
+        report_map.clone().map(|map| Stored { version: marks(&map), ..Stored::new(map) }),
+    );
+    keep("StatefulSet", name, stateful_set.clone().map(Stored::new));
+    keep("Service", name, get(&stores.services, namespace, name).map(Stored::new));
+    keep("ServiceAccount", name, get(&stores.service_accounts, namespace, name).map(Stored::new));
+    keep("Role", name, get(&stores.roles, namespace, name).map(Stored::new));
+    keep("RoleBinding", name, get(&stores.role_bindings, namespace, name).map(Stored::new));
+    keep("PodDisruptionBudget", name, get(&stores.disruption_budgets, namespace, name).map(Stored::new));
     Some(Observed {
         windows: named_objects(&stores.windows, &pipeline, Kind::Window),
         sinks: named_objects(&stores.sinks, &pipeline, Kind::Sink),
@@ -134,6 +175,12 @@ where
     let mut all = store.state_filter(|object| object.namespace() == namespace);
     all.sort_by(|one, other| one.name().cmp(other.name()));
     all
+}
+
+/// What the operator writes of a report: all but the report.
+fn marks(map: &ConfigMap) -> String {
+    let metadata = &map.metadata;
+    hash(&(&metadata.uid, &metadata.annotations, &metadata.labels, &metadata.owner_references))
 }
 
 /// A document in a ConfigMap; `None` too if it is none of a version that is known.

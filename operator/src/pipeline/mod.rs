@@ -5,7 +5,7 @@
 
 mod apply;
 pub mod build;
-mod decide;
+pub mod decide;
 pub mod dereference;
 mod events;
 mod history;
@@ -61,12 +61,15 @@ pub async fn reconcile<W: Writer>(
         Verdict::Valid(valid) => Some(&**valid),
         Verdict::Invalid(_) => None,
     };
-    let steps = build::steps(&observed, valid, &decision, &context.runtime_image);
     let after = status::status(&observed, &decision, &before, note.failure.as_deref(), now);
     let again = write_status(context, key, &observed, &before, &after, note).await?;
     let again = again.into_iter().chain(look_again).min();
 
-    let mut applied = apply::apply(context, &observed, &steps, note).await;
+    if apply::is_settled(&observed, &decision, note) {
+        return Ok(again);
+    }
+    let steps = build::steps(&observed, valid, &decision, &context.runtime_image);
+    let mut applied = apply::apply(context, &observed, &decision, &steps, note).await;
     if applied.is_ok()
         && !decision.builds
         && !decision.is_dry_run
@@ -138,6 +141,7 @@ fn verdict(observed: &Observed, note: &mut Note) -> Arc<Verdict> {
         return Arc::clone(verdict);
     }
     let verdict = Arc::new(validate(observed));
+    note.settled = None;
     note.verdict = Some((identities, Arc::clone(&verdict)));
     verdict
 }

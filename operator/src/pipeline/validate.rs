@@ -121,7 +121,8 @@ pub fn validate(observed: &Observed) -> Verdict {
         let deployment = spec.deployment.clone().unwrap_or_default();
         if let Some(replicas) = deployment.replicas.filter(|replicas| *replicas > 1) {
             let message = format!(
-                "spec.deployment.replicas: {replicas} pods are not supported yet; expected 1, with `parallelism` for more tasks in it"
+                "spec.deployment.replicas: {replicas} pods are not supported yet; expected 1, with `parallelism` for more \
+                 tasks in it"
             );
             return invalid(Reason::ReplicasUnsupported, vec![message], suspend);
         }

@@ -323,3 +323,42 @@ async fn ten_revisions_are_remembered() {
     assert_eq!(history[1].result, ChangeResult::TakenUp);
     assert_eq!(history[2].result, ChangeResult::Superseded);
 }
+
+#[tokio::test]
+async fn a_first_revision_that_never_ran_can_be_replaced_by_any_other() {
+    let mut world = World::new();
+    let by = |column: &str| {
+        let sql = format!("SELECT {column}, count(*) AS n, window_start FROM bid GROUP BY {column}");
+        pipeline("web").transform(column, &sql).window("minute").build()
+    };
+    world.put("Pipeline", by("bidder"));
+    world.settle().await;
+    let mut report = running(&world.plan("web").revision);
+    (report.phase, report.checkpoint) = (RunPhase::Failed, None);
+    world.pod("web", Some(unready()));
+    world.report("web", &report);
+    world.put("Pipeline", by("auction"));
+    world.settle().await;
+    assert_eq!(world.status("web").change.unwrap().class, EditClass::Hot);
+    assert_eq!(world.plan("web").spec.pipeline.transforms[0].name, "auction");
+}
+
+#[tokio::test]
+async fn an_edit_of_dataflow_and_pods_is_one_edit_though_the_watches_bring_its_halves_one_by_one() {
+    let mut world = with_web().await;
+    world.put("Pipeline", cheap().with("deployment", json!({"image": "other:2"})).build());
+    world.refuse(Some(("apply StatefulSet", || crate::cluster::writer::WriteError::TimedOut)));
+    world.settle().await;
+    world.refuse(None);
+    world.pass(std::time::Duration::from_secs(10)).await;
+    let history = world.status("web").history;
+    assert_eq!(history.len(), 2, "{history:#?}");
+    assert!(
+        history[0].reason.as_ref().unwrap().contains("its expressions change")
+            || history[0].reason.as_ref().unwrap().contains("filter")
+    );
+    assert_eq!(
+        world.get("StatefulSet", "web").unwrap()["spec"]["template"]["spec"]["containers"][0]["image"],
+        "other:2"
+    );
+}
