@@ -88,6 +88,17 @@ pub trait SourceReader: Send {
         Box::pin(async { Ok(()) })
     }
 
+    /// Where rows come from that [`Self::next`] returned last, by their numbers in that batch, and what they were before they
+    /// were decoded. `None`: the source makes its rows itself. To be asked before [`Self::next`] is called again; it may
+    /// take as long as reading the batch did.
+    ///
+    /// # Errors
+    ///
+    /// When the batch cannot be read again.
+    fn origins(&mut self, _rows: &[usize]) -> Result<Option<Vec<Origin>>, SourceError> {
+        Ok(None)
+    }
+
     /// How many rows could not be decoded since the reader was opened, those included that `onError: Drop` has dropped and
     /// no batch of errors holds.
     fn bad_rows(&self) -> u64 {
@@ -97,6 +108,43 @@ pub trait SourceReader: Send {
     /// Rows, bytes or whatever unit fits that are known to be there and have not been read, if known.
     fn lag(&self) -> Option<u64> {
         None
+    }
+}
+
+/// Where a row comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// A path, or the like.
+    pub source: Arc<str>,
+    /// Where in it the row stands.
+    pub position: Position,
+    /// The row as it was read, without its line end; `None`: it has no bytes of its own.
+    pub raw: Option<Vec<u8>>,
+}
+
+/// Where a row stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// It begins at this byte, uncompressed.
+    Byte(u64),
+    /// It has this number, from 0.
+    Row(u64),
+}
+
+impl Position {
+    /// As a number.
+    pub fn number(self) -> u64 {
+        let (Self::Byte(number) | Self::Row(number)) = self;
+        number
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.position {
+            Position::Byte(byte) => write!(f, "{} at byte {byte}", self.source),
+            Position::Row(row) => write!(f, "{} at row {row}", self.source),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use millrace_stream::Clock;
 use tokio::sync::mpsc;
 
 use crate::{
-    Read, ReplayPoint, Source, SourceContext, SourceError, SourceReader, SplitId,
+    Origin, Read, ReplayPoint, Source, SourceContext, SourceError, SourceReader, SplitId,
     format::{BadRows, Format, records::Records, unusable},
 };
 
@@ -167,6 +167,10 @@ impl SourceReader for StreamReader {
     fn replay_points(&self) -> Vec<(SplitId, ReplayPoint)> {
         let point = serde_json::json!({"version": 1, "offset": self.position, "ended": self.ended});
         vec![(self.split.clone(), ReplayPoint(point))]
+    }
+
+    fn origins(&mut self, rows: &[usize]) -> Result<Option<Vec<Origin>>, SourceError> {
+        self.records.as_mut().map(|records| records.origins(rows)).transpose()
     }
 
     fn bad_rows(&self) -> u64 {

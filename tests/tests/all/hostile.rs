@@ -2,6 +2,10 @@
 
 use std::fs;
 
+use arrow::{
+    array::AsArray,
+    datatypes::{DataType, Int64Type},
+};
 use millrace_tests::{Deadline, Millrace, Seed, Workspace, manifest, read};
 
 /// Copies rows of NDJSON from `in` to `out`; with `settings` for the source and sinks of its own.
@@ -57,6 +61,78 @@ fn event_times_of_the_year_1_and_9999_close_no_window() {
     let counts = read::folder(&workspace.join("out/counts"));
     let full = counts.column("n").filter(|n| n.int() == 1_000).count();
     assert_eq!(full, 10, "ten full windows: {counts:?}");
+}
+
+/// Rows of `t` that cannot be used: their bytes, where they stand, and why.
+fn letters(workspace: &Workspace) -> Vec<(String, i64, String)> {
+    let letters = read::parquet_batch(&workspace.join("out/letters"));
+    let column = |name: &str, of| arrow::compute::cast(letters.column_by_name(name).unwrap(), &of).unwrap();
+    let (raw, place) = (column("raw", DataType::Binary), column("position", DataType::Int64));
+    let (source, reason) = (column("source", DataType::Utf8), column("reason", DataType::Utf8));
+    let mut found: Vec<_> = (0..letters.num_rows())
+        .map(|row| {
+            assert!(source.as_string::<i32>().value(row).ends_with("in/a.rows"), "{source:?}");
+            let raw = String::from_utf8(raw.as_binary::<i32>().value(row).to_vec()).unwrap();
+            let reason = reason.as_string::<i32>().value(row).to_owned();
+            (raw, place.as_primitive::<Int64Type>().value(row), reason)
+        })
+        .collect();
+    found.sort_by_key(|(_, place, _)| *place);
+    found
+}
+
+#[test]
+fn rows_without_a_usable_event_time_are_dead_letters_with_their_bytes_and_their_place() {
+    let json = [
+        ("{\"ts\": null, \"id\":-1}", "is null"),
+        ("{\"id\":-2}", "is null"),
+        ("{\"ts\":\"9999-12-31T23:59:59Z\",\"id\":-3,\"x\":\"\\u00fc\"}", "further ahead"),
+        ("{\"ts\":9223372036854775,\"id\":-4}", "ahead"),
+        ("{\"ts\":\"soon\",\"id\":-5}", "column ts"),
+        ("{\"ts\":[],\"id\":-6}", "column ts"),
+    ];
+    let csv = [(",-1", "is null"), ("9999-12-31T23:59:59Z,\"-2\"", "further ahead"), ("soon,-3", "column ts")];
+    let good_json = rows(0, 30_000);
+    let good_csv: String = (0..30_000).map(|id| format!("2024-01-01T00:00:00Z,{id}\n")).collect();
+    for (format, good, bad) in [("json: {}", good_json, &json[..]), ("csv: {header: false}", good_csv, &csv[..])] {
+        let workspace = Workspace::new();
+        let (mut text, mut expected) = (String::new(), Vec::new());
+        for (number, line) in good.lines().enumerate() {
+            if number % 37 == 5 {
+                let (raw, why) = bad[number / 37 % bad.len()];
+                expected.push((raw, text.len() as i64, why));
+                text += raw;
+                text += if number % 2 == 0 { "\r\n" } else { "\n\n" };
+            }
+            text += line;
+            text += "\n";
+        }
+        workspace.write("in/a.rows", text);
+        let source = "      file: {paths: [in/a.rows]}\n      eventTime: {column: ts, maxFutureSkew: 1h}\n      onError: DeadLetter";
+        let manifest = pipeline(source)
+            .replace("format: {json: {}}\n      columns", &format!("format: {{{format}}}\n      columns"))
+            .replace("  outputs:\n", "  outputs:\n    - {from: t.errors, sink: letters}\n");
+        workspace.write("p.yaml", manifest + &manifest::sink("letters", "parquet: {uri: out/letters}"));
+        Millrace::run(&workspace, "p.yaml").finish().expect_success();
+        assert_eq!(count_rows(&workspace), 30_000);
+        let found = letters(&workspace);
+        assert_eq!(found.len(), expected.len(), "{format}");
+        for ((raw, place, reason), (expected_raw, expected_place, why)) in found.iter().zip(expected) {
+            assert_eq!((&raw[..], *place), (expected_raw, expected_place), "{reason}");
+            assert!(reason.contains(why), "{raw}: {reason}");
+        }
+    }
+}
+
+#[test]
+fn a_row_without_a_usable_event_time_fails_the_pipeline_with_its_place() {
+    let workspace = Workspace::new();
+    let before = rows(0, 10);
+    workspace.write("in/a.ndjson", format!("{before}{{\"id\":-1,\"ts\":null}}\n{{\"id\":-2}}\n{}", rows(10, 20)));
+    workspace.write("p.yaml", pipeline("      file: {paths: [in/*.ndjson]}\n      eventTime: {column: ts}"));
+    let failed = Millrace::run(&workspace, "p.yaml").finish().expect_code(1);
+    let place = format!("in/a.ndjson at byte {}: the event time is null", before.len());
+    failed.expect_stderr(&[&place, "{\"id\":-1,\"ts\":null}", "1 row"]);
 }
 
 #[test]
@@ -156,8 +232,14 @@ fn a_full_disk_is_told_and_does_not_damage_what_is_committed() {
     let failed = command.finish().expect_code(1);
     assert!(failed.stderr.contains("No space left") || failed.stderr.contains("os error 28"), "{}", failed.stderr);
 
-    // With room it goes on from its last checkpoint; the small disk, and what was on it, went with its process.
-    Millrace::run(&workspace, "p.yaml").finish();
+    // The small disk, and what was on it, went with its process. With room it goes on from its last checkpoint, unless
+    // rows of that had not been committed: then they are missing, and that is told.
+    let next = Millrace::run(&workspace, "p.yaml").finish();
+    assert!(
+        next.code() == Some(0) || next.stderr.contains("nothing shows that they were committed"),
+        "{}",
+        next.stderr
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::{
     fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
+    sync::Arc,
 };
 
 use arrow::{
@@ -19,7 +20,7 @@ use parquet::arrow::{
 };
 
 use crate::{
-    SourceError,
+    Origin, Position, SourceError,
     format::{Format, batch, records::Decoded, unusable},
 };
 
@@ -28,12 +29,14 @@ pub(super) struct ParquetSplit {
     format: Format,
     /// How many rows were returned.
     rows: u64,
+    /// How many of them were returned before the last batch.
+    before: u64,
     reader: Option<ParquetRecordBatchReader>,
 }
 
 impl ParquetSplit {
     pub(super) fn new(format: Format, rows: u64) -> Self {
-        Self { format, rows, reader: None }
+        Self { format, rows, before: rows, reader: None }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -64,9 +67,17 @@ impl ParquetSplit {
         let Some(read) = guarded(path, || reader.next())? else { return Ok(None) };
         let read = read.map_err(|error| damaged(error.into()))?;
         let rows = self.convert(path, &read)?;
+        self.before = self.rows;
         self.rows += rows.num_rows() as u64;
         let bytes = read.get_array_memory_size() as u64;
         Ok(Some(Decoded { rows, errors: None, bytes }))
+    }
+
+    /// Where rows of the last batch come from, by their numbers. A row has no bytes of its own.
+    pub(super) fn origins(&self, path: &Path, rows: &[usize]) -> Vec<Origin> {
+        let source: Arc<str> = path.display().to_string().into();
+        let position = |row: &usize| Position::Row(self.before + *row as u64);
+        rows.iter().map(|row| Origin { source: source.clone(), position: position(row), raw: None }).collect()
     }
 
     fn convert(&self, path: &Path, read: &RecordBatch) -> Result<RecordBatch, SourceError> {
@@ -138,7 +149,7 @@ fn cast(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, arrow::error::Arrow
     {
         let micros = cast_with_options(array, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()), &strict)?;
         let micros = micros.as_primitive::<TimestampMicrosecondType>().clone();
-        return Ok(std::sync::Arc::new(micros.with_timezone("UTC")));
+        return Ok(Arc::new(micros.with_timezone("UTC")));
     }
     cast_with_options(array, to, &strict)
 }

@@ -10,7 +10,7 @@ use super::{
     catalog::{Entry, Point},
     split::{Split, Step},
 };
-use crate::{Read, ReplayPoint, SourceContext, SourceError, SourceReader, SplitId};
+use crate::{Origin, Read, ReplayPoint, SourceContext, SourceError, SourceReader, SplitId};
 
 /// How many files a task holds open.
 const MAX_OPEN_FILES: usize = 256;
@@ -24,6 +24,8 @@ pub(super) struct FileReader {
     splits: Vec<Split>,
     by_id: BTreeMap<SplitId, usize>,
     polled: Duration,
+    /// The split that was read last.
+    last: Option<usize>,
     /// Of files that are forgotten.
     bad_rows_before: u64,
 }
@@ -32,8 +34,15 @@ impl FileReader {
     pub(super) fn open(shared: Shared, cx: SourceContext) -> Result<Self, SourceError> {
         let now = cx.clock.monotonic();
         let entries = shared.catalog.open(cx.index, cx.parallelism, &cx.restored, now)?;
-        let mut reader =
-            Self { shared, cx, splits: Vec::new(), by_id: BTreeMap::new(), polled: now, bad_rows_before: 0 };
+        let mut reader = Self {
+            shared,
+            cx,
+            splits: Vec::new(),
+            by_id: BTreeMap::new(),
+            polled: now,
+            last: None,
+            bad_rows_before: 0,
+        };
         for entry in entries {
             reader.add(entry)?;
         }
@@ -102,6 +111,10 @@ impl FileReader {
     }
 
     fn read(&mut self) -> Result<Read, SourceError> {
+        // One chunk at the most is kept, however many files there are.
+        if let Some(split) = self.last.take().and_then(|last| self.splits.get_mut(last)) {
+            split.recycle();
+        }
         loop {
             let now = self.cx.clock.monotonic();
             if self.follows() && now.saturating_sub(self.polled) >= self.poll_interval() {
@@ -121,6 +134,7 @@ impl FileReader {
             let split = &mut self.splits[chosen];
             match split.read(&self.shared, want_rows)? {
                 Step::Rows(decoded) => {
+                    self.last = Some(chosen);
                     return Ok(Read::Rows {
                         split: split.id.clone(),
                         rows: decoded.rows,
@@ -149,6 +163,11 @@ impl SourceReader for FileReader {
         if let Some(&index) = self.by_id.get(split) {
             self.splits[index].watermark = watermark;
         }
+    }
+
+    fn origins(&mut self, rows: &[usize]) -> Result<Option<Vec<Origin>>, SourceError> {
+        let last = self.last.and_then(|last| self.splits.get_mut(last));
+        last.map(|split| split.origins(rows)).transpose()
     }
 
     fn unread_splits(&self) -> usize {

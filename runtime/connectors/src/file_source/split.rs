@@ -16,7 +16,7 @@ use millrace_stream::{EventTime, Timestamp};
 
 use super::{Shared, catalog::Entry, identity::Identity, parquet::ParquetSplit, reader::failed, stream::Stream};
 use crate::{
-    SourceError, SplitId,
+    Origin, SourceError, SplitId,
     format::{
         BadRows,
         records::{Decoded, Records},
@@ -149,6 +149,21 @@ impl Split {
                 Contents::Records { records, .. } => records.bad_rows(),
                 Contents::Parquet(_) => 0,
             }
+    }
+
+    /// Where rows that were read last come from, by their numbers.
+    pub(super) fn origins(&mut self, rows: &[usize]) -> Result<Vec<Origin>, SourceError> {
+        match &mut self.contents {
+            Contents::Records { records, .. } => records.origins(rows),
+            Contents::Parquet(parquet) => Ok(parquet.origins(&self.path, rows)),
+        }
+    }
+
+    /// Nobody will ask where the rows that were read last come from.
+    pub(super) fn recycle(&mut self) {
+        if let Contents::Records { records, .. } = &mut self.contents {
+            records.recycle();
+        }
     }
 
     /// Reads about `rows` rows.

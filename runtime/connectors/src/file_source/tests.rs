@@ -420,3 +420,86 @@ fn parquet_files_are_read_and_resumed_in_the_middle_of_a_row_group() {
     let error = error.unwrap().next().now_or_never().unwrap().unwrap_err().to_string();
     assert!(error.ends_with("a.parquet has no column missing; it has other, n"), "{error}");
 }
+
+/// Where rows of the last batch come from: position and bytes.
+fn origins(reader: &mut Box<dyn SourceReader>, rows: &[usize]) -> Vec<(u64, Option<String>)> {
+    let origins = reader.origins(rows).unwrap().unwrap();
+    origins
+        .into_iter()
+        .map(|origin| (origin.position.number(), origin.raw.map(|raw| String::from_utf8(raw).unwrap())))
+        .collect()
+}
+
+#[test]
+fn the_bytes_and_the_offset_of_every_row_that_was_read_last_can_be_asked_for() {
+    let bench = Bench::new();
+    let mut text = String::from("\u{feff}");
+    let mut expected = Vec::new();
+    for n in 0..50_000 {
+        match n % 5 {
+            0 => text.push_str(["\n", "  \r\n", "{\"n\":", "no row\n", "{\"n\":\"x\"}\n"][n / 5 % 5]),
+            _ => {
+                // A row begun and not ended makes the rest of its line bad.
+                let is_broken = n % 25 == 11;
+                let row = format!("{}{{\"n\": {n}, \"rest\": \"{}\"}}", " ".repeat(n % 3), "ü".repeat(n % 7));
+                if !is_broken {
+                    expected.push((n as i64, text.len() as u64, row.clone()));
+                }
+                text.push_str(&row);
+                text.push_str(if n % 2 == 0 { "\n" } else { "\r\n" });
+            }
+        }
+    }
+    bench.append("a.ndjson", &text);
+    let file = fs::File::create(bench.path("b.ndjson.gz")).unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+    gzip.write_all(text.as_bytes()).unwrap();
+    gzip.finish().unwrap();
+
+    for name in ["a.ndjson", "b.ndjson.gz"] {
+        let source = bench.source(name, false);
+        let mut reader = bench.open(&source, &[]).unwrap();
+        let mut found = Vec::new();
+        let mut batches = 0;
+        loop {
+            match next(&mut reader) {
+                Read::Rows { rows, .. } => {
+                    let all: Vec<usize> = (0..rows.num_rows()).collect();
+                    let numbers = numbers(&rows);
+                    let origins = origins(&mut reader, &all);
+                    found.extend(numbers.into_iter().zip(origins).map(|(n, (at, raw))| (n, at, raw.unwrap())));
+                    batches += 1;
+                }
+                Read::Ended => break,
+                _ => {}
+            }
+        }
+        assert!(batches > 3, "{batches}");
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+#[test]
+fn rows_of_csv_and_of_lines_are_found_again_across_line_ends_in_quotes() {
+    let bench = Bench::new();
+    let read = |text: &str, format: FormatSpec| {
+        bench.append("rows", text);
+        let spec = SourceSpec { format: Some(format), ..bench.spec("rows", false) };
+        let source = FileSource::new(&spec, spec.file.as_ref().unwrap());
+        let mut reader = bench.open(&source, &[]).unwrap();
+        let Read::Rows { rows, .. } = next(&mut reader) else { panic!("rows") };
+        fs::remove_file(bench.path("rows")).unwrap();
+        let all: Vec<usize> = (0..rows.num_rows()).collect();
+        (numbers(&rows), origins(&mut reader, &all))
+    };
+    let csv = serde_json::from_value(serde_json::json!({"csv": {"header": true}})).unwrap();
+    let (values, origins) = read("text,n\n\"a\nb\",1\r\n\nx,y\n\"\"\"\",2\nz,3", csv);
+    assert_eq!(values, [1, 2, 3]);
+    let raw = |at, text: &str| (at, Some(text.to_owned()));
+    assert_eq!(origins, [raw(7, "\"a\nb\",1"), raw(22, "\"\"\"\",2"), raw(29, "z,3")]);
+
+    let logfmt = serde_json::from_value(serde_json::json!({"logfmt": {}})).unwrap();
+    let (values, origins) = read("n=1 a=b\n\nn=x\r\na=b n=2\r\n", logfmt);
+    assert_eq!(values, [1, 2]);
+    assert_eq!(origins, [raw(0, "n=1 a=b"), raw(14, "a=b n=2")]);
+}

@@ -69,6 +69,16 @@ impl BadRows {
         }
     }
 
+    /// Takes bad rows of which nobody wants to know.
+    pub(crate) fn ignored() -> Self {
+        Self::new(OnError::Drop, "")
+    }
+
+    /// What the rows are of.
+    pub(crate) fn source(&self) -> &Arc<str> {
+        &self.source
+    }
+
     /// How many bad rows there were in all.
     pub fn total(&self) -> u64 {
         self.total
@@ -107,7 +117,7 @@ impl BadRows {
 }
 
 /// The first bytes of a row, as a message shows them.
-pub(crate) fn shorten(raw: &[u8]) -> String {
+pub fn shorten(raw: &[u8]) -> String {
     let shown = &raw[..raw.len().min(SHOWN_BYTES)];
     let mut text = String::from_utf8_lossy(shown).into_owned();
     if shown.len() < raw.len() {

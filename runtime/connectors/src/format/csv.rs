@@ -7,6 +7,8 @@
 //! A quote that is not closed within `maxRowSize` of the row's beginning, or by the end of the file, makes a bad row of the
 //! line that the row begins in, and the next line is the next row's: one stray quote costs one line, not the file.
 
+use std::ops::Range;
+
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use millrace_crds::CsvFormat;
 
@@ -159,6 +161,33 @@ impl CsvDecoder {
     }
 }
 
+impl CsvDecoder {
+    /// Fills the table with the rows of a chunk, of which each is told by its beginning and its end.
+    fn rows(&mut self, chunk: &Chunk, bad: &mut BadRows, mut each: impl FnMut(usize, usize)) {
+        let bytes = chunk.bytes();
+        let mut pos = 0;
+        while pos < bytes.len() {
+            let (end, outcome) = match self.split(bytes, pos, true) {
+                Some(Ok(end)) if self.is_blank() => {
+                    pos = end;
+                    continue;
+                }
+                Some(Ok(end)) => (end, self.row(chunk)),
+                Some(Err((end, reason))) => (end, Err(reason.to_owned())),
+                None => (bytes.len(), Err("the row ends too early".to_owned())),
+            };
+            match outcome {
+                Ok(()) => {
+                    self.table.end_row();
+                    each(pos, end);
+                }
+                Err(reason) => bad.push(lines::trim_end(&bytes[pos..end]), chunk.offset() + pos as u64, reason),
+            }
+            pos = end;
+        }
+    }
+}
+
 impl Decoder for CsvDecoder {
     fn preamble(&mut self, head: &[u8], ended: bool) -> Result<Option<usize>, SourceError> {
         let Some(mark) = lines::byte_order_mark(head, ended) else { return Ok(None) };
@@ -206,25 +235,16 @@ impl Decoder for CsvDecoder {
     }
 
     fn decode(&mut self, chunk: &Chunk, bad: &mut BadRows) -> Result<RecordBatch, SourceError> {
-        let bytes = chunk.bytes();
-        let mut pos = 0;
-        while pos < bytes.len() {
-            let (end, outcome) = match self.split(bytes, pos, true) {
-                Some(Ok(end)) if self.is_blank() => {
-                    pos = end;
-                    continue;
-                }
-                Some(Ok(end)) => (end, self.row(chunk)),
-                Some(Err((end, reason))) => (end, Err(reason.to_owned())),
-                None => (bytes.len(), Err("the row ends too early".to_owned())),
-            };
-            match outcome {
-                Ok(()) => self.table.end_row(),
-                Err(reason) => bad.push(lines::trim_end(&bytes[pos..end]), chunk.offset() + pos as u64, reason),
-            }
-            pos = end;
-        }
+        self.rows(chunk, bad, |_, _| {});
         self.table.finish(chunk)
+    }
+
+    fn spans(&mut self, chunk: &Chunk) -> Result<Vec<Range<usize>>, SourceError> {
+        let mut spans = Vec::new();
+        let each = |start, end| spans.push(lines::span(chunk.bytes(), start, end));
+        self.rows(chunk, &mut BadRows::ignored(), each);
+        self.table.finish(chunk)?;
+        Ok(spans)
     }
 }
 

@@ -10,6 +10,8 @@
 //! Timestamps of RFC 3164 have no year: it is the last one in which the message is not more than a day after its file was last
 //! written, or, of standard input, after the moment of reading. Blank lines are no rows; a line of another form is a bad row.
 
+use std::ops::Range;
+
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use millrace_stream::Timestamp;
 use regex::{CaptureLocations, Regex};
@@ -143,6 +145,32 @@ impl LineDecoder {
     }
 }
 
+impl LineDecoder {
+    /// Fills the table with the rows of a chunk, of which each is told by its beginning and its end.
+    fn rows(&mut self, chunk: &Chunk, bad: &mut BadRows, mut each: impl FnMut(usize, usize)) {
+        let bytes = chunk.bytes();
+        let mut pos = 0;
+        while pos < bytes.len() {
+            let end = lines::line_end(bytes, pos);
+            let line = lines::trim_end(&bytes[pos..end]);
+            if !lines::is_blank(line) {
+                let outcome = match std::str::from_utf8(line) {
+                    Ok(line) => self.row(line, chunk),
+                    Err(error) => Err(format!("not UTF-8 from byte {} of the row", error.valid_up_to())),
+                };
+                match outcome {
+                    Ok(()) => {
+                        self.table.end_row();
+                        each(pos, end);
+                    }
+                    Err(reason) => bad.push(line, chunk.offset() + pos as u64, reason),
+                }
+            }
+            pos = end;
+        }
+    }
+}
+
 fn micros(ms: u64) -> i64 {
     i64::try_from(ms).unwrap_or(0).saturating_mul(1000)
 }
@@ -170,24 +198,16 @@ impl Decoder for LineDecoder {
     }
 
     fn decode(&mut self, chunk: &Chunk, bad: &mut BadRows) -> Result<RecordBatch, SourceError> {
-        let bytes = chunk.bytes();
-        let mut pos = 0;
-        while pos < bytes.len() {
-            let end = lines::line_end(bytes, pos);
-            let line = lines::trim_end(&bytes[pos..end]);
-            if !lines::is_blank(line) {
-                let outcome = match std::str::from_utf8(line) {
-                    Ok(line) => self.row(line, chunk),
-                    Err(error) => Err(format!("not UTF-8 from byte {} of the row", error.valid_up_to())),
-                };
-                match outcome {
-                    Ok(()) => self.table.end_row(),
-                    Err(reason) => bad.push(line, chunk.offset() + pos as u64, reason),
-                }
-            }
-            pos = end;
-        }
+        self.rows(chunk, bad, |_, _| {});
         self.table.finish(chunk)
+    }
+
+    fn spans(&mut self, chunk: &Chunk) -> Result<Vec<Range<usize>>, SourceError> {
+        let mut spans = Vec::new();
+        let each = |start, end| spans.push(lines::span(chunk.bytes(), start, end));
+        self.rows(chunk, &mut BadRows::ignored(), each);
+        self.table.finish(chunk)?;
+        Ok(spans)
     }
 }
 

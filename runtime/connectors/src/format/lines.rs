@@ -1,5 +1,7 @@
 //! Records that are lines.
 
+use std::ops::Range;
+
 use super::{BadRows, Chunk};
 
 /// How many of the first bytes are complete lines.
@@ -16,6 +18,11 @@ pub(super) fn line_end(bytes: &[u8], start: usize) -> usize {
 pub(super) fn trim_end(line: &[u8]) -> &[u8] {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// The place of a record from `start` up to `end` without its line end.
+pub(super) fn span(bytes: &[u8], start: usize, end: usize) -> Range<usize> {
+    start..start + trim_end(&bytes[start..end]).len()
 }
 
 /// Whether there is nothing to decode in a line.

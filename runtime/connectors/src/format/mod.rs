@@ -5,7 +5,7 @@
 //! what makes the next one faster: where a chunk is cut does not change its rows. Parquet files, which are no stream of
 //! records, are read by the file source itself.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, RecordBatch, RecordBatchOptions},
@@ -30,7 +30,7 @@ mod syslog;
 mod temporal;
 mod text;
 
-pub use bad_rows::BadRows;
+pub use bad_rows::{BadRows, shorten};
 pub use chunk::{Chunk, PADDING};
 
 /// The longest record that is decoded; a longer one is a bad row.
@@ -62,6 +62,14 @@ pub trait Decoder: Send {
     ///
     /// When no batch can be made; never because of a bad row.
     fn decode(&mut self, chunk: &Chunk, bad: &mut BadRows) -> Result<RecordBatch, SourceError>;
+
+    /// Where the rows that [`Self::decode`] makes of a chunk stand in it, without their line ends. Decodes it again: what is
+    /// seldom asked for costs nothing where it is not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::decode`].
+    fn spans(&mut self, chunk: &Chunk) -> Result<Vec<Range<usize>>, SourceError>;
 }
 
 /// A column to decode.

@@ -15,7 +15,7 @@ use arrow::array::RecordBatch;
 use millrace_stream::Timestamp;
 
 use super::{BadRows, Chunk, Decoder, MAX_RECORD_BYTES, PADDING};
-use crate::SourceError;
+use crate::{Origin, Position, SourceError};
 
 /// How much of a record that is too long is kept for the error.
 const KEPT_BYTES: usize = 4 << 10;
@@ -44,6 +44,8 @@ pub(crate) struct Records {
     pending: Vec<u8>,
     /// Memory for the next chunk.
     spare: Vec<u8>,
+    /// The chunk that was decoded last, for whoever asks for the bytes of its rows.
+    last: Option<Chunk>,
     position: u64,
     begun: bool,
     overlong: Option<Overlong>,
@@ -64,6 +66,7 @@ impl Records {
             bad,
             pending: Vec::new(),
             spare: Vec::new(),
+            last: None,
             position: 0,
             begun: false,
             overlong: None,
@@ -118,6 +121,7 @@ impl Records {
     pub(crate) fn rewind(&mut self) {
         self.pending = Vec::new();
         self.spare = Vec::new();
+        self.last = None;
         self.overlong = None;
     }
 
@@ -150,12 +154,38 @@ impl Records {
         outcome.map(|()| filled)
     }
 
+    /// Where rows that were decoded last come from, by their numbers.
+    ///
+    /// # Errors
+    ///
+    /// When they are not to be found.
+    pub(crate) fn origins(&mut self, rows: &[usize]) -> Result<Vec<Origin>, SourceError> {
+        let source = self.bad.source();
+        let lost = || super::unusable(format!("rows of {source} are not to be found again"));
+        let chunk = self.last.as_ref().ok_or_else(lost)?;
+        let spans = self.decoder.spans(chunk)?;
+        let origin = |row: &usize| {
+            let span = spans.get(*row).cloned().ok_or_else(lost)?;
+            let position = Position::Byte(chunk.offset() + span.start as u64);
+            Ok(Origin { source: source.clone(), position, raw: Some(chunk.bytes()[span].to_vec()) })
+        };
+        rows.iter().map(origin).collect()
+    }
+
+    /// Gives the chunk that was decoded last up: nobody will ask for its rows.
+    pub(crate) fn recycle(&mut self) {
+        if let Some(chunk) = self.last.take() {
+            self.spare = chunk.into_memory().unwrap_or_default();
+        }
+    }
+
     /// Decodes the complete records of what was read; if it is the `last`, all of it. `None`: there are none.
     ///
     /// # Errors
     ///
     /// When there is a bad row and `onError` is `Fail`, or the stream cannot be decoded at all.
     pub(crate) fn decode(&mut self, last: bool) -> Result<Option<Decoded>, SourceError> {
+        self.recycle();
         if !self.begun {
             let Some(taken) = self.decoder.preamble(&self.pending, last)? else {
                 if !last && self.pending.len() > MAX_RECORD_BYTES {
@@ -186,7 +216,7 @@ impl Records {
         let chunk = Chunk::new(std::mem::replace(&mut self.pending, next), complete, self.position);
         let rows = self.decoder.decode(&chunk, &mut self.bad)?;
         self.position += complete as u64;
-        self.spare = chunk.into_memory().unwrap_or_default();
+        self.last = Some(chunk);
         if rows.num_rows() > 0 {
             self.row_bytes = (complete / rows.num_rows()).max(1);
         }

@@ -38,7 +38,16 @@ pub struct Timed {
     /// The greatest event time in `rows`.
     pub latest: Option<EventTime>,
     /// The reader's rows whose event time is null or too far ahead.
-    pub unusable: Option<RecordBatch>,
+    pub unusable: Option<Unusable>,
+}
+
+/// Rows whose event time cannot be used.
+#[derive(Debug)]
+pub struct Unusable {
+    /// As the reader gave them.
+    pub rows: RecordBatch,
+    /// Their numbers in the reader's batch.
+    pub numbers: Vec<usize>,
 }
 
 impl EventTimes {
@@ -69,8 +78,10 @@ impl EventTimes {
         let (rows, unusable) = if micros.null_count() > 0 || too_far {
             let usable: BooleanArray =
                 micros.iter().map(|us| Some(us.is_some_and(|us| us <= latest_allowed_us))).collect();
-            let unusable = filter_record_batch(&rows, &arrow::compute::not(&usable)?)?;
-            (filter_record_batch(&rows, &usable)?, (unusable.num_rows() > 0).then_some(unusable))
+            let not = arrow::compute::not(&usable)?;
+            let unusable =
+                Unusable { rows: filter_record_batch(&rows, &not)?, numbers: not.values().set_indices().collect() };
+            (filter_record_batch(&rows, &usable)?, (!unusable.numbers.is_empty()).then_some(unusable))
         } else {
             (rows, None)
         };
@@ -233,3 +244,6 @@ impl SplitWatermarks {
         StoredProgress { latest, watermark: self.current }
     }
 }
+
+#[cfg(test)]
+mod tests;

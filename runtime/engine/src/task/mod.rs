@@ -21,7 +21,7 @@ use millrace_state::{ErrorKind, StateError, TaskManifest, fault};
 use millrace_stream::{Clock, Epoch, TaskId};
 use tokio::sync::mpsc;
 
-use crate::{channel::Closed, metrics::StageMetrics, operator::OperatorError, router::RouteError};
+use crate::{channel::Closed, commits, metrics::StageMetrics, operator::OperatorError, router::RouteError};
 
 /// What every task is given.
 #[derive(Clone)]
@@ -110,14 +110,16 @@ pub enum TaskError {
     #[error("a batch is not what the plan says")]
     Batch(#[from] arrow::error::ArrowError),
     /// A row's event time cannot be used and `onError` is `Fail`.
-    #[error("{rows} rows of {split} have an event time that is null or too far in the future, the first: {first}")]
+    #[error("{place}: {reason}{}\n  row: {row}", others(*.more))]
     EventTime {
-        /// How many.
-        rows: usize,
-        /// Where from.
-        split: String,
-        /// The first such row.
-        first: String,
+        /// File and offset, or the like.
+        place: String,
+        /// What is wrong.
+        reason: String,
+        /// The row, shortened.
+        row: String,
+        /// How many more there are, of those that were read with it.
+        more: usize,
     },
     /// Something next to this task failed first.
     #[error("a neighbouring task has ended")]
@@ -125,6 +127,14 @@ pub enum TaskError {
     /// The task panicked.
     #[error("the task panicked: {0}")]
     Panicked(String),
+}
+
+fn others(more: usize) -> String {
+    match more {
+        0 => String::new(),
+        1 => " (and so it is in 1 row more)".to_owned(),
+        more => format!(" (and so or the like in {more} rows more)"),
+    }
 }
 
 impl From<Closed> for TaskError {
@@ -143,7 +153,7 @@ impl TaskError {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Source(error) => matches!(error, SourceError::Io { .. }),
-            Self::Sink(error) => matches!(error, SinkError::Io { .. } | SinkError::Conflict { .. }),
+            Self::Sink(error) => commits::may_pass(error),
             Self::Neighbour | Self::Panicked(_) => true,
             Self::Route(error) => matches!(error, RouteError::Closed(_)),
             // A full disk or a damaged store is for a person; an object store that does not answer may do so again.

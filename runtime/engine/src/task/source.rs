@@ -7,10 +7,13 @@
 use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
 
 use arrow::{
-    array::{ArrayRef, BinaryBuilder, Int64Array, RecordBatch, StringViewArray, TimestampMillisecondArray},
+    array::{
+        ArrayRef, BinaryBuilder, Int64Builder, RecordBatch, StringViewArray, StringViewBuilder,
+        TimestampMillisecondArray,
+    },
     util::display::{ArrayFormatter, FormatOptions},
 };
-use millrace_connectors::{Read, SourceReader, SplitId};
+use millrace_connectors::{Read, SourceReader, SplitId, format::shorten};
 use millrace_crds::OnError;
 use millrace_plan::{OutputName, SourceNode, errors_schema};
 use millrace_stream::{Barrier, Epoch, EventTime, Message};
@@ -18,7 +21,7 @@ use tokio::{sync::mpsc, time::Sleep};
 
 use super::{
     Report, Snapshot, TaskContext, TaskError,
-    event_times::{EventTimes, Progress, SplitWatermarks, StoredProgress},
+    event_times::{EventTimes, Progress, SplitWatermarks, StoredProgress, Unusable},
     hit,
     snapshot::stateless,
 };
@@ -170,7 +173,7 @@ impl SourceTask {
         }
         let timed = self.times.apply(rows, self.cx.clock.now())?;
         if let Some(unusable) = timed.unusable {
-            metrics.bad_rows.add(unusable.num_rows() as u64);
+            metrics.bad_rows.add(unusable.numbers.len() as u64);
             self.unusable(split, &unusable)?;
         }
         if timed.rows.num_rows() > 0 {
@@ -214,25 +217,42 @@ impl SourceTask {
     }
 
     /// Rows whose event time cannot be used are bad rows, as those that cannot be decoded are.
-    fn unusable(&mut self, split: &SplitId, rows: &RecordBatch) -> Result<(), TaskError> {
+    fn unusable(&mut self, split: &SplitId, unusable: &Unusable) -> Result<(), TaskError> {
+        let Unusable { rows, numbers } = unusable;
+        let mut reasons = self.times.reasons(rows);
         match self.node.spec.on_error {
             OnError::Drop => Ok(()),
             OnError::Fail => {
-                Err(TaskError::EventTime { rows: rows.num_rows(), split: split.to_string(), first: as_text(rows, 0)? })
+                let first = self.reader.origins(&numbers[..1])?.and_then(|mut origins| origins.pop());
+                let place = first.as_ref().map_or_else(|| split.to_string(), ToString::to_string);
+                let row = match first.and_then(|first| first.raw) {
+                    Some(raw) => shorten(&raw),
+                    None => as_text(rows, 0)?,
+                };
+                Err(TaskError::EventTime { place, reason: reasons.swap_remove(0), row, more: numbers.len() - 1 })
             }
             OnError::DeadLetter => {
+                let origins = self.reader.origins(numbers)?;
                 let mut raw = BinaryBuilder::new();
-                for row in 0..rows.num_rows() {
-                    raw.append_value(as_text(rows, row)?);
+                let mut source = StringViewBuilder::new().with_deduplicate_strings();
+                let mut position = Int64Builder::new();
+                for row in 0..numbers.len() {
+                    let origin = origins.as_ref().and_then(|origins| origins.get(row));
+                    match origin.and_then(|origin| origin.raw.as_ref()) {
+                        Some(bytes) => raw.append_value(bytes),
+                        // What has no bytes is shown.
+                        None => raw.append_value(as_text(rows, row)?),
+                    }
+                    source.append_value(origin.map_or(&split.0, |origin| &origin.source));
+                    position.append_option(origin.and_then(|origin| i64::try_from(origin.position.number()).ok()));
                 }
-                let count = rows.num_rows();
                 let columns: Vec<ArrayRef> = vec![
                     Arc::new(raw.finish()),
-                    Arc::new(StringViewArray::from_iter_values(self.times.reasons(rows))),
-                    Arc::new(StringViewArray::from_iter_values(std::iter::repeat_n(&*split.0, count))),
-                    Arc::new(Int64Array::new_null(count)),
+                    Arc::new(StringViewArray::from_iter_values(reasons)),
+                    Arc::new(source.finish()),
+                    Arc::new(position.finish()),
                 ];
-                self.route_errors(count, columns)
+                self.route_errors(numbers.len(), columns)
             }
         }
     }

@@ -41,7 +41,7 @@ mod string;
 mod tests;
 mod value;
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use millrace_crds::{ColumnType, TimestampUnit};
@@ -257,6 +257,50 @@ impl JsonDecoder {
         Err(Failed)
     }
 
+    /// Fills the columns with the rows of a chunk, of which each is told by its beginning and its end. Gives how many
+    /// there are.
+    #[inline(always)]
+    fn rows(&mut self, chunk: &Chunk, bad: &mut BadRows, mut each: impl FnMut(usize, usize)) -> usize {
+        let text = chunk.padded();
+        let valid = simdutf8::basic::from_utf8(chunk.bytes()).is_ok();
+        let mut room = 0;
+        let (mut pos, mut row) = (0, 0);
+        while pos < text.len() {
+            if row == room {
+                room = (room * 2).max(chunk.bytes().len() / self.row_bytes + 64);
+                self.columns.iter_mut().for_each(|column| column.reserve(room));
+            }
+            if let Err(end) = if valid { Ok(()) } else { lines::check_utf8(chunk, pos, bad) } {
+                pos = end;
+                continue;
+            }
+            match self.row(text, pos, row) {
+                Ok(end) => {
+                    if self.seen != self.all_seen {
+                        self.commit_nulls(row);
+                    }
+                    each(pos, end);
+                    pos = end;
+                    row += 1;
+                }
+                Err(Failed) => {
+                    let end = lines::line_end(chunk.bytes(), pos);
+                    if !lines::is_blank(&chunk.bytes()[pos..end]) {
+                        self.bad_row(chunk, pos, end, bad);
+                    }
+                    pos = end;
+                }
+            }
+        }
+        row
+    }
+
+    /// The columns of the rows of a chunk; they are empty again.
+    fn finish(&mut self, chunk: &Chunk, rows: usize) -> Result<RecordBatch, SourceError> {
+        let arrays = self.columns.iter_mut().map(|column| column.finish(rows, chunk.buffer())).collect();
+        super::batch(&self.schema, arrays, rows)
+    }
+
     /// Reports the row from `start` up to `end`.
     #[cold]
     fn bad_row(&mut self, chunk: &Chunk, start: usize, end: usize, bad: &mut BadRows) {
@@ -284,41 +328,20 @@ impl Decoder for JsonDecoder {
     }
 
     fn decode(&mut self, chunk: &Chunk, bad: &mut BadRows) -> Result<RecordBatch, SourceError> {
-        let text = chunk.padded();
-        let valid = simdutf8::basic::from_utf8(chunk.bytes()).is_ok();
-        let mut room = 0;
-        let (mut pos, mut row) = (0, 0);
-        while pos < text.len() {
-            if row == room {
-                room = (room * 2).max(chunk.bytes().len() / self.row_bytes + 64);
-                self.columns.iter_mut().for_each(|column| column.reserve(room));
-            }
-            if let Err(end) = if valid { Ok(()) } else { lines::check_utf8(chunk, pos, bad) } {
-                pos = end;
-                continue;
-            }
-            match self.row(text, pos, row) {
-                Ok(end) => {
-                    if self.seen != self.all_seen {
-                        self.commit_nulls(row);
-                    }
-                    pos = end;
-                    row += 1;
-                }
-                Err(Failed) => {
-                    let end = lines::line_end(chunk.bytes(), pos);
-                    if !lines::is_blank(&chunk.bytes()[pos..end]) {
-                        self.bad_row(chunk, pos, end, bad);
-                    }
-                    pos = end;
-                }
-            }
-        }
-        if let Some(bytes) = chunk.bytes().len().checked_div(row) {
+        let rows = self.rows(chunk, bad, |_, _| {});
+        if let Some(bytes) = chunk.bytes().len().checked_div(rows) {
             self.row_bytes = (bytes - bytes / 32).max(1);
         }
-        let arrays = self.columns.iter_mut().map(|column| column.finish(row, chunk.buffer())).collect();
-        super::batch(&self.schema, arrays, row)
+        self.finish(chunk, rows)
+    }
+
+    #[cold]
+    fn spans(&mut self, chunk: &Chunk) -> Result<Vec<Range<usize>>, SourceError> {
+        let mut spans = Vec::new();
+        let each = |start, end| spans.push(lines::span(chunk.bytes(), start, end));
+        let rows = self.rows(chunk, &mut BadRows::ignored(), each);
+        self.finish(chunk, rows)?;
+        Ok(spans)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::poll_fn};
 
 use arrow::{
-    array::AsArray,
+    array::{AsArray, Int64Array},
     datatypes::{DataType, Field, Int64Type, Schema},
 };
 use futures::{FutureExt, future::BoxFuture};

@@ -1,0 +1,101 @@
+#![allow(clippy::unwrap_used)]
+
+use arrow::{
+    array::Int64Array,
+    datatypes::{DataType, Field, Schema, TimeUnit},
+};
+
+use super::*;
+
+const DISORDER_MS: i64 = 100;
+
+fn node() -> SourceNode {
+    let spec = serde_json::json!({
+        "name": "rows",
+        "generator": {"fields": [{"name": "n", "sequence": {}}]},
+        "eventTime": {"column": "ts", "maxOutOfOrderness": "100ms", "maxFutureSkew": "1h"},
+    });
+    let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let millis = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
+    let declared = vec![Field::new("n", DataType::Int64, true), Field::new("ts", micros, true)];
+    SourceNode {
+        spec: serde_json::from_value(spec).unwrap(),
+        declared: Arc::new(Schema::new(declared.clone())),
+        read: vec![0],
+        event_time: Some(1),
+        filter: None,
+        schema: Arc::new(Schema::new(vec![Field::new("_event_time", millis, false), declared[0].clone()])),
+    }
+}
+
+fn split(name: &str) -> SplitId {
+    SplitId(name.into())
+}
+
+fn stored(latest: &[(&str, i64)], watermark: i64) -> StoredProgress {
+    let latest = latest.iter().map(|(name, at)| (split(name), EventTime(*at))).collect();
+    StoredProgress { latest, watermark: EventTime(watermark) }
+}
+
+#[test]
+fn after_a_rescale_a_task_waits_for_its_own_splits_and_for_no_other() {
+    let before = [stored(&[("a", 5_000), ("b", 1_000)], 900), stored(&[("c", 3_000)], 2_900)];
+    let now = Duration::from_secs(1);
+    let watermarks =
+        |own: &'static [&'static str]| SplitWatermarks::new(&node(), &before, |split| own.contains(&&*split.0), now);
+    let rows =
+        |watermarks: &mut SplitWatermarks, name: &str, at: i64| watermarks.rows(&split(name), Some(EventTime(at)), now);
+
+    let mut ahead = watermarks(&["a"]);
+    assert_eq!(ahead.current(), EventTime(900), "what was said before is the least of all tasks'");
+    assert_eq!(ahead.stored().latest.into_keys().collect::<Vec<_>>(), [split("a")]);
+    rows(&mut ahead, "a", 6_000);
+    assert_eq!(ahead.advance(0, now), Progress::Watermark(EventTime(6_000 - DISORDER_MS)), "b and c are others'");
+
+    let mut both = watermarks(&["a", "b"]);
+    rows(&mut both, "a", 6_000);
+    assert_eq!(both.advance(0, now), Progress::None, "b stands where it was");
+    rows(&mut both, "b", 2_000);
+    assert_eq!(both.advance(0, now), Progress::Watermark(EventTime(2_000 - DISORDER_MS)));
+
+    let mut none = watermarks(&[]);
+    assert_eq!(none.advance(0, now), Progress::None, "without a split nothing is known");
+    rows(&mut none, "new", 4_000);
+    assert_eq!(none.advance(1, now), Progress::None, "a split that was not read yet may be older");
+    assert_eq!(none.advance(0, now), Progress::Watermark(EventTime(4_000 - DISORDER_MS)));
+}
+
+#[test]
+fn a_split_that_goes_on_from_a_checkpoint_goes_on_from_its_greatest_time() {
+    let now = Duration::from_secs(1);
+    let mut watermarks = SplitWatermarks::new(&node(), &[stored(&[("a", 5_000)], 4_900)], |_| true, now);
+    assert_eq!(watermarks.rows(&split("a"), Some(EventTime(10)), now), EventTime(4_900));
+    assert_eq!(watermarks.advance(0, now), Progress::None);
+    assert_eq!(watermarks.stored(), stored(&[("a", 5_000)], 4_900));
+}
+
+#[test]
+fn rows_whose_event_time_cannot_be_used_are_told_by_their_numbers() {
+    let node = node();
+    let fields = node.declared.clone();
+    let hour = 3_600_000_000;
+    let times = arrow::array::TimestampMicrosecondArray::from(vec![
+        Some(0),
+        None,
+        Some(2 * hour),
+        Some(i64::MIN),
+        Some(i64::MAX),
+        Some(hour),
+    ]);
+    let numbers = Int64Array::from_iter_values(0..6);
+    let columns: Vec<ArrayRef> = vec![Arc::new(numbers), Arc::new(times.with_timezone("UTC"))];
+    let rows = RecordBatch::try_new(fields, columns).unwrap();
+    let timed = EventTimes::new(&node).apply(rows, Timestamp(0)).unwrap();
+    let unusable = timed.unusable.unwrap();
+    assert_eq!(unusable.numbers, [1, 2, 4]);
+    assert_eq!(unusable.rows.num_rows(), 3);
+    assert_eq!((timed.rows.num_rows(), timed.latest), (3, Some(EventTime(3_600_000))));
+    let reasons = EventTimes::new(&node).reasons(&unusable.rows);
+    assert_eq!(reasons[0], "the event time is null");
+    assert!(reasons[1].contains("1970-01-01T02:00:00Z") && reasons[2].contains("beyond all calendars"), "{reasons:?}");
+}
