@@ -88,10 +88,21 @@ pub trait Committer: Send {
 
     /// First call after a start. Commits the last decided epoch's handles (again), and removes everything that this node
     /// staged and that they do not name. `None`: the pipeline starts from nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError::Gone`] if the handles name rows that are not there, unless it is known that they were committed before;
+    /// then the destination is left as it is.
     fn recover<'a>(
         &'a mut self,
         decided: Option<(Epoch, &'a [CommitHandle])>,
     ) -> BoxFuture<'a, Result<Committed, SinkError>>;
+
+    /// Nobody writes to this node any more, whose plan was given up: removes everything that it staged and that `keep` does
+    /// not name. Called instead of [`Self::recover`].
+    fn discard<'a>(&'a mut self, _keep: &'a [CommitHandle]) -> BoxFuture<'a, Result<(), SinkError>> {
+        Box::pin(async { Ok(()) })
+    }
 }
 
 /// What a commit did.
@@ -101,6 +112,14 @@ pub struct Committed {
     pub rows: u64,
     /// Bytes made visible.
     pub bytes: u64,
+}
+
+impl Committed {
+    /// Adds what another commit did.
+    pub fn add(&mut self, more: Self) {
+        self.rows = self.rows.saturating_add(more.rows);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
 }
 
 /// Why a sink failed. `Display` says what was found and what was expected.
@@ -122,6 +141,13 @@ pub enum SinkError {
         what: String,
         /// How long to wait.
         retry_after: Duration,
+    },
+    /// Rows that were prepared are not where they were left. If somebody puts them back another try may succeed; else they
+    /// are lost to the destination.
+    #[error("{what}")]
+    Gone {
+        /// What is missing, where, and what to do.
+        what: String,
     },
     /// Writing failed; another try may succeed.
     #[error("cannot write {what}")]

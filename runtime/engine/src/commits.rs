@@ -2,8 +2,8 @@
 //! the next commit and nothing else.
 //!
 //! A commit that fails for a reason that may pass ([`may_pass`]) is asked for again by the coordinator after a while
-//! ([`retry_after`]), as often as it takes: the epoch is decided, its rows are safe, and rows flow on meanwhile. Each sink
-//! is asked until it has committed, and not again.
+//! ([`retry_after`]), as often as it takes: the epoch is decided, its rows are safe, and rows flow on meanwhile. Only where
+//! the rows themselves are gone it is soon told. Each sink is asked until it has committed, and not again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,6 +20,8 @@ use tokio::{sync::mpsc, task::JoinHandle};
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// The longest wait.
 const MAX_WAIT: Duration = Duration::from_secs(30);
+/// How often a commit is tried whose files are gone. They do not come back by themselves, so somebody has to hear of it.
+const GONE_ATTEMPTS: u32 = 6;
 
 /// A decided epoch's handles, by sink node.
 pub type Handles = BTreeMap<NodeName, Vec<CommitHandle>>;
@@ -96,7 +98,7 @@ pub async fn recover(
     for (node, committer) in committers {
         let handles = decided.map(|(epoch, handles)| (epoch, handles.get(node).map_or(&[][..], Vec::as_slice)));
         let committed = committer.recover(handles).await;
-        add(&mut total, committed.map_err(|source| CommitError { node: node.clone(), source })?);
+        total.add(committed.map_err(|source| CommitError { node: node.clone(), source })?);
     }
     Ok(total)
 }
@@ -125,7 +127,7 @@ impl Progress {
             let Some(handles) = handles.get(node).filter(|_| !self.done.contains(node)) else { continue };
             match committer.commit(epoch, handles).await {
                 Ok(committed) => {
-                    add(&mut self.total, committed);
+                    self.total.add(committed);
                     self.done.insert(node.clone());
                 }
                 // What does not pass is what ends the pipeline, so it is what is told.
@@ -139,16 +141,18 @@ impl Progress {
     }
 }
 
-/// Whether the same commit may succeed later. What the operating system refuses (a missing right, a file where a folder is
-/// needed) can be mended while the pipeline runs; what does not fit the destination cannot.
+/// Whether the same may succeed later. What the operating system refuses (a missing right, a file where a folder is needed)
+/// can be mended while the pipeline runs, and a folder that was moved away can be moved back; what does not fit the
+/// destination cannot.
 pub fn may_pass(error: &SinkError) -> bool {
     match error {
-        SinkError::Io { .. } | SinkError::Conflict { .. } => true,
+        SinkError::Io { .. } | SinkError::Conflict { .. } | SinkError::Gone { .. } => true,
         SinkError::Refused { source, .. } => {
             let mut cause = source.as_ref().map(|source| source.as_ref() as &(dyn std::error::Error + 'static));
             while let Some(error) = cause {
-                if error.is::<io::Error>() {
-                    return true;
+                if let Some(error) = error.downcast_ref::<io::Error>() {
+                    // Whoever was reading the standard output has gone.
+                    return error.kind() != io::ErrorKind::BrokenPipe;
                 }
                 cause = error.source();
             }
@@ -160,7 +164,8 @@ pub fn may_pass(error: &SinkError) -> bool {
 /// How long to wait after attempt number `attempt` (from 1) has failed; `None`: another one fails too. Between half of a
 /// doubling wait and all of it, so that pipelines that fail together do not try again together.
 pub fn retry_after(error: &CommitError, attempt: u32, (epoch, generation): (Epoch, Generation)) -> Option<Duration> {
-    if !may_pass(&error.source) {
+    let is_hopeless = matches!(error.source, SinkError::Gone { .. }) && attempt > GONE_ATTEMPTS;
+    if is_hopeless || !may_pass(&error.source) {
         return None;
     }
     let doubled = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1)));
@@ -171,11 +176,6 @@ pub fn retry_after(error: &CommitError, attempt: u32, (epoch, generation): (Epoc
     let mut hasher = DefaultHasher::new();
     (&error.node.0, epoch.0, generation.0, attempt).hash(&mut hasher);
     Some(wait.min(MAX_WAIT).mul_f64(0.5 + (hasher.finish() % 1024) as f64 / 2048.0))
-}
-
-fn add(total: &mut Committed, more: Committed) {
-    total.rows += more.rows;
-    total.bytes += more.bytes;
 }
 
 #[cfg(test)]

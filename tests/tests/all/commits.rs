@@ -1,4 +1,4 @@
-//! Commits that fail for a while, and commits that fail for good.
+//! Commits that fail for a while, commits that fail for good, and folders that are gone when rows are to be committed.
 
 use std::fs;
 
@@ -139,6 +139,118 @@ fn a_table_whose_columns_somebody_has_changed_ends_the_pipeline() {
     let ended = running.wait().expect_code(1);
     assert!(ended.stderr.contains("a commit failed for good"), "{}", ended.stderr);
     assert!(ended.stderr.contains("sink some->out could not be committed"), "{}", ended.stderr);
+}
+
+/// What a symbolic link leads to, changed at once.
+fn link(workspace: &Workspace, to: &str, name: &str) {
+    let beside = workspace.join("new link");
+    std::os::unix::fs::symlink(to, &beside).unwrap();
+    fs::rename(beside, workspace.join(name)).unwrap();
+}
+
+fn ids_in(workspace: &Workspace, folders: &[&str]) -> Vec<i64> {
+    let tables = folders.iter().map(|folder| read::folder(&workspace.join(folder)));
+    tables.flat_map(|table| table.column("id").map(millrace_tests::Cell::int).collect::<Vec<_>>()).collect()
+}
+
+#[test]
+fn a_folder_that_a_file_takes_the_place_of_for_a_while_gets_every_row_once() {
+    for sink in ["file: {path: out, format: {json: {}}}", "parquet: {uri: out, partitionBy: [day]}"] {
+        let workspace = Workspace::new();
+        workspace.write("committed.yaml", pipeline(sink));
+        fs::create_dir(workspace.join("real")).unwrap();
+        workspace.write("a file", "not a folder");
+        link(&workspace, "real", "out");
+        let running = Millrace::run(&workspace, "committed.yaml").start();
+        Deadline::secs(60)
+            .wait_for("rows", || (!read::visible_files(&workspace.join("real")).is_empty()).then_some(()));
+        link(&workspace, "a file", "out");
+        said(&running, "starting again");
+        link(&workspace, "real", "out");
+        running.wait().expect_success();
+        expect_ids(ids_in(&workspace, &["real"]).into_iter());
+        expect_ids(ids_in(&workspace, &["beside"]).into_iter());
+    }
+}
+
+#[test]
+fn a_folder_that_is_taken_away_after_a_commit_is_made_again_and_gets_the_rest() {
+    for sink in ["file: {path: out, format: {json: {}}}", "parquet: {uri: out, partitionBy: [day]}"] {
+        let workspace = Workspace::new();
+        workspace.write("committed.yaml", pipeline(sink).replace("interval: 100ms", "interval: 1s"));
+        let running = Millrace::run(&workspace, "committed.yaml").args(["--listen", "127.0.0.1:0"]).start();
+        said(&running, "checkpoint completed");
+        // Just committed: until the next checkpoint is taken nothing waits for its commit.
+        let committed = || {
+            let status: serde_json::Value = serde_json::from_str(&ask(&workspace, "/api/v1/pipeline")).ok()?;
+            let is_committed = status["committed"] == status["checkpoint"]["epoch"] && !status["committed"].is_null();
+            is_committed.then_some(())
+        };
+        Deadline::secs(60).wait_for("a commit", committed);
+        fs::rename(workspace.join("out"), workspace.join("gone")).unwrap();
+        let finished = running.wait().expect_success();
+        assert!(finished.stderr.contains("starting again"), "{}", finished.stderr);
+        expect_ids(ids_in(&workspace, &["gone", "out"]).into_iter());
+        expect_ids(ids_in(&workspace, &["beside"]).into_iter());
+    }
+}
+
+#[test]
+fn a_folder_that_goes_before_a_commit_is_told_until_it_is_put_back() {
+    for sink in [
+        "file: {path: out, format: {json: {}}}",
+        "parquet: {uri: out, partitionBy: [day]}",
+        "delta: {uri: out, partitionBy: [day]}",
+    ] {
+        let workspace = Workspace::new();
+        workspace.write("committed.yaml", pipeline(sink));
+        // Each commit comes by twice, the one beside first.
+        let killed =
+            Millrace::run(&workspace, "committed.yaml").env("MILLRACE_FAULT_POINT", "before-commit:6").finish();
+        assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);
+        let (out, away) = (workspace.join("out"), workspace.join("away"));
+        fs::rename(&out, &away).unwrap();
+        for _ in 0..2 {
+            let failed = Millrace::run(&workspace, "committed.yaml").finish().expect_code(1);
+            failed.expect_stderr(&[
+                "sink some->out",
+                "of checkpoint 3",
+                "are gone",
+                "out/.millrace-staging",
+                "lost-e0000000003",
+            ]);
+            assert!(!out.exists(), "the place stays free for what is put back");
+        }
+        fs::rename(&away, &out).unwrap();
+        Millrace::run(&workspace, "committed.yaml").finish().expect_success();
+        let table = if sink.starts_with("delta") { delta::table(&out) } else { read::folder(&out) };
+        expect_ids(table.column("id").map(millrace_tests::Cell::int));
+        expect_ids(ids_in(&workspace, &["beside"]).into_iter());
+
+        // All of it is committed now, and whoever takes it away knows what they do.
+        fs::rename(&out, &away).unwrap();
+        Millrace::run(&workspace, "committed.yaml").finish().expect_success();
+    }
+}
+
+#[test]
+fn a_folder_that_goes_for_good_before_a_commit_ends_the_run_with_what_is_missing() {
+    let workspace = Workspace::new();
+    workspace.write("committed.yaml", pipeline("file: {path: out, format: {json: {}}}"));
+    let killed = Millrace::run(&workspace, "committed.yaml").env("MILLRACE_FAULT_POINT", "before-commit:6").finish();
+    assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);
+    let out = workspace.join("out");
+    let before = ids_in(&workspace, &["out"]);
+    fs::rename(&out, workspace.join("away")).unwrap();
+    let failed = Millrace::run(&workspace, "committed.yaml").finish().expect_code(1);
+    let file = failed.stderr.split("create the empty file ").nth(1).unwrap().lines().next().unwrap().trim();
+    let rows: usize = failed.stderr.split(" with ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    workspace.write(file, "");
+    Millrace::run(&workspace, "committed.yaml").finish().expect_success();
+    let left = ids_in(&workspace, &["out"]);
+    assert!(rows > 0);
+    assert_eq!(before.len() + rows + left.len(), ROWS as usize / 100, "just those rows are left out");
+    expect_ids(ids_in(&workspace, &["beside"]).into_iter());
 }
 
 /// What the process that runs in the workspace answers over its control socket.

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     sink::{CommitHandle, Committed, Committer, SinkContext, SinkError},
-    staging::{Folder, Handle, Prepared, Publisher, fault_point},
+    staging::{Folder, Handle, Prepared, Proof, Publisher, fault_point},
 };
 
 /// How often a commit is tried while others take the versions.
@@ -55,15 +55,15 @@ impl DeltaCommitter {
         ours: StructType,
         folder: Folder,
     ) -> Self {
-        Self { cx, settings, table, ours, publisher: Publisher::new(folder), seen: None, epoch: None }
+        let publisher = Publisher::new(folder, &cx);
+        Self { cx, settings, table, ours, publisher, seen: None, epoch: None }
     }
 
     /// The table's newest version, after checking that our rows fit it; with the columns that it lacks.
     async fn look(&mut self) -> Result<(SnapshotRef, Fit), SinkError> {
         if !self.table.exists() {
-            return Err(SinkError::Refused {
-                what: format!("the log of the Delta table {} has vanished", self.table.place()),
-                source: None,
+            return Err(SinkError::Gone {
+                what: format!("the log of the Delta table {} has vanished; put it back", self.table.place()),
             });
         }
         let snapshot = self.table.snapshot(self.seen.clone()).await?;
@@ -104,7 +104,8 @@ impl DeltaCommitter {
 
     /// Adds the handles' files that are not in the table yet, as one commit.
     async fn add(&mut self, epoch: Epoch, handles: &[Handle]) -> Result<Committed, SinkError> {
-        let files: Vec<&Prepared> = handles.iter().flat_map(|handle| &handle.files).collect();
+        let files = handles.iter().flat_map(|handle| &handle.files);
+        let files: Vec<&Prepared> = files.filter(|file| !self.publisher.is_settled(file)).collect();
         if files.is_empty() {
             return Ok(Committed::default());
         }
@@ -126,8 +127,9 @@ impl DeltaCommitter {
                     fault_point("delta-after-commit")?;
                     self.epoch = Some(Some(epoch.0));
                     self.tidy(version).await;
-                    let (rows, bytes) = new.iter().fold((0, 0), |(r, b), file| (r + file.rows, b + file.bytes));
-                    return Ok(Committed { rows, bytes });
+                    let mut committed = Committed::default();
+                    new.iter().for_each(|file| committed.add(Committed { rows: file.rows, bytes: file.bytes }));
+                    return Ok(committed);
                 }
                 Attempt::Taken => {
                     warn!(table = %self.table.place(), version, attempt, "another writer was first; trying the next version");
@@ -241,6 +243,7 @@ impl Committer for DeltaCommitter {
             let handles = Publisher::load(handles)?;
             self.publisher.publish(epoch, &handles).await?;
             let committed = self.add(epoch, &handles).await?;
+            self.publisher.completed(&handles).await;
             fault_point("after-commit")?;
             Ok(committed)
         })
@@ -251,37 +254,43 @@ impl Committer for DeltaCommitter {
         decided: Option<(Epoch, &'a [CommitHandle])>,
     ) -> BoxFuture<'a, Result<Committed, SinkError>> {
         Box::pin(async move {
-            let was_there = self.table.exists();
-            self.create().await?;
-            self.epoch = None;
-            let snapshot = self.table.snapshot(None).await?;
-            let newest = self.committed_epoch(&snapshot).await?;
-            let (committed, handles) = match decided {
-                None => (Committed::default(), Vec::new()),
-                Some((epoch, handles)) => {
-                    let handles = Publisher::load(handles)?;
-                    if newest > Some(epoch.0) {
-                        warn!(
-                            table = %self.table.place(),
-                            checkpoint = epoch.0,
-                            table_epoch = newest,
-                            "the table is ahead of the checkpoint: rows since the checkpoint are in it already and come again"
-                        );
-                    }
-                    let committed = match newest >= Some(epoch.0) || !was_there {
-                        // In the table already, or taken away with it.
-                        true => self.publisher.publish_again(epoch, &handles).await.map(|_| Committed::default())?,
-                        false => {
-                            self.publisher.publish(epoch, &handles).await?;
-                            self.add(epoch, &handles).await?
-                        }
-                    };
-                    (committed, handles)
-                }
+            let Some((epoch, handles)) = decided else {
+                self.create().await?;
+                self.publisher.sweep(None, &[]).await?;
+                self.look().await?;
+                return Ok(Committed::default());
             };
-            self.publisher.sweep(&handles).await?;
+            let handles = Publisher::load(handles)?;
+            self.epoch = None;
+            let is_there = self.table.exists();
+            let newest = match is_there {
+                true => {
+                    let snapshot = self.table.snapshot(None).await?;
+                    self.committed_epoch(&snapshot).await?
+                }
+                false => None,
+            };
+            let proof = Proof::Recorded { dropped: !is_there };
+            self.publisher.settle(epoch, &handles, proof, |file| Some(file.epoch) <= newest)?;
+            if newest > Some(epoch.0) {
+                warn!(
+                    table = %self.table.place(),
+                    checkpoint = epoch.0,
+                    table_epoch = newest,
+                    "the table is ahead of the checkpoint: rows since the checkpoint are in it already and come again"
+                );
+            }
+            self.create().await?;
+            self.publisher.publish(epoch, &handles).await?;
+            let committed = self.add(epoch, &handles).await?;
+            self.publisher.completed(&handles).await;
+            self.publisher.sweep(Some(epoch), &handles).await?;
             self.look().await?;
             Ok(committed)
         })
+    }
+
+    fn discard<'a>(&'a mut self, keep: &'a [CommitHandle]) -> BoxFuture<'a, Result<(), SinkError>> {
+        Box::pin(async move { self.publisher.discard(&Publisher::load(keep)?).await })
     }
 }

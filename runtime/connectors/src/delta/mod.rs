@@ -104,7 +104,7 @@ impl SinkFactory for DeltaSinkFactory {
             let ours = delta_schema(columns.stored())?;
             let table = Table::open(self.path.clone())?;
             let folder = Folder::new(self.path.clone(), &cx);
-            folder.create()?;
+            folder.check()?;
             let committer = DeltaCommitter::new(cx, self.table.clone(), table, ours, folder);
             Ok(Box::new(committer) as Box<dyn Committer>)
         })

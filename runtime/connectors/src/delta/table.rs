@@ -38,9 +38,8 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// The table in this folder, which is made if it is not there.
+    /// The table in this folder, which need not be there.
     pub(super) fn open(root: PathBuf) -> Result<Self, SinkError> {
-        fs::create_dir_all(&root).map_err(|source| cannot("make the folder", &root, source))?;
         let bad =
             || SinkError::Refused { what: format!("{} is no place for a Delta table", root.display()), source: None };
         let url = Url::from_directory_path(&root).map_err(|()| bad())?;

@@ -168,7 +168,7 @@ async fn files_that_were_put_in_place_before_a_crash_are_committed_after_it() {
     let decided = [put(&factory, &cx, 1, rows(0..3)).await];
     // What a commit does before it writes to the log.
     let handles = crate::staging::Publisher::load(&decided).unwrap();
-    let publisher = crate::staging::Publisher::new(Folder::new(path.to_path_buf(), &cx));
+    let mut publisher = crate::staging::Publisher::new(Folder::new(path.to_path_buf(), &cx), &cx);
     publisher.publish(Epoch(1), &handles).await.unwrap();
     assert!(read(path).await.is_empty(), "a Delta reader goes by the log");
 
@@ -355,6 +355,50 @@ async fn a_log_that_vanishes_is_an_error_and_not_a_new_table() {
     std::fs::remove_dir_all(path.join("_delta_log")).unwrap();
     let error = committer.commit(Epoch(1), &[handle]).await.unwrap_err();
     assert!(error.to_string().contains("has vanished"), "{error}");
+}
+
+#[tokio::test]
+async fn a_table_that_was_removed_is_made_again_if_all_was_committed_and_is_an_error_if_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, away) = (&folder.path().join("table"), folder.path().join("away"));
+    let factory = factory(path, DeltaSettings::default());
+    let cx = SinkContext { scratch: folder.path().to_path_buf(), ..cx(path, &rows(0..1)) };
+    let mut committer = factory.committer(cx.clone()).await.unwrap();
+    committer.recover(None).await.unwrap();
+    let first = [put(&factory, &cx, 1, rows(0..3)).await];
+
+    std::fs::rename(path, &away).unwrap();
+    let mut restarted = factory.committer(cx.clone()).await.unwrap();
+    for _ in 0..2 {
+        let error = restarted.recover(Some((Epoch(1), &first))).await.unwrap_err();
+        assert!(matches!(error, SinkError::Gone { .. }), "{error:?}");
+        assert!(error.to_string().contains("1 file with 3 rows of checkpoint 1"), "{error}");
+        assert!(!path.exists(), "the place stays free for what is put back");
+    }
+    std::fs::rename(&away, path).unwrap();
+    assert_eq!(restarted.recover(Some((Epoch(1), &first))).await.unwrap().rows, 3);
+
+    // Now they are in the table, and whoever removes it knows what they do.
+    std::fs::remove_dir_all(path).unwrap();
+    let mut restarted = factory.committer(cx.clone()).await.unwrap();
+    assert_eq!(restarted.recover(Some((Epoch(1), &first))).await.unwrap().rows, 0);
+    assert!(read(path).await.is_empty());
+    let second = put(&factory, &cx, 2, rows(3..5)).await;
+    assert_eq!(restarted.commit(Epoch(2), &[second]).await.unwrap().rows, 2);
+    assert_eq!(read(path).await, [3, 4]);
+}
+
+#[tokio::test]
+async fn a_log_that_was_removed_before_the_commit_gets_the_rows_in_the_new_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (factory, cx) = (factory(path, DeltaSettings::default()), cx(path, &rows(0..1)));
+    factory.committer(cx.clone()).await.unwrap().recover(None).await.unwrap();
+    let first = [put(&factory, &cx, 1, rows(0..3)).await];
+    std::fs::remove_dir_all(path.join("_delta_log")).unwrap();
+    let mut restarted = factory.committer(cx.clone()).await.unwrap();
+    assert_eq!(restarted.recover(Some((Epoch(1), &first))).await.unwrap().rows, 3);
+    assert_eq!(read(path).await, [0, 1, 2]);
 }
 
 #[tokio::test]

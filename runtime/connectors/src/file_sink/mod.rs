@@ -71,7 +71,7 @@ impl SinkFactory for FileSinkFactory {
             let held = restored.as_ref().map(Handle::load).transpose()?.and_then(|handle| handle.held);
             let current = match held {
                 Some(held) => {
-                    Some(Current { file: folder.resume(&held)?, rows: held.rows, since: Timestamp(held.since_ms) })
+                    folder.resume(&held)?.map(|file| Current { file, rows: held.rows, since: Timestamp(held.since_ms) })
                 }
                 None => None,
             };
@@ -92,7 +92,7 @@ impl SinkFactory for FileSinkFactory {
 
     fn committer(&self, cx: SinkContext) -> BoxFuture<'_, Result<Box<dyn Committer>, SinkError>> {
         let folder = Folder::new(self.path.clone(), &cx);
-        Box::pin(async move { Ok(Box::new(FolderCommitter::new(folder)?) as Box<dyn Committer>) })
+        Box::pin(async move { Ok(Box::new(FolderCommitter::new(folder, &cx)?) as Box<dyn Committer>) })
     }
 }
 
@@ -205,7 +205,7 @@ impl FileSink {
                 self.current = Some(current);
             }
         }
-        let handle = self.pending.handle(&self.folder, files, held, None);
+        let handle = self.pending.handle(&self.folder, files, held, None)?;
         let folder = Arc::clone(&self.folder);
         Ok(async move {
             if let Some(sync) = sync {

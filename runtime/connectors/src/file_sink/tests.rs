@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use arrow::array::{ArrayRef, Int64Array};
+use millrace_stream::Generation;
 
 use super::*;
 use crate::{
@@ -151,8 +152,195 @@ async fn recovery_leaves_alone_what_others_staged_and_what_a_reader_took_away() 
     committer.recover(Some((Epoch(1), &handles))).await.unwrap();
     assert!(visible(folder.path()).is_empty());
     assert_eq!(files(folder.path()).len(), 1, "the other node's file");
-    let error = committer.commit(Epoch(1), &handles).await.unwrap_err();
-    assert!(error.to_string().contains("removed by somebody else"), "{error}");
+    assert_eq!(committer.commit(Epoch(1), &handles).await.unwrap().rows, 0, "it is known to be done");
+}
+
+/// Like [`cx`], with a folder for what is kept on this machine, and of another generation.
+fn restarted(path: &Path, scratch: &Path, generation: u64) -> SinkContext {
+    SinkContext { scratch: scratch.to_path_buf(), generation: Generation(generation), ..cx(path) }
+}
+
+fn expect_gone(result: Result<Committed, SinkError>, what: &str) {
+    let error = result.unwrap_err();
+    assert!(matches!(error, SinkError::Gone { .. }), "{error:?}");
+    assert!(error.to_string().contains(what), "{error}");
+}
+
+#[tokio::test]
+async fn decided_rows_that_went_with_their_folder_are_an_error_until_they_are_put_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, away) = (folder.path().join("out"), folder.path().join("away"));
+    let factory = factory(&path, Batching::default());
+    let cx = |generation| restarted(&path, folder.path(), generation);
+    let mut sink = factory.open(cx(1), None).await.unwrap();
+    sink.write(rows(0..3)).await.unwrap();
+    let handles = [sink.prepare(Epoch(7)).await.unwrap()];
+    let mut running = factory.committer(cx(1)).await.unwrap();
+    std::fs::rename(&path, &away).unwrap();
+    let what = "1 file with 3 rows of checkpoint 7";
+    expect_gone(running.commit(Epoch(7), &handles).await, what);
+    expect_gone(factory.committer(cx(2)).await.unwrap().recover(Some((Epoch(7), &handles))).await, what);
+    assert!(!path.exists(), "the place stays free for what is put back");
+
+    // A folder that somebody has put in its place, and in which another run has staged.
+    let mut sink = factory.open(cx(2), None).await.unwrap();
+    sink.write(rows(100..101)).await.unwrap();
+    sink.prepare(Epoch(8)).await.unwrap();
+    expect_gone(running.commit(Epoch(7), &handles).await, what);
+    expect_gone(factory.committer(cx(3)).await.unwrap().recover(Some((Epoch(7), &handles))).await, what);
+    assert!(read(&path).is_empty());
+
+    std::fs::remove_dir_all(&path).unwrap();
+    std::fs::rename(&away, &path).unwrap();
+    let mut committer = factory.committer(cx(4)).await.unwrap();
+    assert_eq!(committer.recover(Some((Epoch(7), &handles))).await.unwrap().rows, 3);
+    assert_eq!(read(&path), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn an_epoch_of_which_a_file_is_gone_is_not_shown_in_part() {
+    let folder = tempfile::tempdir().unwrap();
+    let factory = factory(folder.path(), Batching::default());
+    let mut handles = Vec::new();
+    for index in 0..3 {
+        let mut sink = factory.open(SinkContext { index, ..cx(folder.path()) }, None).await.unwrap();
+        sink.write(rows(0..3)).await.unwrap();
+        handles.push(sink.prepare(Epoch(1)).await.unwrap());
+    }
+    let staged = files(folder.path()).into_keys().nth(1).unwrap();
+    std::fs::remove_file(folder.path().join(staged)).unwrap();
+    let mut committer = factory.committer(cx(folder.path())).await.unwrap();
+    expect_gone(committer.commit(Epoch(1), &handles).await, "1 file with 3 rows");
+    assert!(visible(folder.path()).is_empty());
+}
+
+#[tokio::test]
+async fn a_folder_that_was_removed_after_its_commit_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out");
+    let factory = factory(&path, Batching::default());
+    let cx = |generation| restarted(&path, folder.path(), generation);
+    let mut committer = factory.committer(cx(1)).await.unwrap();
+    committer.recover(None).await.unwrap();
+    let mut sink = factory.open(cx(1), None).await.unwrap();
+    sink.write(rows(0..3)).await.unwrap();
+    let handles = [sink.prepare(Epoch(1)).await.unwrap()];
+    committer.commit(Epoch(1), &handles).await.unwrap();
+    std::fs::remove_dir_all(&path).unwrap();
+
+    let elsewhere = SinkContext { scratch: folder.path().join("another machine"), ..cx(2) };
+    expect_gone(factory.committer(elsewhere).await.unwrap().recover(Some((Epoch(1), &handles))).await, "1 file");
+    let mut committer = factory.committer(cx(3)).await.unwrap();
+    assert_eq!(committer.recover(Some((Epoch(1), &handles))).await.unwrap(), Committed::default());
+    let mut sink = factory.open(cx(3), None).await.unwrap();
+    sink.write(rows(3..5)).await.unwrap();
+    let handles = [sink.prepare(Epoch(2)).await.unwrap()];
+    committer.commit(Epoch(2), &handles).await.unwrap();
+    assert_eq!(read(&path), [3, 4]);
+}
+
+#[tokio::test]
+async fn a_file_that_a_reader_took_before_its_commit_was_written_down_is_known_by_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let factory = factory(folder.path(), Batching::default());
+    let mut sink = factory.open(cx(folder.path()), None).await.unwrap();
+    sink.write(rows(0..3)).await.unwrap();
+    let handles = [sink.prepare(Epoch(1)).await.unwrap()];
+    // This one keeps nothing on the machine.
+    factory.committer(cx(folder.path())).await.unwrap().commit(Epoch(1), &handles).await.unwrap();
+    let name = visible(folder.path()).into_keys().next().unwrap();
+    std::fs::remove_file(folder.path().join(name)).unwrap();
+    let mut committer = factory.committer(cx(folder.path())).await.unwrap();
+    assert_eq!(committer.recover(Some((Epoch(1), &handles))).await.unwrap().rows, 0);
+}
+
+#[tokio::test]
+async fn what_is_staged_in_a_folder_that_is_replaced_is_never_said_to_be_prepared() {
+    for aborted in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let factory = factory(&path, Batching::default());
+        let mut sink = factory.open(cx(&path), None).await.unwrap();
+        sink.write(rows(0..3)).await.unwrap();
+        if aborted {
+            sink.prepare(Epoch(1)).await.unwrap();
+        }
+        // A copy has files of the same names, and everything but what makes them durable.
+        let copied = std::process::Command::new("cp").arg("-r").args([&path, &folder.path().join("copy")]).status();
+        assert!(copied.unwrap().success());
+        std::fs::remove_dir_all(&path).unwrap();
+        if aborted {
+            factory.open(restarted(&path, folder.path(), 2), None).await.unwrap();
+        } else {
+            std::fs::rename(folder.path().join("copy"), &path).unwrap();
+        }
+        let error = sink.prepare(Epoch(2)).await.unwrap_err();
+        assert!(
+            matches!(&error, SinkError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound),
+            "{error:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn rows_that_are_gone_are_left_out_if_the_user_says_so() {
+    for batching in [Batching::default(), Batching { max_rows: Some(10), ..Batching::default() }] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out");
+        let factory = factory(&path, batching);
+        let cx = |generation| restarted(&path, folder.path(), generation);
+        let mut sink = factory.open(cx(1), None).await.unwrap();
+        sink.write(rows(0..3)).await.unwrap();
+        let handles = [sink.prepare(Epoch(7)).await.unwrap()];
+        drop(sink);
+        std::fs::remove_dir_all(&path).unwrap();
+        let mut committer = factory.committer(cx(2)).await.unwrap();
+        let error = committer.recover(Some((Epoch(7), &handles))).await.unwrap_err().to_string();
+        let file = Path::new(error.split("create the empty file ").nth(1).unwrap());
+        assert!(file.ends_with("lost-e0000000007"), "{error}");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        // What was said of another checkpoint does not count.
+        std::fs::write(file.with_file_name("lost-e0000000006"), "").unwrap();
+        expect_gone(committer.recover(Some((Epoch(7), &handles))).await, "3 rows");
+        std::fs::write(file, "").unwrap();
+        for generation in 3..5 {
+            let mut committer = factory.committer(cx(generation)).await.unwrap();
+            assert_eq!(committer.recover(Some((Epoch(7), &handles))).await.unwrap().rows, 0);
+            factory.open(cx(generation), Some(handles[0].clone())).await.unwrap();
+        }
+        let mut sink = factory.open(cx(5), Some(handles[0].clone())).await.unwrap();
+        let mut committer = factory.committer(cx(5)).await.unwrap();
+        committer.recover(Some((Epoch(7), &handles))).await.unwrap();
+        sink.write(rows(3..5)).await.unwrap();
+        sink.finish();
+        let next = [sink.prepare(Epoch(8)).await.unwrap()];
+        committer.commit(Epoch(8), &next).await.unwrap();
+        assert_eq!(read(&path), [3, 4]);
+        factory.committer(cx(6)).await.unwrap().recover(Some((Epoch(8), &next))).await.unwrap();
+        assert_eq!(files(&path).len(), 1, "what was said once does not stay said");
+    }
+}
+
+#[tokio::test]
+async fn what_a_sink_that_is_given_up_has_staged_is_discarded_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("out");
+    let factory = factory(&path, Batching::default());
+    let mut sink = factory.open(cx(&path), None).await.unwrap();
+    sink.write(rows(0..3)).await.unwrap();
+    let kept = [sink.prepare(Epoch(1)).await.unwrap()];
+    sink.write(rows(3..6)).await.unwrap();
+    sink.prepare(Epoch(2)).await.unwrap();
+    let mut committer = factory.committer(cx(&path)).await.unwrap();
+    committer.discard(&kept).await.unwrap();
+    assert_eq!(files(&path).len(), 1, "what a decided epoch names");
+    committer.commit(Epoch(1), &kept).await.unwrap();
+    committer.discard(&[]).await.unwrap();
+    assert_eq!(read(&path), [0, 1, 2]);
+    assert!(!path.join(STAGING).exists());
+    let nowhere = FileSinkFactory { path: folder.path().join("nowhere"), ..factory.clone() };
+    nowhere.committer(cx(&path)).await.unwrap().discard(&[]).await.unwrap();
+    assert!(!nowhere.path.exists());
 }
 
 #[tokio::test]

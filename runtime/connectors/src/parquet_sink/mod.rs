@@ -70,7 +70,7 @@ impl SinkFactory for ParquetSinkFactory {
 
     fn committer(&self, cx: SinkContext) -> BoxFuture<'_, Result<Box<dyn Committer>, SinkError>> {
         let folder = Folder::new(self.path.clone(), &cx);
-        Box::pin(async move { Ok(Box::new(FolderCommitter::new(folder)?) as Box<dyn Committer>) })
+        Box::pin(async move { Ok(Box::new(FolderCommitter::new(folder, &cx)?) as Box<dyn Committer>) })
     }
 }
 
@@ -118,7 +118,10 @@ impl ParquetRows {
             .properties(columns.file())
             .map_err(|source| refused(format!("{} cannot be written as Parquet", cx.node), source))?;
         let log = match restored.as_ref().map(Handle::load).transpose()?.and_then(|handle| handle.held) {
-            Some(held) => Some(Log { file: folder.resume(&held)?, rows: held.rows, since: Timestamp(held.since_ms) }),
+            Some(held) => {
+                let file = folder.resume(&held)?;
+                file.map(|file| Log { file, rows: held.rows, since: Timestamp(held.since_ms) })
+            }
             None => None,
         };
         Ok(Self {
@@ -170,7 +173,7 @@ impl ParquetRows {
                 sync.await?;
                 fault_point("sink-staged")?;
                 sync_staging(&encoder.folder).await?;
-                return Ok(pending.lock().await.handle(&encoder.folder, Vec::new(), Some(held), None));
+                return pending.lock().await.handle(&encoder.folder, Vec::new(), Some(held), None);
             }
             let spent = log.as_ref().map(|log| log.file.name().to_owned());
             let closing = encoder.clone();
@@ -183,7 +186,7 @@ impl ParquetRows {
             });
             let closed = closed.await.map_err(|error| refused("Parquet files were not closed".to_owned(), error))??;
             let files = encoder.make_durable(closed, epoch).await?;
-            Ok(pending.lock().await.handle(&encoder.folder, files, None, spent))
+            pending.lock().await.handle(&encoder.folder, files, None, spent)
         }
     }
 }

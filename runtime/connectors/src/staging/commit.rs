@@ -8,10 +8,14 @@ use std::{
 };
 
 use millrace_stream::Epoch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::{Folder, Handle, Prepared, cannot, fault_point};
-use crate::sink::{CommitHandle, Committed, SinkError};
+use super::{
+    Folder, Handle, Prepared, STAGING, cannot, fault_point,
+    place::{Listing, is_mark, lost},
+    record::Record,
+};
+use crate::sink::{CommitHandle, Committed, SinkContext, SinkError};
 
 /// Runs blocking file work away from the asynchronous tasks.
 pub(crate) async fn spawn_io<T: Send + 'static>(
@@ -21,21 +25,57 @@ pub(crate) async fn spawn_io<T: Send + 'static>(
 }
 
 /// Renames prepared files to their final names. One a sink node.
-#[derive(Clone)]
 pub(crate) struct Publisher {
     folder: Arc<Folder>,
+    node: String,
+    record: Record,
+    /// Staged names of files that were renamed since the last commit that was completed.
+    renamed: HashSet<String>,
+    /// Staged names of files that were committed before the start, or may be left out, and are not there.
+    settled: HashSet<String>,
+}
+
+/// What tells that a file that is gone was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// That it was renamed: then the staging folder is there without it.
+    Renamed,
+    /// Only the destination itself, and the record of what was committed; the record also for files that are there, if the
+    /// destination was `dropped` since.
+    Recorded { dropped: bool },
 }
 
 /// What renaming did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Moved {
+#[derive(Debug, Default)]
+struct Renamed {
     committed: Committed,
-    missing: usize,
+    staged: Vec<String>,
+    missing: Missing,
+}
+
+/// Decided rows that are not where they were left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Missing {
+    files: usize,
+    rows: u64,
+}
+
+impl Missing {
+    fn add(&mut self, rows: u64) {
+        self.files += 1;
+        self.rows = self.rows.saturating_add(rows);
+    }
 }
 
 impl Publisher {
-    pub(crate) fn new(folder: Folder) -> Self {
-        Self { folder: Arc::new(folder) }
+    pub(crate) fn new(folder: Folder, cx: &SinkContext) -> Self {
+        Self {
+            folder: Arc::new(folder),
+            node: cx.node.clone(),
+            record: Record::read(cx.scratch.clone()),
+            renamed: HashSet::new(),
+            settled: HashSet::new(),
+        }
     }
 
     pub(crate) fn folder(&self) -> &Arc<Folder> {
@@ -45,63 +85,150 @@ impl Publisher {
     /// Makes the handles' files visible, and removes what they say is spent. What is done already is passed over.
     ///
     /// # Errors
-    /// If a file that this epoch prepared is neither staged nor there under its final name: somebody removed it.
-    pub(crate) async fn publish(&self, epoch: Epoch, handles: &[Handle]) -> Result<Committed, SinkError> {
-        let (moved, root) = (self.rename(epoch, handles).await?, self.folder.root());
-        if moved.missing > 0 {
-            return Err(SinkError::Refused {
-                what: format!(
-                    "{} files of {} that were staged and waited for their commit have been removed by somebody else",
-                    moved.missing,
-                    root.display()
-                ),
-                source: None,
-            });
-        }
-        Ok(moved.committed)
-    }
-
-    /// The same after a start, when the files may have been committed before and taken away by a reader since.
-    pub(crate) async fn publish_again(&self, epoch: Epoch, handles: &[Handle]) -> Result<Committed, SinkError> {
-        let moved = self.rename(epoch, handles).await?;
-        if moved.missing > 0 {
-            warn!(
-                folder = %self.folder.root().display(),
-                epoch = epoch.0,
-                files = moved.missing,
-                "files of the last checkpoint are gone; taking it that they were committed and moved away by a reader"
-            );
-        }
-        Ok(moved.committed)
-    }
-
-    async fn rename(&self, epoch: Epoch, handles: &[Handle]) -> Result<Moved, SinkError> {
+    /// [`SinkError::Gone`] if a file is neither staged nor there under its final name, and is not known to have been there.
+    pub(crate) async fn publish(&mut self, epoch: Epoch, handles: &[Handle]) -> Result<Committed, SinkError> {
         let files: Vec<Prepared> = handles.iter().flat_map(|handle| handle.files.iter().cloned()).collect();
         let spent: Vec<String> = handles.iter().flat_map(|handle| handle.spent.iter().cloned()).collect();
         if files.is_empty() && spent.is_empty() {
-            return Ok(Moved::default());
+            return Ok(Committed::default());
         }
+        let done = files.iter().filter(|file| self.is_done(file)).map(|file| file.staged.clone()).collect();
         let folder = self.folder.clone();
-        let work = move || Ok(rename_all(&folder, epoch, &files, &spent));
-        spawn_io(work).await.map_err(|source| cannot("write", self.folder.root(), source))?
+        let work = move || {
+            let mut renamed = Renamed::default();
+            let outcome = rename_all(&folder, &files, &spent, &done, &mut renamed);
+            Ok((renamed, outcome))
+        };
+        let (renamed, outcome) = spawn_io(work).await.map_err(|source| cannot("write", self.folder.root(), source))?;
+        self.renamed.extend(renamed.staged);
+        outcome?;
+        match renamed.missing {
+            Missing { files: 0, .. } => Ok(renamed.committed),
+            missing => Err(self.gone(epoch, missing)),
+        }
     }
 
-    /// Removes everything that the node staged and that `handles` do not name.
-    pub(crate) async fn sweep(&self, handles: &[Handle]) -> Result<(), SinkError> {
-        let keep: HashSet<String> = handles
+    /// The epoch of these handles is committed, and durably so.
+    pub(crate) async fn completed(&mut self, handles: &[Handle]) {
+        self.renamed.clear();
+        if let Some(write) = self.record.note(handles)
+            && let Err(error) = spawn_io(write).await
+        {
+            debug!(%error, "what was committed could not be written down");
+        }
+    }
+
+    /// After a start, before anything is made or renamed: what of the handles was committed already, though it is not
+    /// there any more. `is_in`: the destination itself says so.
+    ///
+    /// # Errors
+    /// [`SinkError::Gone`] if files or held rows are gone of which nothing says that they were committed.
+    pub(crate) fn settle(
+        &mut self,
+        epoch: Epoch,
+        handles: &[Handle],
+        proof: Proof,
+        is_in: impl Fn(&Prepared) -> bool,
+    ) -> Result<(), SinkError> {
+        let listing = self.folder.look()?;
+        let is_staged = |name: &str| listing.as_ref().is_some_and(|listing| listing.has(name));
+        let (mut missing, mut taken) = (Missing::default(), 0);
+        for handle in handles {
+            let is_same = |listing: &Listing| listing.is_of(handle.place.as_deref());
+            let proves = proof == Proof::Renamed && listing.as_ref().is_some_and(is_same);
+            for file in &handle.files {
+                let is_recorded = self.record.has(&file.staged);
+                let is_there = is_staged(&file.staged) || self.folder.root().join(&file.name).exists();
+                if is_there && !(is_recorded && proof == (Proof::Recorded { dropped: true })) {
+                    continue;
+                }
+                if is_in(file) || proves || is_recorded {
+                    taken += 1;
+                } else {
+                    missing.add(file.rows);
+                }
+                self.settled.insert(file.staged.clone());
+            }
+            if let Some(held) = &handle.held {
+                let length = fs::metadata(self.folder.staging().join(&held.staged)).map_or(0, |found| found.len());
+                if length < held.bytes {
+                    missing.add(held.rows);
+                }
+            }
+        }
+        if missing.files > 0 {
+            let error = self.gone(epoch, missing);
+            if !listing.is_some_and(|listing| listing.has(&lost(epoch))) {
+                return Err(error);
+            }
+            warn!(%error, "rows are left out, as the user has said");
+        }
+        if taken > 0 {
+            warn!(
+                folder = %self.folder.root().display(),
+                epoch = epoch.0,
+                files = taken,
+                "files of the last checkpoint are gone; they had been committed, so somebody has taken them away"
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether [`Self::settle`] has found that the file is not there and need not be.
+    pub(crate) fn is_settled(&self, file: &Prepared) -> bool {
+        self.settled.contains(&file.staged)
+    }
+
+    fn is_done(&self, file: &Prepared) -> bool {
+        let staged = &file.staged;
+        self.renamed.contains(staged) || self.settled.contains(staged) || self.record.has(staged)
+    }
+
+    fn gone(&self, epoch: Epoch, missing: Missing) -> SinkError {
+        let staging = self.folder.staging().display();
+        let s = if missing.files == 1 { "" } else { "s" };
+        SinkError::Gone {
+            what: format!(
+                "{} file{s} with {} rows of checkpoint {epoch}, which were staged in {staging}, are gone, and nothing shows \
+                 that they were committed: the folder was removed or replaced. Put {} back as it was, with what is in \
+                 {STAGING}, and run again; or, to go on without those rows, create the empty file {staging}/{}",
+                missing.files,
+                missing.rows,
+                self.folder.root().display(),
+                lost(epoch)
+            ),
+        }
+    }
+
+    /// Removes everything that the node staged and that `handles`, of the last decided epoch if there is one, do not name.
+    pub(crate) async fn sweep(&self, epoch: Option<Epoch>, handles: &[Handle]) -> Result<(), SinkError> {
+        let mut keep: HashSet<String> = handles
             .iter()
             .flat_map(|handle| {
                 let files = handle.files.iter().map(|file| file.staged.clone());
                 files.chain(handle.held.iter().map(|held| held.staged.clone()))
             })
             .collect();
+        keep.extend(epoch.map(lost));
         let folder = self.folder.clone();
         let swept = spawn_io(move || sweep(&folder, &keep)).await;
         let removed = swept.map_err(|source| cannot("clear", self.folder.staging(), source))?;
         if removed > 0 {
-            info!(folder = %self.folder.root().display(), files = removed, "removed what undecided epochs had staged");
+            let (folder, node) = (self.folder.root().display(), &self.node);
+            info!(%folder, node, files = removed, "removed what undecided epochs had staged");
         }
         Ok(())
+    }
+
+    /// Removes what the node staged and `handles` do not name, and the staging folder too if nothing is left in it.
+    pub(crate) async fn discard(&self, handles: &[Handle]) -> Result<(), SinkError> {
+        self.sweep(None, handles).await?;
+        let folder = self.folder.clone();
+        let work = move || {
+            remove_if_empty(folder.staging());
+            Ok(())
+        };
+        spawn_io(work).await.map_err(|source| cannot("clear", self.folder.staging(), source))
     }
 
     /// Reads stored handles.
@@ -110,10 +237,31 @@ impl Publisher {
     }
 }
 
-fn rename_all(folder: &Folder, epoch: Epoch, files: &[Prepared], spent: &[String]) -> Result<Moved, SinkError> {
-    let mut moved = Moved::default();
+fn rename_all(
+    folder: &Folder,
+    files: &[Prepared],
+    spent: &[String],
+    done: &HashSet<String>,
+    renamed: &mut Renamed,
+) -> Result<(), SinkError> {
+    let listing = folder.look()?;
+    let is_staged = |file: &Prepared| listing.as_ref().is_some_and(|listing| listing.has(&file.staged));
+    let mut missing = Missing::default();
+    let mut staged = Vec::new();
+    for file in files {
+        if is_staged(file) {
+            staged.push(file);
+        } else if !done.contains(&file.staged) && !folder.root().join(&file.name).exists() {
+            missing.add(file.rows);
+        }
+    }
+    // Before any file is shown: an epoch that is not whole is not shown in part.
+    if missing.files > 0 {
+        renamed.missing = missing;
+        return Ok(());
+    }
     let mut touched: BTreeSet<PathBuf> = BTreeSet::new();
-    for (number, file) in files.iter().enumerate() {
+    for (number, file) in staged.iter().enumerate() {
         if number > 0 {
             fault_point("mid-commit")?;
         }
@@ -124,18 +272,19 @@ fn rename_all(folder: &Folder, epoch: Epoch, files: &[Prepared], spent: &[String
         }
         match fs::rename(&from, &to) {
             Ok(()) => {
-                moved.committed.rows += file.rows;
-                moved.committed.bytes += file.bytes;
+                renamed.committed.add(Committed { rows: file.rows, bytes: file.bytes });
+                renamed.staged.push(file.staged.clone());
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && to.exists() => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound && !from.exists() => {
-                // What an earlier epoch prepared may have been committed by it, and taken away by a reader since.
-                moved.missing += usize::from(file.epoch == epoch.0);
+                renamed.missing.add(file.rows);
             }
             Err(error) => return Err(cannot("commit", &to, error)),
         }
         touched.insert(parent);
     }
+    // Also of files that an earlier attempt has renamed: it may have failed before this.
+    let parents = files.iter().filter_map(|file| Some(folder.root().join(&file.name).parent()?.to_path_buf()));
+    touched.extend(parents);
     for directory in &touched {
         match fs::File::open(directory).and_then(|directory| directory.sync_all()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cannot("commit", directory, error)),
@@ -149,7 +298,7 @@ fn rename_all(folder: &Folder, epoch: Epoch, files: &[Prepared], spent: &[String
             _ => {}
         }
     }
-    Ok(moved)
+    Ok(())
 }
 
 /// Makes the folder of a partition, and notes those on the way to it for the fsync.
@@ -173,10 +322,21 @@ fn sweep(folder: &Folder, keep: &HashSet<String>) -> io::Result<usize> {
     let mut removed = 0;
     for entry in entries {
         let entry = entry?;
-        if !entry.file_name().to_str().is_some_and(|name| keep.contains(name)) {
+        if !entry.file_name().to_str().is_some_and(|name| keep.contains(name) || is_mark(name)) {
             fs::remove_file(entry.path())?;
             removed += 1;
         }
     }
     Ok(removed)
+}
+
+/// Removes a staging folder in which nothing but its mark is left, and the folder of staging folders if it was the last.
+fn remove_if_empty(staging: &std::path::Path) {
+    let names: Vec<PathBuf> = fs::read_dir(staging).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let is_only_marked = names.iter().all(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_mark));
+    if is_only_marked {
+        let folders = names.iter().map(PathBuf::as_path).chain([staging]).chain(staging.parent());
+        // One that is not empty, or that another has removed, stays as it is.
+        folders.for_each(|folder| _ = fs::remove_dir(folder));
+    }
 }

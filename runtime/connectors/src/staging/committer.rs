@@ -3,8 +3,8 @@
 use futures::future::BoxFuture;
 use millrace_stream::Epoch;
 
-use super::{Folder, Publisher, fault_point};
-use crate::sink::{CommitHandle, Committed, Committer, SinkError};
+use super::{Folder, Proof, Publisher, fault_point};
+use crate::sink::{CommitHandle, Committed, Committer, SinkContext, SinkError};
 
 /// Commits by renaming.
 pub(crate) struct FolderCommitter {
@@ -12,9 +12,9 @@ pub(crate) struct FolderCommitter {
 }
 
 impl FolderCommitter {
-    pub(crate) fn new(folder: Folder) -> Result<Self, SinkError> {
-        folder.create()?;
-        Ok(Self { publisher: Publisher::new(folder) })
+    pub(crate) fn new(folder: Folder, cx: &SinkContext) -> Result<Self, SinkError> {
+        folder.check()?;
+        Ok(Self { publisher: Publisher::new(folder, cx) })
     }
 }
 
@@ -26,7 +26,9 @@ impl Committer for FolderCommitter {
     ) -> BoxFuture<'a, Result<Committed, SinkError>> {
         Box::pin(async move {
             fault_point("before-commit")?;
-            let committed = self.publisher.publish(epoch, &Publisher::load(handles)?).await?;
+            let handles = Publisher::load(handles)?;
+            let committed = self.publisher.publish(epoch, &handles).await?;
+            self.publisher.completed(&handles).await;
             fault_point("after-commit")?;
             Ok(committed)
         })
@@ -38,13 +40,21 @@ impl Committer for FolderCommitter {
     ) -> BoxFuture<'a, Result<Committed, SinkError>> {
         Box::pin(async move {
             let Some((epoch, handles)) = decided else {
-                self.publisher.sweep(&[]).await?;
+                self.publisher.folder().create()?;
+                self.publisher.sweep(None, &[]).await?;
                 return Ok(Committed::default());
             };
             let handles = Publisher::load(handles)?;
-            let committed = self.publisher.publish_again(epoch, &handles).await?;
-            self.publisher.sweep(&handles).await?;
+            self.publisher.settle(epoch, &handles, Proof::Renamed, |_| false)?;
+            self.publisher.folder().create()?;
+            let committed = self.publisher.publish(epoch, &handles).await?;
+            self.publisher.completed(&handles).await;
+            self.publisher.sweep(Some(epoch), &handles).await?;
             Ok(committed)
         })
+    }
+
+    fn discard<'a>(&'a mut self, keep: &'a [CommitHandle]) -> BoxFuture<'a, Result<(), SinkError>> {
+        Box::pin(async move { self.publisher.discard(&Publisher::load(keep)?).await })
     }
 }

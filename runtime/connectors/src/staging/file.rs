@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -51,21 +52,28 @@ impl StagedFile {
         self.write_all(bytes).map_err(|source| cannot("write", &self.path, source))
     }
 
-    /// Makes all that was written so far durable; more may be appended meanwhile.
+    /// Makes all that was written so far durable, and looks whether the file is still where it was staged; more may be
+    /// appended meanwhile.
     pub(crate) fn sync(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send + use<> {
         let path = self.path.clone();
         let syncing = self.syncing.take();
-        let file = (self.unsynced_bytes > 0).then(|| self.file.try_clone());
+        let file = self.file.try_clone();
+        let is_unsynced = self.unsynced_bytes > 0;
         self.unsynced_bytes = 0;
         async move {
+            let staged = path.clone();
             let result = async {
                 if let Some(syncing) = syncing {
                     syncing.await.map_err(io::Error::other)??;
                 }
-                if let Some(file) = file.transpose()? {
-                    super::spawn_io(move || file.sync_data()).await?;
-                }
-                Ok(())
+                let file = file?;
+                let work = move || {
+                    if is_unsynced {
+                        file.sync_data()?;
+                    }
+                    is_still_at(&file, &staged)
+                };
+                super::spawn_io(work).await
             };
             let result: io::Result<()> = result.await;
             result.map_err(|source| cannot("write", &path, source))
@@ -102,4 +110,13 @@ impl Write for StagedFile {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Whether the path still leads to the file, and not to nothing or to another: its folder may have been removed or replaced.
+fn is_still_at(file: &fs::File, path: &Path) -> io::Result<()> {
+    let (ours, there) = (file.metadata()?, fs::metadata(path)?);
+    if (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::NotFound, "another file has taken the place of what was staged"))
 }

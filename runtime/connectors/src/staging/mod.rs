@@ -3,6 +3,7 @@
 //! ```text
 //! <folder>/
 //!   .millrace-staging/<pipeline>-<instance>-<node>/
+//!     made-00000001-1700000000000/  tells this folder from one that was put in its place
 //!     00000007-t0-1.staged          being written, or prepared and undecided
 //!   <pipeline>-<instance>-<node>-e0000000042-t0.ndjson                                          committed
 //!   day=2013-01-31/<pipeline>-<instance>-<node>-e0000000042-t0-1.parquet                        committed
@@ -20,12 +21,20 @@
 //! An epoch may be aborted while the tasks go on. Its files are then still staged when the next epoch is prepared, and are
 //! named again by that epoch's handle. If they were committed in the meantime, the second commit finds them done.
 //!
+//! A decided file that is neither staged nor under its final name was either committed and then taken away, which is the
+//! reader's right, or it was lost with the folder that it waited in. The [record](record) of what was committed tells, and
+//! so does the [mark](place) in the folder. What nothing is known of is an error, and no file is renamed and no folder made
+//! before that is settled.
+//!
 //! What is not done here: choosing formats, and anything that is not a folder on a local file system.
 
 use std::{
     fs, io,
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicU32, Ordering},
+    path::{Component, Path, PathBuf},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -38,9 +47,11 @@ use crate::sink::{CommitHandle, SinkContext, SinkError};
 mod commit;
 mod committer;
 mod file;
+mod place;
 mod prepare;
+mod record;
 
-pub(crate) use commit::{Publisher, spawn_io};
+pub(crate) use commit::{Proof, Publisher, spawn_io};
 pub(crate) use committer::FolderCommitter;
 pub(crate) use file::StagedFile;
 pub(crate) use prepare::{Failed, prepared, sync_staging};
@@ -48,8 +59,8 @@ pub(crate) use prepare::{Failed, prepared, sync_staging};
 /// The folder in a destination that holds what is staged.
 pub(crate) const STAGING: &str = ".millrace-staging";
 
-/// The version of [`Handle`]'s form.
-const HANDLE_VERSION: u8 = 1;
+/// The version of [`Handle`]'s form. Version 1 had no `place`.
+const HANDLE_VERSION: u8 = 2;
 
 /// When what was gathered over several epochs is committed. All unset: at every epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,6 +93,9 @@ impl Batching {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct Handle {
     version: u8,
+    /// The mark of the staging folder that the files are in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) place: Option<String>,
     /// To be committed.
     pub(crate) files: Vec<Prepared>,
     /// To be kept, and continued by the task.
@@ -136,19 +150,31 @@ pub(crate) struct Pending {
 
 impl Pending {
     /// The epoch's handle: `files` and `spent`, and those of earlier epochs that are still staged.
+    ///
+    /// # Errors
+    /// If the staging folder is not the one that they were staged in.
     pub(crate) fn handle(
         &mut self,
         folder: &Folder,
         files: Vec<Prepared>,
         held: Option<Held>,
         spent: Option<String>,
-    ) -> Handle {
-        let is_staged = |name: &str| folder.staging().join(name).exists();
-        self.files.retain(|file| is_staged(&file.staged));
-        self.spent.retain(|name| is_staged(name));
+    ) -> Result<Handle, SinkError> {
+        if !(self.files.is_empty() && self.spent.is_empty()) {
+            let listing = folder.look()?.filter(|listing| listing.is_of(folder.place()));
+            let listing = listing.ok_or_else(|| folder.vanished())?;
+            self.files.retain(|file| listing.has(&file.staged));
+            self.spent.retain(|name| listing.has(name));
+        }
         self.files.extend(files);
         self.spent.extend(spent);
-        Handle { version: HANDLE_VERSION, files: self.files.clone(), held, spent: self.spent.clone() }
+        Ok(Handle {
+            version: HANDLE_VERSION,
+            place: folder.place().map(str::to_owned),
+            files: self.files.clone(),
+            held,
+            spent: self.spent.clone(),
+        })
     }
 }
 
@@ -164,17 +190,30 @@ impl Handle {
     pub(crate) fn load(handle: &CommitHandle) -> Result<Self, SinkError> {
         let handle: Self = serde_json::from_value(handle.0.clone())
             .map_err(|source| refused("the checkpoint's handle of a sink cannot be read".to_owned(), source))?;
-        if handle.version != HANDLE_VERSION {
-            return Err(SinkError::Refused {
-                what: format!(
-                    "the checkpoint's handle of a sink has version {}, this build reads version {HANDLE_VERSION}",
-                    handle.version
-                ),
-                source: None,
-            });
+        let refuse = |what: String| Err(SinkError::Refused { what, source: None });
+        if !(1..=HANDLE_VERSION).contains(&handle.version) {
+            return refuse(format!(
+                "the checkpoint's handle of a sink has version {}, this build reads version {HANDLE_VERSION}",
+                handle.version
+            ));
         }
-        Ok(handle)
+        let elsewhere = handle.names().find(|name| !is_below(name)).map(str::to_owned);
+        match elsewhere {
+            Some(name) => refuse(format!("the checkpoint's handle of a sink names a file elsewhere: `{name}`")),
+            None => Ok(handle),
+        }
     }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let files = self.files.iter().flat_map(|file| [&file.staged, &file.name]);
+        files.chain(self.held.iter().map(|held| &held.staged)).chain(&self.spent).map(String::as_str)
+    }
+}
+
+/// Whether a relative path leads to something below where it starts.
+fn is_below(name: &str) -> bool {
+    let mut parts = Path::new(name).components().peekable();
+    parts.peek().is_some() && parts.all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// A destination folder as one sink node sees it: where it stages, and how its files are called.
@@ -189,6 +228,10 @@ pub(crate) struct Folder {
     task: u32,
     made: AtomicU32,
     abandoned: AtomicBool,
+    /// The mark that the staging folder gets if it has none.
+    mark: String,
+    /// The one that it has.
+    place: OnceLock<String>,
 }
 
 impl Folder {
@@ -204,6 +247,8 @@ impl Folder {
             task: cx.index,
             made: AtomicU32::new(0),
             abandoned: AtomicBool::new(false),
+            mark: place::mark(cx.generation, cx.clock.now()),
+            place: OnceLock::new(),
         }
     }
 
@@ -217,9 +262,23 @@ impl Folder {
         &self.staging
     }
 
+    /// Whether something that is no folder stands where the destination should be.
+    pub(crate) fn check(&self) -> Result<(), SinkError> {
+        match fs::metadata(&self.root) {
+            Ok(found) if !found.is_dir() => {
+                Err(cannot("make the folder", &self.root, io::ErrorKind::NotADirectory.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Makes the destination and the staging folder, if they are not there.
     pub(crate) fn create(&self) -> Result<(), SinkError> {
-        fs::create_dir_all(&self.staging).map_err(|source| cannot("make the folder", &self.staging, source))
+        let make = || {
+            fs::create_dir_all(&self.staging)?;
+            self.settle_place()
+        };
+        make().map_err(|source| cannot("make the folder", &self.staging, source))
     }
 
     /// The name, relative to the destination, of the `number`th file that this task commits in `epoch`.
@@ -251,16 +310,14 @@ impl Folder {
             match opened {
                 Ok(file) => return Ok(StagedFile::new(file, path, name, 0)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                // The folder is made when the first row comes, so that a sink without rows leaves no trace. It may also
-                // have been taken away since; its files are then missed at the commit.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && number == 0 => self.create()?,
+                // Also where the folder has gone since it was made: what was staged in it has to come again.
                 Err(error) => return Err(cannot("write", &path, error)),
             }
         }
     }
 
-    /// Opens a held file, cut to the length that the handle says.
-    pub(crate) fn resume(&self, held: &Held) -> Result<StagedFile, SinkError> {
+    /// Opens a held file, cut to the length that the handle says. `None`: it is gone, and that was allowed.
+    pub(crate) fn resume(&self, held: &Held) -> Result<Option<StagedFile>, SinkError> {
         let path = self.staging.join(&held.staged);
         let open = || -> io::Result<fs::File> {
             let file = fs::OpenOptions::new().append(true).read(true).open(&path)?;
@@ -274,15 +331,21 @@ impl Folder {
             file.set_len(held.bytes)?;
             Ok(file)
         };
-        let file = open().map_err(|source| SinkError::Refused {
-            what: format!(
-                "{} held {} rows that were waiting for a fuller file, and it is not as the checkpoint left it",
-                path.display(),
-                held.rows
-            ),
-            source: Some(source.into()),
-        })?;
-        Ok(StagedFile::new(file, path, held.staged.clone(), held.bytes))
+        let file = match open() {
+            Ok(file) => file,
+            Err(_) if self.look()?.is_some_and(|listing| listing.forgives()) => return Ok(None),
+            Err(source) => {
+                return Err(SinkError::Refused {
+                    what: format!(
+                        "{} held {} rows that were waiting for a fuller file, and it is not as the checkpoint left it",
+                        path.display(),
+                        held.rows
+                    ),
+                    source: Some(source.into()),
+                });
+            }
+        };
+        Ok(Some(StagedFile::new(file, path, held.staged.clone(), held.bytes)))
     }
 }
 

@@ -59,5 +59,10 @@ pub(crate) fn prepared(
 pub(crate) async fn sync_staging(folder: &Folder) -> Result<(), SinkError> {
     let staging = folder.staging().to_path_buf();
     let synced = spawn_io(move || std::fs::File::open(staging)?.sync_all()).await;
-    synced.map_err(|source| cannot("write", folder.staging(), source))
+    synced.map_err(|source| cannot("write", folder.staging(), source))?;
+    // What is staged in a folder without the mark that it was opened with would not be missed later.
+    match folder.look()?.is_some_and(|listing| listing.is_of(folder.place())) {
+        true => Ok(()),
+        false => Err(folder.vanished()),
+    }
 }
