@@ -9,12 +9,16 @@
 //! Every turn of the loop is a generation of its own, and comes in the same way: from the last decided checkpoint.
 //!
 //! An edited plan is on trial until it has completed a checkpoint. If it fails for good before that, the checkpoint at which
-//! it was taken up is still the last one, and the plan that wrote it goes on from there ([`Trial`]).
+//! it was taken up is still the last one, and the plan that wrote it goes on from there ([`Trial`]). What is new in a plan and
+//! cannot even be opened is not tried for long.
+//!
+//! While a next attempt is waited for, commands are served: a stop ends the wait, and so does an edit, which takes the place
+//! of the plan that has failed.
 
 use std::{sync::Arc, time::Duration};
 
 use millrace_connectors::{SinkError, SourceError};
-use millrace_plan::{Edit, Plan, PlanError};
+use millrace_plan::{Edit, NodeKind, Plan, PlanError};
 use millrace_state::{CheckpointStore, DataFolder, ErrorKind, Pointer, StateError, StoreResources};
 use millrace_stream::{
     BarrierKind, Clock, Epoch, Generation, NodeName,
@@ -25,7 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     blame::Blame,
     commits::{self, CommitError},
-    drive::{self, Driven, Inbox},
+    drive::{self, Driven, Inbox, Waited},
     launch::{Connectors, launch},
     metrics::Metrics,
     operator::OperatorError,
@@ -36,6 +40,8 @@ use crate::{
 
 /// How often the tasks are started again without a completed checkpoint in between.
 const MAX_ATTEMPTS: u32 = 5;
+/// The same for a plan on trial of which something that it has new cannot be opened: about a second and a half.
+const MAX_TRIAL_ATTEMPTS: u32 = 2;
 /// The wait before the first of these; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 
@@ -197,8 +203,7 @@ impl JobError {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Task { source, .. } => source.may_pass(),
-            Self::Commit(error) => commits::may_pass(&error.source),
-            Self::Sink { source, .. } => matches!(source, SinkError::Io { .. } | SinkError::Conflict { .. }),
+            Self::Commit(CommitError { source, .. }) | Self::Sink { source, .. } => commits::may_pass(source),
             Self::Source { source, .. } => matches!(source, SourceError::Io { .. }),
             Self::State(error) => matches!(error.kind(), ErrorKind::Retry | ErrorKind::Restart),
             Self::Failed(failure) => matches!(failure, Failure::LastEpochAborted(_)),
@@ -219,14 +224,30 @@ struct Trial {
     /// The plan that ran before.
     before: Plan,
     /// The checkpoint at which the edit was taken up.
-    since: Epoch,
+    since: Option<Epoch>,
 }
 
 impl Trial {
     /// Whether the plan before can go on from where it left off.
     fn is_open(&self, cx: &JobContext) -> bool {
-        cx.status.get().checkpoint.is_none_or(|checkpoint| checkpoint.epoch <= self.since)
+        last_checkpoint(cx) <= self.since
     }
+
+    /// Whether a failure to start is that of a source or sink which the plan before did not have, or not so.
+    fn is_to_blame(&self, plan: &Plan, error: &JobError) -> bool {
+        let (JobError::Source { node, .. } | JobError::Sink { node, .. }) = error else { return false };
+        let kind = |plan: &Plan| plan.node(node).map(|node| node.kind.clone());
+        match (kind(plan), kind(&self.before)) {
+            (Some(NodeKind::Source(new)), Some(NodeKind::Source(old))) => new.spec != old.spec,
+            (Some(NodeKind::Sink(new)), Some(NodeKind::Sink(old))) => new.spec != old.spec,
+            _ => true,
+        }
+    }
+}
+
+/// The last checkpoint that this process has completed.
+fn last_checkpoint(cx: &JobContext) -> Option<Epoch> {
+    cx.status.get().checkpoint.map(|checkpoint| checkpoint.epoch)
 }
 
 /// Runs a pipeline to its end.
@@ -251,31 +272,28 @@ pub async fn run(plan: Plan, cx: Arc<JobContext>, mut commands: mpsc::Receiver<C
 }
 
 async fn run_generations(
-    mut plan: Plan,
+    plan: Plan,
     cx: &Arc<JobContext>,
     commands: &mut mpsc::Receiver<Command>,
 ) -> Result<Outcome, JobError> {
-    let mut attempts = Attempts::default();
+    let mut run = Run { plan, cx, attempts: Attempts::default(), trial: None, abandoned: Vec::new() };
     let mut inbox = Inbox::default();
     let mut first = true;
     let mut turn = Turn::First;
-    let mut trial: Option<Trial> = None;
     loop {
-        let ended = match recover::recover(&plan, cx, turn).await {
+        let ended = match recover::recover(&run.plan, cx, turn, &mut run.abandoned).await {
             Ok(recovered) if recovered.finished => return Ok(Outcome::Finished { already: first }),
             Ok(recovered) => {
                 turn = turn.next(recovered.epoch());
-                attempts.note(recovered.epoch());
-                one_generation(&plan, recovered, cx, commands, &mut inbox).await
+                run.attempts.note(recovered.epoch());
+                one_generation(&run.plan, recovered, cx, commands, &mut inbox).await
             }
             Err(error) => Err(error),
         };
-        let error = match ended {
+        let (error, most) = match ended {
             Ok(Driven::Ended { kind: BarrierKind::Reconfigure(revision), epoch }) => {
                 if let Some(edited) = inbox.take_edit(&revision) {
-                    let before = std::mem::replace(&mut plan, edited);
-                    cx.status.event(JobEvent::Edited { from: before.revision.clone(), to: plan.revision.clone() });
-                    trial = Some(Trial { before, since: epoch });
+                    run.take_up(edited, Some(epoch));
                 }
                 first = false;
                 continue;
@@ -286,19 +304,107 @@ async fn run_generations(
                 return Err(cause.map_or(JobError::Halted { why, decided }, |cause| *cause));
             }
             Ok(Driven::SteppedDown { by }) => return Err(JobError::SteppedDown { by }),
-            Ok(Driven::Failed(error)) => *error,
+            // The commit was tried until it was hopeless.
+            Ok(Driven::Failed(error)) if matches!(*error, JobError::Commit(_)) => (*error, 0),
+            Ok(Driven::Failed(error)) => (*error, MAX_ATTEMPTS),
             // Whoever starts a pipeline is there to see what is wrong.
             Err(error) if first => return Err(error),
-            Err(error) => error,
+            Err(error) => {
+                let most = run.attempts_to_start(&error);
+                (error, most)
+            }
         };
         first = false;
-        if let Err(error) = attempts.wait(error, cx).await {
-            let Some(Trial { before, .. }) = trial.take_if(|trial| trial.is_open(cx)) else { return Err(error) };
-            let failed = std::mem::replace(&mut plan, before);
-            let (from, to) = (failed.revision, plan.revision.clone());
-            cx.status.event(JobEvent::RolledBack { from, to, error: chain(&error), blame: Blame::of(&error) });
-            attempts = Attempts::default();
+        let Some(wait) = run.attempts.next(&error, most) else {
+            run.roll_back(error)?;
+            continue;
+        };
+        cx.metrics.restarts.add(1);
+        cx.status.event(JobEvent::Restarting {
+            error: chain(&error),
+            blame: Blame::of(&error),
+            attempt: run.attempts.failed,
+            wait,
+        });
+        match inbox.wait(wait, commands, &run.plan, run.stored_plan()).await {
+            Waited::Over => {}
+            Waited::Stop => return Err(error),
+            Waited::Edit(edited, answer) => {
+                // Whoever asked may not care any more.
+                let _ = answer.send(Ok(()));
+                run.take_up_waiting(*edited);
+            }
         }
+    }
+}
+
+/// Which plan runs, and what to do when it cannot.
+struct Run<'a> {
+    plan: Plan,
+    cx: &'a JobContext,
+    attempts: Attempts,
+    trial: Option<Trial>,
+    /// Plans that were on trial and whose sinks may have staged what nobody needs.
+    abandoned: Vec<Plan>,
+}
+
+impl Run<'_> {
+    /// An edited plan takes the place of the one that wrote this checkpoint.
+    fn take_up(&mut self, edited: Plan, since: Option<Epoch>) {
+        let before = self.replace(edited);
+        self.trial = Some(Trial { before, since });
+    }
+
+    /// An edited plan takes the place of one that waits for its next attempt. Both go on from the same checkpoint.
+    fn take_up_waiting(&mut self, edited: Plan) {
+        match self.trial.take_if(|trial| trial.is_open(self.cx)) {
+            None => {
+                let since = self.attempts.since.max(last_checkpoint(self.cx));
+                self.take_up(edited, since);
+            }
+            Some(trial) => {
+                let failed = self.replace(edited);
+                self.abandoned.push(failed);
+                self.trial = Some(trial).filter(|trial| trial.before.revision != self.plan.revision);
+            }
+        }
+        self.attempts.failed = 0;
+    }
+
+    fn replace(&mut self, edited: Plan) -> Plan {
+        let before = std::mem::replace(&mut self.plan, edited);
+        self.cx.status.event(JobEvent::Edited { from: before.revision.clone(), to: self.plan.revision.clone() });
+        before
+    }
+
+    /// The plan that wrote the last checkpoint.
+    fn stored_plan(&self) -> &Plan {
+        let open = self.trial.as_ref().filter(|trial| trial.is_open(self.cx));
+        open.map_or(&self.plan, |trial| &trial.before)
+    }
+
+    /// How often a plan is tried that fails to start like this.
+    fn attempts_to_start(&self, error: &JobError) -> u32 {
+        let trial = self.trial.as_ref().filter(|trial| trial.is_open(self.cx));
+        match trial.is_some_and(|trial| trial.is_to_blame(&self.plan, error)) {
+            true => MAX_TRIAL_ATTEMPTS,
+            false => MAX_ATTEMPTS,
+        }
+    }
+
+    /// Gives up a plan on trial for the one before it.
+    ///
+    /// # Errors
+    ///
+    /// The error, if it is on trial no more.
+    fn roll_back(&mut self, error: JobError) -> Result<(), JobError> {
+        let Some(Trial { before, .. }) = self.trial.take_if(|trial| trial.is_open(self.cx)) else { return Err(error) };
+        let failed = std::mem::replace(&mut self.plan, before);
+        let (from, to) = (failed.revision.clone(), self.plan.revision.clone());
+        self.cx.status.event(JobEvent::RolledBack { from, to, error: chain(&error), blame: Blame::of(&error) });
+        self.abandoned.push(failed);
+        self.attempts = Attempts::default();
+        Ok(())
     }
 }
 
@@ -333,23 +439,9 @@ impl Attempts {
         }
     }
 
-    /// Waits until it is time for the next attempt.
-    ///
-    /// # Errors
-    ///
-    /// The error, if another attempt would be in vain, or there were enough.
-    async fn wait(&mut self, error: JobError, cx: &JobContext) -> Result<(), JobError> {
-        let Some(wait) = self.next(&error) else { return Err(error) };
-        cx.metrics.restarts.add(1);
-        let (blame, attempt) = (Blame::of(&error), self.failed);
-        cx.status.event(JobEvent::Restarting { error: chain(&error), blame, attempt, wait });
-        tokio::time::sleep(wait).await;
-        Ok(())
-    }
-
-    /// How long to wait before the next attempt; `None`: do not try again.
-    fn next(&mut self, error: &JobError) -> Option<Duration> {
-        if !error.may_pass() || self.failed >= MAX_ATTEMPTS {
+    /// How long to wait before the next attempt, of `most`; `None`: do not try again.
+    fn next(&mut self, error: &JobError, most: u32) -> Option<Duration> {
+        if !error.may_pass() || self.failed >= most {
             return None;
         }
         let wait = FIRST_WAIT * 2u32.pow(self.failed);

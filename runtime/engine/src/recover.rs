@@ -14,7 +14,8 @@ use millrace_stream::{
 };
 
 use crate::{
-    JobContext, JobError, commits,
+    JobContext, JobError,
+    commits::{self, CommitError},
     drive::{sink_handles, sink_nodes},
     job::refused_edit,
     launch::Connectors,
@@ -74,8 +75,14 @@ impl Turn {
     }
 }
 
-/// Claims the pointer, decides what to start from, commits what was decided and cleans up.
-pub async fn recover(plan: &Plan, cx: &Arc<JobContext>, turn: Turn) -> Result<Recovered, JobError> {
+/// Claims the pointer, decides what to start from, commits what was decided and cleans up, after the sinks of `abandoned`
+/// plans too.
+pub async fn recover(
+    plan: &Plan,
+    cx: &Arc<JobContext>,
+    turn: Turn,
+    abandoned: &mut Vec<Plan>,
+) -> Result<Recovered, JobError> {
     let first_turn = turn == Turn::First;
     let before = cx.pointer.read().await?;
     if before.is_none() {
@@ -117,6 +124,9 @@ pub async fn recover(plan: &Plan, cx: &Arc<JobContext>, turn: Turn) -> Result<Re
     let mut manifest = manifest;
     let before = manifest.as_ref().map(|manifest| plan_before(plan, manifest)).transpose()?.flatten();
     let committers = recover_sinks(plan, before.as_ref(), manifest.as_ref(), generation, cx).await?;
+    for abandoned in std::mem::take(abandoned) {
+        discard(&abandoned, [plan, before.as_ref().unwrap_or(plan)], manifest.as_ref(), generation, cx).await;
+    }
     if let (Some(before), Some(manifest)) = (&before, &mut manifest) {
         take_up_edit(before, plan, manifest)?;
     }
@@ -314,9 +324,7 @@ async fn recover_sinks(
 ) -> Result<BTreeMap<NodeName, Box<dyn Committer>>, JobError> {
     let Some(manifest) = manifest else {
         let nodes: Vec<_> = sink_nodes(plan).collect();
-        let mut committers = open_committers(plan, &nodes, generation, cx).await?;
-        commits::recover(&mut committers, None).await?;
-        return Ok(committers);
+        return fresh_committers(plan, &nodes, generation, cx).await;
     };
     let old = before.unwrap_or(plan);
     let nodes: Vec<_> = sink_nodes(old).collect();
@@ -324,16 +332,55 @@ async fn recover_sinks(
     let handles = sink_handles(manifest);
     let committed = commits::recover(&mut committers, Some((manifest.epoch, &handles))).await?;
     cx.metrics.committed_rows.add(committed.rows);
-    let unchanged: BTreeSet<&NodeName> = sink_nodes(plan)
-        .filter(|(name, sink)| nodes.iter().any(|(old_name, old)| old_name == name && old.spec == sink.spec))
-        .map(|(name, _)| name)
-        .collect();
+    let (unchanged, changed): (Vec<_>, Vec<_>) = sink_nodes(plan).partition(|(name, sink)| has_sink(old, name, sink));
+    let unchanged: BTreeSet<&NodeName> = unchanged.into_iter().map(|(name, _)| name).collect();
     committers.retain(|name, _| unchanged.contains(name));
-    let changed: Vec<_> = sink_nodes(plan).filter(|(name, _)| !unchanged.contains(name)).collect();
-    let mut fresh = open_committers(plan, &changed, generation, cx).await?;
-    commits::recover(&mut fresh, None).await?;
-    committers.append(&mut fresh);
+    committers.append(&mut fresh_committers(plan, &changed, generation, cx).await?);
     Ok(committers)
+}
+
+/// Whether a plan has this sink, as it is.
+pub fn has_sink(plan: &Plan, name: &NodeName, sink: &SinkNode) -> bool {
+    sink_nodes(plan).any(|(other_name, other)| other_name == name && other.spec == sink.spec)
+}
+
+/// The committers of sinks that begin with nothing.
+async fn fresh_committers(
+    plan: &Plan,
+    nodes: &[(&NodeName, &SinkNode)],
+    generation: Generation,
+    cx: &Arc<JobContext>,
+) -> Result<BTreeMap<NodeName, Box<dyn Committer>>, JobError> {
+    let mut committers = open_committers(plan, nodes, generation, cx).await?;
+    let recovered = commits::recover(&mut committers, None).await;
+    // Nothing is committed here: it is the sink that cannot be used.
+    recovered.map_err(|CommitError { node, source }| JobError::Sink { node, source })?;
+    Ok(committers)
+}
+
+/// Removes what the sinks of a plan that was given up have staged, save those that `kept` plans have too.
+async fn discard(
+    abandoned: &Plan,
+    kept: [&Plan; 2],
+    manifest: Option<&Manifest>,
+    generation: Generation,
+    cx: &Arc<JobContext>,
+) {
+    let handles = manifest.map(sink_handles).unwrap_or_default();
+    let is_kept = |name: &NodeName, sink: &SinkNode| kept.iter().any(|plan| has_sink(plan, name, sink));
+    for (name, sink) in sink_nodes(abandoned).filter(|(name, sink)| !is_kept(name, sink)) {
+        let discarded = async {
+            let mut committers = open_committers(abandoned, &[(name, sink)], generation, cx).await?;
+            let Some(committer) = committers.get_mut(name) else { return Ok(()) };
+            // Another sink of this name may stage in the same place.
+            let keep = handles.get(name).map_or(&[][..], Vec::as_slice);
+            committer.discard(keep).await.map_err(|source| JobError::Sink { node: name.clone(), source })
+        };
+        if let Err(error) = discarded.await {
+            // Often the very reason why the plan was given up.
+            tracing::debug!(sink = %name, error = %crate::chain(&error), "nothing could be cleared away");
+        }
+    }
 }
 
 /// After an edit: a stage that cannot go on with what it remembered (as `allowStateLoss` says) begins with nothing, and a
