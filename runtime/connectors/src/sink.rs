@@ -54,7 +54,8 @@ pub trait SinkFactory: Send + Sync {
     /// a file open over several epochs.
     fn open(&self, cx: SinkContext, restored: Option<CommitHandle>) -> BoxFuture<'_, Result<Box<dyn Sink>, SinkError>>;
 
-    /// The committer, one a sink node, which lives beside the coordinator.
+    /// The committer, one a sink node, which lives beside the coordinator. Nothing is made at the destination before
+    /// [`Committer::recover`].
     fn committer(&self, cx: SinkContext) -> BoxFuture<'_, Result<Box<dyn Committer>, SinkError>>;
 }
 

@@ -240,7 +240,7 @@ impl Trial {
         match (kind(plan), kind(&self.before)) {
             (Some(NodeKind::Source(new)), Some(NodeKind::Source(old))) => new.spec != old.spec,
             (Some(NodeKind::Sink(new)), Some(NodeKind::Sink(old))) => new.spec != old.spec,
-            _ => true,
+            (is, _) => is.is_some(),
         }
     }
 }
@@ -360,6 +360,7 @@ impl Run<'_> {
         match self.trial.take_if(|trial| trial.is_open(self.cx)) {
             None => {
                 let since = self.attempts.since.max(last_checkpoint(self.cx));
+                self.abandoned.push(self.plan.clone());
                 self.take_up(edited, since);
             }
             Some(trial) => {

@@ -132,7 +132,7 @@ impl Publisher {
     ) -> Result<(), SinkError> {
         let listing = self.folder.look()?;
         let is_staged = |name: &str| listing.as_ref().is_some_and(|listing| listing.has(name));
-        let (mut missing, mut taken) = (Missing::default(), 0);
+        let (mut missing, mut taken, mut settled) = (Missing::default(), 0, HashSet::new());
         for handle in handles {
             let is_same = |listing: &Listing| listing.is_of(handle.place.as_deref());
             let proves = proof == Proof::Renamed && listing.as_ref().is_some_and(is_same);
@@ -147,7 +147,7 @@ impl Publisher {
                 } else {
                     missing.add(file.rows);
                 }
-                self.settled.insert(file.staged.clone());
+                settled.insert(file.staged.clone());
             }
             if let Some(held) = &handle.held {
                 let length = fs::metadata(self.folder.staging().join(&held.staged)).map_or(0, |found| found.len());
@@ -171,6 +171,7 @@ impl Publisher {
                 "files of the last checkpoint are gone; they had been committed, so somebody has taken them away"
             );
         }
+        self.settled = settled;
         Ok(())
     }
 

@@ -92,6 +92,17 @@ fn what_the_operating_system_refuses_may_pass_and_what_does_not_fit_does_not() {
     assert!(!may_pass(&refused(None)));
     assert!(!may_pass(&refused(Some("a column is missing".into()))));
     assert_eq!(retry_after(&failed(refused(None)), 1, (Epoch(1), Generation(1))), None);
+    assert!(!may_pass(&refused(Some(Box::new(io::Error::from(io::ErrorKind::BrokenPipe))))), "nobody reads any more");
+}
+
+#[test]
+fn rows_that_are_gone_are_looked_for_a_few_times() {
+    let error = failed(SinkError::Gone { what: "rows".into() });
+    assert!(may_pass(&error.source));
+    let waits: Vec<_> = (1..20).map_while(|attempt| retry_after(&error, attempt, (Epoch(1), Generation(1)))).collect();
+    assert_eq!(waits.len(), GONE_ATTEMPTS as usize);
+    let all: Duration = waits.iter().sum();
+    assert!((5..15).contains(&all.as_secs()), "{all:?}");
 }
 
 #[test]
