@@ -31,7 +31,8 @@ pub(crate) struct Publisher {
     record: Record,
     /// Staged names of files that were renamed since the last commit that was completed.
     renamed: HashSet<String>,
-    /// Staged names of files that were committed before the start, or may be left out, and are not there.
+    /// Staged names of files that were committed before the start, or may be left out, and are not there; until what was
+    /// decided before the start is committed.
     settled: HashSet<String>,
 }
 
@@ -111,6 +112,7 @@ impl Publisher {
     /// The epoch of these handles is committed, and durably so.
     pub(crate) async fn completed(&mut self, handles: &[Handle]) {
         self.renamed.clear();
+        self.settled.clear();
         if let Some(write) = self.record.note(handles)
             && let Err(error) = spawn_io(write).await
         {
