@@ -137,13 +137,13 @@ impl Entries {
         aggregates: &Aggregates,
     ) -> Result<(), OperatorError> {
         self.know(keys.len());
-        let changes = changes.into_part(&mut Vec::new())?;
+        let changes = changes.into_part(&mut Vec::new());
         self.fetch(keys, &changes.groups)?;
         let count = changes.groups.len();
         let mut total = aggregates.accumulators()?;
         // The changes first, so that the accumulators see every group when it is new to them.
         let all: Vec<u32> = (0..count as u32).collect();
-        total.merge(&changes.state, &all, count)?;
+        total.merge(changes.state()?, &all, count)?;
         let (locals, states) = self.current_states(&changes.groups)?;
         total.merge(&states, &locals, count)?;
         self.set_current(&changes.groups, &total.into_state()?)

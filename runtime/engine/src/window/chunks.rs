@@ -274,7 +274,7 @@ impl Partitioned {
     fn new(put: &PartWrite, keys: &GroupKeys) -> Result<Self, StateError> {
         let (of, columns) = match &put.content {
             Content::States(part) => {
-                (part.groups.iter().map(|group| keys.key_group(*group)).collect(), &part.state[..])
+                (part.groups.iter().map(|group| keys.key_group(*group)).collect(), part.state().map_err(unstorable)?)
             }
             Content::Rows(rows, keys) => (key_groups_of(rows, keys), rows.columns()),
         };

@@ -154,7 +154,7 @@ impl SessionWindows {
 
     fn fold(&mut self) -> Result<(), OperatorError> {
         match self.changes.take() {
-            Some(changes) => self.open.fold(&changes.into_part(&mut Vec::new())?, &self.aggregates),
+            Some(changes) => self.open.fold(&changes.into_part(&mut Vec::new()), &self.aggregates),
             None => Ok(()),
         }
     }

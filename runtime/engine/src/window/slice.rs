@@ -11,7 +11,6 @@ use super::{
     chunks::Stored,
     table::{Part, Table},
 };
-use crate::operator::OperatorError;
 
 /// A slice of a window.
 #[derive(Default)]
@@ -46,13 +45,12 @@ impl SlicePart {
 
 impl Slice {
     /// Seals what is live, so that everything is in parts.
-    pub(crate) fn seal(&mut self, spare: &mut Vec<Vec<u32>>) -> Result<(), OperatorError> {
+    pub(crate) fn seal(&mut self, spare: &mut Vec<Vec<u32>>) {
         if let Some(live) = self.live.take()
             && live.len() > 0
         {
-            self.parts.push(SlicePart::fresh(live.into_part(spare)?));
+            self.parts.push(SlicePart::fresh(live.into_part(spare)));
         }
-        Ok(())
     }
 
     /// Whether part of it is only in the store.

@@ -1,6 +1,6 @@
 //! A table of groups that is being aggregated: which groups are present, and their accumulators.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use hashbrown::HashTable;
@@ -123,10 +123,10 @@ impl Table {
         }
     }
 
-    /// The groups and their states.
-    pub(crate) fn into_part(self, spare: &mut Vec<Vec<u32>>) -> Result<Part, OperatorError> {
+    /// The groups and their states, which become columns when they are first asked for.
+    pub(crate) fn into_part(self, spare: &mut Vec<Vec<u32>>) -> Part {
         recycle(self.places, &self.groups, spare);
-        Ok(Part::new(self.groups, self.accumulators.into_state()?))
+        Part { groups: self.groups, states: Arc::new(States::of(self.accumulators)) }
     }
 
     /// The groups and their results.
@@ -175,29 +175,89 @@ fn recycle(places: Places, groups: &[u32], spare: &mut Vec<Vec<u32>>) {
 }
 
 /// States of some groups that no longer change.
-#[derive(Debug)]
 pub(crate) struct Part {
     /// Each group once.
     pub(crate) groups: Vec<u32>,
-    /// Their states.
-    pub(crate) state: Vec<ArrayRef>,
-    bytes: usize,
+    states: Arc<States>,
 }
 
 impl Part {
     pub(crate) fn new(groups: Vec<u32>, state: Vec<ArrayRef>) -> Self {
-        let columns: usize = state.iter().map(|column| column.get_array_memory_size()).sum();
-        Self { bytes: columns + groups.capacity() * 4, groups, state }
+        Self { groups, states: Arc::new(States::from(state)) }
+    }
+
+    /// The states of the groups.
+    ///
+    /// # Errors
+    /// Fails if an aggregate cannot give its state.
+    pub(crate) fn state(&self) -> Result<&[ArrayRef], OperatorError> {
+        self.states.columns()
     }
 
     /// The same states under new numbers.
     pub(crate) fn renumbered(&self, renumbered: &[u32]) -> Arc<Self> {
         let groups = self.groups.iter().map(|group| renumbered[*group as usize]).collect();
-        Arc::new(Self { groups, state: self.state.clone(), bytes: self.bytes })
+        Arc::new(Self { groups, states: Arc::clone(&self.states) })
     }
 
     /// Bytes held.
     pub(crate) fn memory_bytes(&self) -> usize {
-        self.bytes
+        self.groups.capacity() * 4 + self.states.memory_bytes()
+    }
+}
+
+/// States that become columns when they are first asked for, on the thread that asks; another that asks meanwhile waits.
+/// So sealing takes no time, and those that only a checkpoint needs are made by its writer. DataFusion's accumulators can
+/// take seconds for it.
+struct States {
+    columns: OnceLock<Columns>,
+    /// `None` when they have become columns, or could not.
+    accumulators: Mutex<Option<Accumulators>>,
+    accumulator_bytes: usize,
+}
+
+struct Columns {
+    state: Vec<ArrayRef>,
+    bytes: usize,
+}
+
+impl States {
+    fn of(accumulators: Accumulators) -> Self {
+        Self {
+            columns: OnceLock::new(),
+            accumulator_bytes: accumulators.memory_bytes(),
+            accumulators: Mutex::new(Some(accumulators)),
+        }
+    }
+
+    fn columns(&self) -> Result<&[ArrayRef], OperatorError> {
+        if let Some(columns) = self.columns.get() {
+            return Ok(&columns.state);
+        }
+        let mut accumulators = self.accumulators.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(accumulators) = accumulators.take() {
+            let _ = self.columns.set(Columns::from(accumulators.into_state()?));
+        }
+        let columns = self.columns.get().ok_or_else(|| OperatorError::Damaged {
+            found: "states that could not be turned into columns before".into(),
+            expected: "the states of a part",
+        })?;
+        Ok(&columns.state)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.columns.get().map_or(self.accumulator_bytes, |columns| columns.bytes)
+    }
+}
+
+impl From<Vec<ArrayRef>> for States {
+    fn from(state: Vec<ArrayRef>) -> Self {
+        Self { columns: OnceLock::from(Columns::from(state)), accumulators: Mutex::default(), accumulator_bytes: 0 }
+    }
+}
+
+impl From<Vec<ArrayRef>> for Columns {
+    fn from(state: Vec<ArrayRef>) -> Self {
+        Self { bytes: state.iter().map(|column| column.get_array_memory_size()).sum(), state }
     }
 }

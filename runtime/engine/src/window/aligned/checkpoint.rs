@@ -64,9 +64,9 @@ impl MergeJob {
         let mut total = Table::new(aggregates, known, &mut Vec::new())?;
         let mut locals = Vec::new();
         for part in &self.parts {
-            total.merge(&part.state, &part.groups, known, &mut locals)?;
+            total.merge(part.state()?, &part.groups, known, &mut locals)?;
         }
-        let merged = Arc::new(total.into_part(&mut Vec::new())?);
+        let merged = Arc::new(total.into_part(&mut Vec::new()));
         if let Ok(mut place) = self.merged.lock() {
             *place = Some(Arc::clone(&merged));
         }
@@ -80,7 +80,7 @@ impl EraWindows {
         let mut puts = Vec::new();
         let mut jobs = Vec::new();
         for (start, slice) in &mut self.slices {
-            slice.seal(&mut self.scratch.spare)?;
+            slice.seal(&mut self.scratch.spare);
             let merge_from = newest_to_merge(&slice.parts);
             if let Some(from) = merge_from {
                 let into = Stored::new(&mut self.next_part);
@@ -239,7 +239,7 @@ impl EraWindows {
         }
         let stored = |part: u64, key_groups: u128| Stored { part, key_groups: Arc::new(OnceLock::from(key_groups)) };
         for slice in self.slices.values_mut() {
-            slice.seal(&mut self.scratch.spare)?;
+            slice.seal(&mut self.scratch.spare);
         }
         for ((slice, part), key_groups) in in_memory {
             let sealed = self.slices.get_mut(&slice).and_then(|slice| slice.parts.first_mut());

@@ -77,12 +77,12 @@ impl EraWindows {
             Some(live) if last => live,
             live => {
                 slice.live = live;
-                slice.seal(&mut self.scratch.spare)?;
+                slice.seal(&mut self.scratch.spare);
                 Table::new(&self.plan.aggregates, known, &mut self.scratch.spare)?
             }
         };
         for part in slice.in_memory() {
-            total.merge(&part.state, &part.groups, known, &mut self.scratch.locals)?;
+            total.merge(part.state()?, &part.groups, known, &mut self.scratch.locals)?;
         }
         total.evaluate(&mut self.scratch.spare)
     }
@@ -92,9 +92,9 @@ impl EraWindows {
         let known = self.groups.len();
         let mut total = Table::new(&self.plan.aggregates, known, &mut self.scratch.spare)?;
         for (_, slice) in self.slices.range_mut(start..end) {
-            slice.seal(&mut self.scratch.spare)?;
+            slice.seal(&mut self.scratch.spare);
             for part in slice.in_memory() {
-                total.merge(&part.state, &part.groups, known, &mut self.scratch.locals)?;
+                total.merge(part.state()?, &part.groups, known, &mut self.scratch.locals)?;
             }
         }
         total.evaluate(&mut self.scratch.spare)

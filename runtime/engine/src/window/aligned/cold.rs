@@ -26,7 +26,7 @@ impl EraWindows {
     pub(super) fn close_cold(&mut self, start: i64, end: i64, out: &mut Emitted) -> Result<(), OperatorError> {
         let mut in_memory = Vec::new();
         for (_, slice) in self.slices.range_mut(start..end) {
-            slice.seal(&mut self.scratch.spare)?;
+            slice.seal(&mut self.scratch.spare);
             in_memory.extend(slice.in_memory().cloned());
         }
         let keys = self.groups.keys();
@@ -46,7 +46,7 @@ impl EraWindows {
                     continue;
                 }
                 let of: Vec<u32> = rows.iter().map(|row| part.groups[*row as usize]).collect();
-                let state = compute::take_arrays(&part.state, &UInt32Array::from(rows.to_vec()), None)?;
+                let state = compute::take_arrays(part.state()?, &UInt32Array::from(rows.to_vec()), None)?;
                 take(&keys.gather(&of)?, &state, rows.len())?;
             }
             self.read_cold(key_group, start, end, |_, keys, state, rows| take(keys, state, rows))?;

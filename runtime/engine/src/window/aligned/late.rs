@@ -165,7 +165,7 @@ impl EraWindows {
             let mut total = Table::new(&self.plan.aggregates, known, &mut self.scratch.spare)?;
             for (_, part) in found.iter().filter(|(slice, _)| (start..end).contains(slice)) {
                 let part = only(part, |group| wanted[group as usize])?;
-                total.merge(&part.state, &part.groups, known, &mut self.scratch.locals)?;
+                total.merge(part.state()?, &part.groups, known, &mut self.scratch.locals)?;
             }
             let (groups, results) = total.evaluate(&mut self.scratch.spare)?;
             let panes = Panes::Each(self.corrections.next(end, &groups));
@@ -181,7 +181,7 @@ impl EraWindows {
         let mut found = Vec::new();
         let mut cold = false;
         for (at, slice) in self.slices.range_mut(start..end) {
-            slice.seal(&mut self.scratch.spare)?;
+            slice.seal(&mut self.scratch.spare);
             cold |= slice.is_cold();
             for part in slice.in_memory() {
                 let part = only(part, |group| wanted[group as usize])?;
@@ -232,5 +232,5 @@ impl EraWindows {
 fn only(part: &Part, wanted: impl Fn(u32) -> bool) -> Result<Part, OperatorError> {
     let rows: Vec<u32> = (0..part.groups.len() as u32).filter(|row| wanted(part.groups[*row as usize])).collect();
     let groups = rows.iter().map(|row| part.groups[*row as usize]).collect();
-    Ok(Part::new(groups, compute::take_arrays(&part.state, &UInt32Array::from(rows), None)?))
+    Ok(Part::new(groups, compute::take_arrays(part.state()?, &UInt32Array::from(rows), None)?))
 }

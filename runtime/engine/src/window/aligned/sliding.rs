@@ -67,7 +67,7 @@ impl ByGroup {
 
     fn merge(&mut self, part: &Part) -> Result<(), OperatorError> {
         part.groups.iter().for_each(|group| self.present[*group as usize] = true);
-        self.accumulators.merge(&part.state, &part.groups, self.present.len())
+        self.accumulators.merge(part.state()?, &part.groups, self.present.len())
     }
 
     fn memory_bytes(&self) -> usize {
@@ -111,9 +111,9 @@ impl Sliding {
         }
         let mut total = Table::of(result.0, result.1, known);
         for (_, slice) in windows.slices.range_mut(start..end) {
-            slice.seal(&mut windows.scratch.spare)?;
+            slice.seal(&mut windows.scratch.spare);
             for part in slice.parts.iter().filter(|part| !part.absorbed).filter_map(|part| part.data.as_ref()) {
-                total.merge(&part.state, &part.groups, known, &mut windows.scratch.locals)?;
+                total.merge(part.state()?, &part.groups, known, &mut windows.scratch.locals)?;
             }
         }
         total.evaluate(&mut windows.scratch.spare)
@@ -127,7 +127,7 @@ impl Sliding {
         }
         for (at, slice) in windows.slices.range_mut(from..end) {
             self.back_from = self.back_from.or(Some(*at));
-            slice.seal(&mut windows.scratch.spare)?;
+            slice.seal(&mut windows.scratch.spare);
             for part in &mut slice.parts {
                 part.absorbed = true;
                 if let Some(data) = &part.data {
@@ -158,7 +158,7 @@ impl Sliding {
         self.back.grow(known);
         self.undo.clear();
         for (start, slice) in windows.slices.range_mut(start..end).rev() {
-            slice.seal(&mut windows.scratch.spare)?;
+            slice.seal(&mut windows.scratch.spare);
             for part in &mut slice.parts {
                 part.absorbed = true;
                 let Some(data) = &part.data else { continue };

@@ -31,7 +31,7 @@ impl EraWindows {
         self.sliding = None;
         let mut puts = Vec::new();
         for (start, slice) in &mut self.slices {
-            slice.seal(&mut self.scratch.spare)?;
+            slice.seal(&mut self.scratch.spare);
             for part in slice.parts.iter_mut().filter(|part| part.stored.is_empty()) {
                 let stored = part.store_as(&mut self.next_part);
                 if let Some(data) = part.data.take() {

@@ -296,7 +296,7 @@ impl OpenSessions {
             locals.push(*place);
         }
         let mut total = aggregates.accumulators()?;
-        total.merge(&changes.state, &locals, roots.len())?;
+        total.merge(changes.state()?, &locals, roots.len())?;
         // What was known before: of the sessions themselves, and of those that have joined them. A row joined them, so
         // all of those are among the changed ones.
         let joined = std::mem::take(&mut self.joined);
