@@ -188,7 +188,7 @@ impl KeyedOperator for DistinctWithin {
     }
 
     fn freeze(&mut self, _epoch: Epoch, _out: &mut Emitted) -> Result<Frozen, OperatorError> {
-        let writes = (self.waiting.log_mut().freeze()?, self.marks.freeze()?);
+        let writes = (self.waiting.log_mut().freeze(), self.marks.freeze());
         let next_part = self.waiting.log_mut().next_part().max(self.marks.next_part());
         let facts = Facts::new(self.key_groups, self.watermark, self.watermark, next_part);
         let write = (writes.0.is_some() || writes.1.is_some()).then(|| -> crate::operator::Write {

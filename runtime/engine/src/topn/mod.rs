@@ -191,7 +191,7 @@ impl KeyedOperator for Top {
     }
 
     fn freeze(&mut self, _epoch: Epoch, _out: &mut Emitted) -> Result<Frozen, OperatorError> {
-        let writes = self.log.freeze()?;
+        let writes = self.log.freeze();
         let facts = Facts::new(self.key_groups, self.watermark, self.watermark, self.log.next_part());
         let write = writes.map(|writes| -> crate::operator::Write { Box::new(move |store| writes.write(store)) });
         Ok(Frozen { meta: facts.to_value(), write })

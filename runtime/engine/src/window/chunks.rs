@@ -185,7 +185,43 @@ pub(crate) enum Content {
     /// States of groups, whose keys the interner has.
     States(Arc<Part>),
     /// Rows, whose key columns are named.
-    Rows(RecordBatch, Vec<usize>),
+    Rows(Arc<Pieces>, Vec<usize>),
+}
+
+/// Rows in the batches in which they came. The writer makes one batch of them.
+pub(crate) struct Pieces {
+    pieces: Vec<RecordBatch>,
+    joined: OnceLock<RecordBatch>,
+}
+
+impl Pieces {
+    /// `pieces` must not be empty.
+    pub(crate) fn new(pieces: Vec<RecordBatch>) -> Self {
+        Self { pieces, joined: OnceLock::new() }
+    }
+
+    /// All rows, in one batch if they have been joined.
+    pub(crate) fn batches(&self) -> &[RecordBatch] {
+        self.joined().map_or(&self.pieces[..], std::slice::from_ref)
+    }
+
+    /// All rows, if they have been joined.
+    pub(crate) fn joined(&self) -> Option<&RecordBatch> {
+        self.joined.get()
+    }
+
+    fn join(&self) -> Result<&RecordBatch, StateError> {
+        if let Some(joined) = self.joined() {
+            return Ok(joined);
+        }
+        let joined = match &self.pieces[..] {
+            [one] => one.clone(),
+            pieces => {
+                compute::concat_batches(pieces[0].schema_ref(), pieces).map_err(|error| unstorable(error.into()))?
+            }
+        };
+        Ok(self.joined.get_or_init(|| joined))
+    }
 }
 
 /// Writes parts, and removes others, as one sorted run. Returns how many bytes of chunks went in.
@@ -276,7 +312,10 @@ impl Partitioned {
             Content::States(part) => {
                 (part.groups.iter().map(|group| keys.key_group(*group)).collect(), part.state().map_err(unstorable)?)
             }
-            Content::Rows(rows, keys) => (key_groups_of(rows, keys), rows.columns()),
+            Content::Rows(pieces, keys) => {
+                let rows = pieces.join()?;
+                (key_groups_of(rows, keys), rows.columns())
+            }
         };
         let (order, starts) = sort_by_key_group(&of);
         let mask = (0..KEY_GROUPS)

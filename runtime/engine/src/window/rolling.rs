@@ -342,7 +342,7 @@ impl KeyedOperator for RollingWindows {
 
     fn freeze(&mut self, _epoch: Epoch, out: &mut Emitted) -> Result<Frozen, OperatorError> {
         self.emit_late(out)?;
-        let writes = self.log.freeze()?;
+        let writes = self.log.freeze();
         let (next_part, eras) = (self.log.next_part(), self.eras.list());
         let facts = WindowFacts::new(self.key_groups, self.watermark, self.latest, next_part, eras);
         let write = writes.map(|writes| -> Write { Box::new(move |store| writes.write(store)) });

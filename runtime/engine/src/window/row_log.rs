@@ -1,13 +1,13 @@
 //! Rows that are remembered for a span of event time, in buckets that are forgotten as a whole.
 //!
 //! What an operator keeps of its input (rows that wait for the watermark, rows of a trailing range, marks of keys) is
-//! appended to the bucket of its time. At a barrier the rows that came since the last one are written as one part a
-//! bucket and key group; when a bucket is over, its parts are deleted. A bucket that comes and goes between two barriers
+//! appended to the bucket of its time. At a barrier the rows that came since the last one are handed over in the batches in
+//! which they came, to be joined and written behind the task's back as one part a bucket and key group; when a bucket is over, its parts are deleted. A bucket that comes and goes between two barriers
 //! never touches the store. Over the memory budget, buckets leave memory, latest first, and are read back when their time
 //! has come.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
 };
 
@@ -19,7 +19,7 @@ use arrow::{
 use millrace_state::{StateError, TaskStore};
 use millrace_stream::KeyGroupRange;
 
-use super::chunks::{self, Content, Kind, Layout, PartWrite, Stored};
+use super::chunks::{self, Content, Kind, Layout, PartWrite, Pieces, Stored};
 use crate::{group::GroupKeys, operator::OperatorError};
 
 /// Remembered rows, by bucket of event time.
@@ -30,6 +30,10 @@ pub(crate) struct RowLog {
     store: Arc<TaskStore>,
     key_groups: KeyGroupRange,
     buckets: BTreeMap<i64, Vec<RowPart>>,
+    /// Buckets with rows that are not in the store.
+    fresh: BTreeSet<i64>,
+    /// Buckets with rows that were handed over.
+    handed_over: Vec<i64>,
     deletes: Vec<(Kind, i64, Stored)>,
     next_part: u64,
     writing: bool,
@@ -41,10 +45,26 @@ pub(crate) struct RowLog {
 /// Rows of a bucket.
 struct RowPart {
     /// `None`: only in the store.
-    rows: Option<RecordBatch>,
+    rows: Option<Rows>,
     count: usize,
     bytes: usize,
     stored: Vec<Stored>,
+}
+
+/// Rows in memory.
+enum Rows {
+    Whole(RecordBatch),
+    /// A writer has them too.
+    HandedOver(Arc<Pieces>),
+}
+
+impl Rows {
+    fn batches(&self) -> &[RecordBatch] {
+        match self {
+            Self::Whole(rows) => std::slice::from_ref(rows),
+            Self::HandedOver(pieces) => pieces.batches(),
+        }
+    }
 }
 
 /// What a barrier writes.
@@ -79,6 +99,8 @@ impl RowLog {
             store: Arc::clone(store),
             key_groups,
             buckets: BTreeMap::new(),
+            fresh: BTreeSet::new(),
+            handed_over: Vec::new(),
             deletes: Vec::new(),
             next_part: 1,
             writing: false,
@@ -96,12 +118,13 @@ impl RowLog {
         let part = RowPart {
             count: rows.num_rows(),
             bytes: rows.get_array_memory_size(),
-            rows: Some(rows),
+            rows: Some(Rows::Whole(rows)),
             stored: Vec::new(),
         };
         self.memory_bytes += part.bytes;
         self.rows += part.count as u64;
         self.buckets.entry(bucket).or_default().push(part);
+        self.fresh.insert(bucket);
     }
 
     /// The buckets, in order.
@@ -126,7 +149,7 @@ impl RowLog {
         let mut batches = Vec::with_capacity(parts.len());
         for part in parts {
             match &part.rows {
-                Some(rows) => batches.push(rows.clone()),
+                Some(rows) => batches.extend_from_slice(rows.batches()),
                 None => self.read_stored(bucket, part, &mut batches)?,
             }
         }
@@ -148,6 +171,7 @@ impl RowLog {
 
     /// Forgets a bucket.
     pub(crate) fn remove(&mut self, bucket: i64) {
+        self.fresh.remove(&bucket);
         for part in self.buckets.remove(&bucket).into_iter().flatten() {
             self.rows -= part.count as u64;
             self.memory_bytes -= if part.rows.is_some() { part.bytes } else { 0 };
@@ -162,42 +186,55 @@ impl RowLog {
     }
 
     /// Hands over what changed since the last barrier; `None`: nothing. Nothing is spilled until [`Self::thaw`].
-    ///
-    /// # Errors
-    /// Fails if rows cannot be put together.
-    pub(crate) fn freeze(&mut self) -> Result<Option<RowWrites>, OperatorError> {
+    pub(crate) fn freeze(&mut self) -> Option<RowWrites> {
         self.writing = true;
-        let puts = self.unwritten()?;
+        let puts = self.unwritten();
         let deletes = std::mem::take(&mut self.deletes);
-        if puts.is_empty() && deletes.is_empty() {
-            return Ok(None);
-        }
-        Ok(Some(RowWrites { layout: self.layout.clone(), puts, deletes }))
+        let changed = !puts.is_empty() || !deletes.is_empty();
+        changed.then(|| RowWrites { layout: self.layout.clone(), puts, deletes })
     }
 
     /// What was handed over has been written.
     pub(crate) fn thaw(&mut self) {
         self.writing = false;
+        self.take_joined();
     }
 
-    fn unwritten(&mut self) -> Result<Vec<PartWrite>, OperatorError> {
-        let mut puts = Vec::new();
-        for (bucket, parts) in &mut self.buckets {
-            let mut fresh: Vec<RecordBatch> = Vec::new();
-            let from = parts.iter().position(|part| part.stored.is_empty()).unwrap_or(parts.len());
-            for part in parts.drain(from..) {
-                fresh.extend(part.rows);
-            }
+    /// Hands over what is not in the store.
+    fn unwritten(&mut self) -> Vec<PartWrite> {
+        let mut puts = Vec::with_capacity(self.fresh.len());
+        for bucket in std::mem::take(&mut self.fresh) {
+            let Some(parts) = self.buckets.get_mut(&bucket) else { continue };
             // Written parts are not followed by others that are not, save by those that came after them.
-            let Some(rows) = join(&self.schema, fresh)? else { continue };
-            let stored = Stored::new(&mut self.next_part);
-            let content = Content::Rows(rows.clone(), self.keys.clone());
-            puts.push(PartWrite { kind: Kind::Part, slice: *bucket, stored: stored.clone(), content });
-            let bytes = rows.get_array_memory_size();
-            parts.push(RowPart { count: rows.num_rows(), bytes, rows: Some(rows), stored: vec![stored] });
+            let from = parts.iter().rposition(|part| !part.stored.is_empty()).map_or(0, |written| written + 1);
+            let (mut pieces, mut count, mut bytes) = (Vec::with_capacity(parts.len() - from), 0, 0);
+            for part in parts.drain(from..) {
+                pieces.extend(part.rows.iter().flat_map(Rows::batches).cloned());
+                (count, bytes) = (count + part.count, bytes + part.bytes);
+            }
+            if pieces.is_empty() {
+                continue;
+            }
+            let (pieces, stored) = (Arc::new(Pieces::new(pieces)), Stored::new(&mut self.next_part));
+            let content = Content::Rows(Arc::clone(&pieces), self.keys.clone());
+            puts.push(PartWrite { kind: Kind::Part, slice: bucket, stored: stored.clone(), content });
+            parts.push(RowPart { rows: Some(Rows::HandedOver(pieces)), count, bytes, stored: vec![stored] });
+            self.handed_over.push(bucket);
         }
-        self.count_memory();
-        Ok(puts)
+        puts
+    }
+
+    /// Puts what the writer has joined in the place of the batches in which it came.
+    fn take_joined(&mut self) {
+        for bucket in std::mem::take(&mut self.handed_over) {
+            for part in self.buckets.get_mut(&bucket).into_iter().flatten() {
+                let Some(Rows::HandedOver(pieces)) = &part.rows else { continue };
+                let Some(rows) = pieces.joined().cloned() else { continue };
+                let bytes = rows.get_array_memory_size();
+                self.memory_bytes = self.memory_bytes - part.bytes + bytes;
+                (part.rows, part.bytes) = (Some(Rows::Whole(rows)), bytes);
+            }
+        }
     }
 
     fn count_memory(&mut self) {
@@ -213,10 +250,11 @@ impl RowLog {
         if self.writing || self.memory_bytes <= budget_bytes {
             return Ok(());
         }
-        let puts = self.unwritten()?;
+        let puts = self.unwritten();
         if !puts.is_empty() {
             let keys = GroupKeys::new(&[])?;
             self.spilled_bytes += chunks::write(&self.store, &self.layout, &keys, puts, &[])?;
+            self.take_joined();
         }
         for part in self.buckets.values_mut().rev().flatten() {
             if self.memory_bytes <= budget_bytes / 2 {
@@ -258,7 +296,11 @@ impl RowLog {
                     self.rows += rows.num_rows() as u64;
                     let stored = vec![Stored { part, key_groups: Arc::new(OnceLock::from(1 << key_group)) }];
                     let count = rows.num_rows();
-                    found.push((bucket, part, RowPart { count, bytes, rows: in_memory.then_some(rows), stored }));
+                    found.push((
+                        bucket,
+                        part,
+                        RowPart { count, bytes, rows: in_memory.then_some(Rows::Whole(rows)), stored },
+                    ));
                     Ok(())
                 },
             )?;
@@ -285,12 +327,4 @@ impl RowLog {
     pub(crate) fn rows(&self) -> u64 {
         self.rows
     }
-}
-
-/// One batch of several; `None` if there are none.
-fn join(schema: &SchemaRef, mut batches: Vec<RecordBatch>) -> Result<Option<RecordBatch>, OperatorError> {
-    Ok(match batches.len() {
-        0 | 1 => batches.pop(),
-        _ => Some(concat_batches(schema, &batches)?),
-    })
 }
