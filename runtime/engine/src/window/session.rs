@@ -16,8 +16,9 @@
 //! # How
 //!
 //! Rows go into a table of *changes* by session, columnar like everything else; that sessions join is noted, and costs
-//! nothing until the changes are *folded* into the sessions' states: when a session closes, at a barrier, or when memory
-//! is short. Sessions wait for their end in a wheel of buckets; one that has grown since is put back.
+//! nothing until the changes are *folded* into the sessions' states: when a session closes, or when memory is short. A
+//! barrier puts the changes aside and takes a snapshot of the sessions, both in no time; the writer folds for itself, the
+//! task bit by bit. Only while states have left memory are they folded at the barrier. Sessions wait for their end in a wheel of buckets; one that has grown since is put back.
 //!
 //! A session's entry in the store is written at the barrier after it changed and deleted at the one after it closed or its
 //! start moved. Over the memory budget the states leave memory, and are read back, many sorted keys at a time, when
@@ -152,11 +153,15 @@ impl SessionWindows {
         ended
     }
 
-    fn fold(&mut self) -> Result<(), OperatorError> {
-        match self.changes.take() {
-            Some(changes) => self.open.fold(&changes.into_part(&mut Vec::new()), &self.aggregates),
-            None => Ok(()),
+    fn put_changes_aside(&mut self) {
+        if let Some(changes) = self.changes.take().filter(|changes| changes.len() > 0) {
+            self.open.put_aside(changes.into_part(&mut Vec::new()));
         }
+    }
+
+    fn fold(&mut self) -> Result<(), OperatorError> {
+        self.put_changes_aside();
+        self.open.fold_all()
     }
 
     fn emit(&mut self, sessions: &[u32], out: &mut Emitted) -> Result<(), OperatorError> {
@@ -233,6 +238,7 @@ impl KeyedOperator for SessionWindows {
             none => none.insert(Table::new(&self.aggregates, known, &mut Vec::new())?),
         };
         changes.update(&rows, &self.sessions, known, &mut self.locals)?;
+        self.open.fold_some()?;
         self.mind_memory()
     }
 
@@ -252,14 +258,14 @@ impl KeyedOperator for SessionWindows {
     }
 
     fn freeze(&mut self, _epoch: Epoch, _out: &mut Emitted) -> Result<Frozen, OperatorError> {
-        self.fold()?;
+        self.put_changes_aside();
         // No row that is not late can begin a session by a definition that is over; those that are open know their gap.
         let watermark = self.watermark;
         self.eras.forget(|era, until| {
             until.saturating_add(gap_of(era)).saturating_add(era.window.allowed_lateness_ms) <= watermark
         });
         let facts = WindowFacts::new(self.key_groups, self.watermark, self.latest, 1, self.eras.list());
-        Ok(Frozen { meta: facts.to_value(), write: self.open.freeze() })
+        Ok(Frozen { meta: facts.to_value(), write: self.open.freeze()? })
     }
 
     fn thawed(&mut self) -> Result<(), OperatorError> {

@@ -1,8 +1,19 @@
-//! The sessions that have not ended: which rows belong to which, and what is known of each. Where that is kept: [`stored`].
+//! The sessions that have not ended: which rows belong to which, and what is known of each.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`changes`] | rows since a barrier, and how they become part of the sessions' states |
+//! | [`stored`] | sessions in the store |
+//! | [`shared`] | the vector that they lie in, of which a barrier takes a snapshot |
+//!
+//! Time is parted into *rounds*: one ends when what changed in it is handed to a writer, at a barrier or when memory is
+//! short. A session that is touched notes the round, and under which start the store had it before.
 
+mod changes;
+mod shared;
 mod stored;
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use arrow::{
     array::ArrayRef,
@@ -11,12 +22,12 @@ use arrow::{
 };
 use millrace_state::TaskStore;
 
+use self::{changes::Layer, shared::Shared};
 use crate::{
     aggregate::Aggregates,
     group::{Groups, NO_GROUP},
     operator::OperatorError,
     running::entries::State,
-    window::table::Part,
 };
 
 /// Marks what is not a session.
@@ -36,10 +47,12 @@ struct Session {
     joined: u32,
     /// What its rows came to before the changes that have not been folded. `None`: nothing yet, or only in the store.
     state: Option<State>,
-    /// The start under which the store has it.
+    /// Whether the state is only in the store.
+    cold: bool,
+    /// The last round in which rows came to it.
+    touched: u32,
+    /// The start under which the store had it before that round.
     stored: Option<i64>,
-    /// Whether the store has something else.
-    dirty: bool,
     /// Whether it has joined another and the changes have not been folded since.
     unfolded: bool,
     /// Whether the wheel has it: its slot must not be given away.
@@ -59,6 +72,24 @@ struct Span {
 impl Session {
     fn span(&self) -> Span {
         Span { start: self.start, last: self.last, gap_ms: self.gap_ms }
+    }
+
+    /// Rows come to it, before they change its span.
+    fn touch(&mut self, round: u32) {
+        if self.touched != round {
+            self.stored = Some(self.start);
+            self.touched = round;
+        }
+    }
+
+    /// The start under which the store has it: it was written at the end of the last round that touched it.
+    fn stored_in(&self, round: u32) -> Option<i64> {
+        if self.touched == round { self.stored } else { Some(self.start) }
+    }
+
+    /// Whether it is one that the round has changed.
+    fn is_changed_in(&self, round: u32) -> bool {
+        self.touched == round && !self.free && self.joined == NONE
     }
 }
 
@@ -96,22 +127,37 @@ pub(super) struct OpenSessions {
     key_types: Vec<DataType>,
     /// The first open session of each group.
     first: Vec<u32>,
-    sessions: Vec<Session>,
+    sessions: Shared<Session>,
     free: Vec<u32>,
-    /// Sessions that have joined others since the changes were last folded.
+    round: u32,
+    /// Whether the round has changed anything.
+    dirty: bool,
+    /// Sessions that have joined others since changes were last put aside.
     joined: Vec<u32>,
+    /// Changes that have been put aside and are to be folded, oldest first.
+    layers: VecDeque<Layer>,
+    /// How many sessions have their state only in the store.
+    cold: usize,
     new: Vec<u32>,
+    aggregates: Aggregates,
     states: RowConverter,
     state_columns: usize,
     empty_states: Vec<ArrayRef>,
     store: Arc<TaskStore>,
-    /// Keys, without start, and starts of sessions that are no longer in the store under them.
-    deletes: Vec<(Vec<u8>, i64)>,
+    /// The store's keys of sessions that are gone.
+    deletes: Vec<Vec<u8>>,
     writing: bool,
     bytes: usize,
     spilled_bytes: u64,
     groups_after_reclaim: usize,
     scratch: Vec<u32>,
+    places: Vec<u32>,
+}
+
+/// What makes rows of the aggregates' states.
+fn state_converter(aggregates: &Aggregates) -> Result<RowConverter, OperatorError> {
+    let fields = aggregates.state_fields();
+    Ok(RowConverter::new(fields.iter().map(|field| SortField::new(field.data_type().clone())).collect())?)
 }
 
 impl OpenSessions {
@@ -122,17 +168,21 @@ impl OpenSessions {
         store: &Arc<TaskStore>,
     ) -> Result<Self, OperatorError> {
         let fields = aggregates.state_fields();
-        let states = RowConverter::new(fields.iter().map(|field| SortField::new(field.data_type().clone())).collect())?;
         Ok(Self {
             gaps,
             groups: Groups::new(key_types)?,
             key_types: key_types.to_vec(),
             first: Vec::new(),
-            sessions: Vec::new(),
+            sessions: Shared::default(),
             free: Vec::new(),
+            round: 1,
+            dirty: false,
             joined: Vec::new(),
+            layers: VecDeque::new(),
+            cold: 0,
             new: Vec::new(),
-            states,
+            states: state_converter(aggregates)?,
+            aggregates: aggregates.clone(),
             state_columns: fields.len(),
             empty_states: fields.iter().map(|field| arrow::array::new_empty_array(field.data_type())).collect(),
             store: Arc::clone(store),
@@ -142,6 +192,7 @@ impl OpenSessions {
             spilled_bytes: 0,
             groups_after_reclaim: 0,
             scratch: Vec::new(),
+            places: Vec::new(),
         })
     }
 
@@ -171,11 +222,17 @@ impl OpenSessions {
     fn session_of(&mut self, group: u32, time: i64) -> u32 {
         let first = self.first[group as usize];
         if first != NONE {
-            let session = &mut self.sessions[first as usize];
+            let session = &self.sessions[first as usize];
             let inside = session.start <= time && time <= session.last;
             let alone = session.next == NONE;
             if inside || (alone && time > session.last && time - session.last < session.gap_ms) {
-                session.last = session.last.max(time);
+                // What does not change is not written to: a snapshot may have it.
+                if !inside || session.touched != self.round {
+                    let session = &mut self.sessions[first as usize];
+                    session.touch(self.round);
+                    session.last = session.last.max(time);
+                    self.dirty = true;
+                }
                 return first;
             }
         }
@@ -211,7 +268,9 @@ impl OpenSessions {
             found = self.make(group, span);
         }
         let session = &mut self.sessions[found as usize];
+        session.touch(self.round);
         (session.start, session.last, session.gap_ms) = (span.start, span.last, span.gap_ms);
+        self.dirty = true;
         found
     }
 
@@ -253,8 +312,9 @@ impl OpenSessions {
             next: self.first[group as usize],
             joined: NONE,
             state: None,
+            cold: false,
+            touched: self.round,
             stored: None,
-            dirty: false,
             unfolded: false,
             watched: true,
             free: false,
@@ -274,70 +334,16 @@ impl OpenSessions {
         at
     }
 
-    fn root_of(&self, mut session: u32) -> u32 {
-        while self.sessions[session as usize].joined != NONE {
-            session = self.sessions[session as usize].joined;
-        }
-        session
-    }
-
-    /// Merges changes, by session, into the sessions' states.
-    pub(super) fn fold(&mut self, changes: &Part, aggregates: &Aggregates) -> Result<(), OperatorError> {
-        let mut places = vec![NONE; self.sessions.len()];
-        let mut roots: Vec<u32> = Vec::new();
-        let mut locals = Vec::with_capacity(changes.groups.len());
-        for session in &changes.groups {
-            let root = self.root_of(*session);
-            let place = &mut places[root as usize];
-            if *place == NONE {
-                *place = roots.len() as u32;
-                roots.push(root);
-            }
-            locals.push(*place);
-        }
-        let mut total = aggregates.accumulators()?;
-        total.merge(changes.state()?, &locals, roots.len())?;
-        // What was known before: of the sessions themselves, and of those that have joined them. A row joined them, so
-        // all of those are among the changed ones.
-        let joined = std::mem::take(&mut self.joined);
-        let known: Vec<u32> = roots.iter().chain(&joined).copied().filter(|session| self.has_state(*session)).collect();
-        let states = self.states(&known)?;
-        let locals: Vec<u32> = known.iter().map(|session| places[self.root_of(*session) as usize]).collect();
-        total.merge(&states, &locals, roots.len())?;
-        let states = total.into_state()?;
-        let rows = if self.state_columns == 0 { None } else { Some(self.states.convert_columns(&states)?) };
-        for (at, root) in roots.iter().enumerate() {
-            let state = rows.as_ref().map_or_else(|| State::from([]), |rows| State::from(rows.row(at).data()));
-            let session = &mut self.sessions[*root as usize];
-            self.bytes += state.len() + 16;
-            self.bytes -= session.state.replace(state).map_or(0, |state| state.len() + 16);
-            session.dirty = true;
-        }
-        let stored: Vec<u32> =
-            joined.iter().copied().filter(|session| self.sessions[*session as usize].stored.is_some()).collect();
-        self.note_deletes(&stored)?;
-        for session in joined {
-            self.drop_state(session);
-            self.give_back(session);
-        }
-        Ok(())
-    }
-
-    fn has_state(&self, session: u32) -> bool {
-        let session = &self.sessions[session as usize];
-        session.state.is_some() || session.stored.is_some()
-    }
-
     fn drop_state(&mut self, session: u32) {
-        self.bytes -= self.sessions[session as usize].state.take().map_or(0, |state| state.len() + 16);
+        let slot = &mut self.sessions[session as usize];
+        self.bytes -= slot.state.take().map_or(0, |state| state.len() + 16);
+        self.cold -= usize::from(std::mem::take(&mut slot.cold));
     }
 
     /// Frees a slot, once the wheel has let go of it.
     fn give_back(&mut self, session: u32) {
         let slot = &mut self.sessions[session as usize];
-        slot.dirty = false;
         slot.unfolded = false;
-        slot.stored = None;
         if !slot.watched {
             slot.free = true;
             self.free.push(session);
@@ -346,10 +352,8 @@ impl OpenSessions {
 
     /// Forgets sessions, which the wheel has let go of.
     pub(super) fn close(&mut self, sessions: &[u32]) {
-        let stored: Vec<u32> =
-            sessions.iter().copied().filter(|session| self.sessions[*session as usize].stored.is_some()).collect();
         // Keys of groups that exist can always be read.
-        let noted = self.note_deletes(&stored);
+        let noted = self.note_deletes(sessions);
         debug_assert!(noted.is_ok());
         for closed in sessions {
             self.unlink(self.sessions[*closed as usize].group, *closed);
@@ -386,6 +390,11 @@ impl OpenSessions {
 
     pub(super) fn is_writing(&self) -> bool {
         self.writing
+    }
+
+    /// Whether some states are only in the store.
+    pub(super) fn is_cold(&self) -> bool {
+        self.cold > 0
     }
 
     /// The sessions that were made since this was last asked; the wheel has to take them.
@@ -438,8 +447,9 @@ impl OpenSessions {
 
     pub(super) fn memory_bytes(&self) -> usize {
         self.bytes
-            + self.sessions.capacity() * size_of::<Session>()
-            + self.first.capacity() * 4
+            + self.sessions.memory_bytes()
+            + self.layers.iter().map(Layer::memory_bytes).sum::<usize>()
+            + (self.first.capacity() + self.places.capacity()) * 4
             + self.groups.memory_bytes()
     }
 

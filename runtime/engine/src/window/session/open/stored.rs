@@ -7,14 +7,20 @@
 //!
 //! Numbers are big-endian. Version 1 had no gap: it was the window's.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{ops::Index, sync::Arc};
 
 use arrow::{array::ArrayRef, datatypes::DataType};
 use millrace_state::{StateError, TaskStore};
 use millrace_stream::KeyGroupRange;
 
-use super::{NONE, OpenSessions, Span};
+use super::{
+    NONE, OpenSessions, Session, Span,
+    changes::{Folding, LayerContent, Slots},
+    shared::Snapshot,
+    state_converter,
+};
 use crate::{
+    aggregate::Aggregates,
     group::GroupKeys,
     operator::{OperatorError, Write},
     running::entries::{State, key_converter, prefix, stored_keys},
@@ -27,26 +33,18 @@ const SESSION: u8 = 1;
 impl OpenSessions {
     /// Has what the store has of these sessions deleted.
     pub(super) fn note_deletes(&mut self, sessions: &[u32]) -> Result<(), OperatorError> {
-        let groups: Vec<u32> = sessions.iter().map(|session| self.sessions[*session as usize].group).collect();
-        let keys = stored_keys(self.groups.keys(), &self.key_types, &groups, SESSION)?;
-        for ((key, _), session) in keys.into_iter().zip(sessions) {
-            self.deletes.extend(self.sessions[*session as usize].stored.map(|start| (key, start)));
-        }
+        let stored = stored_of(&self.sessions, sessions, self.round);
+        self.deletes.extend(names_of(&stored, self.groups.keys(), &self.key_types)?);
         Ok(())
     }
 
     /// The states of sessions that have one, read from the store where they are not in memory.
     pub(in crate::window::session) fn states(&mut self, sessions: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
-        let cold: Vec<u32> =
-            sessions.iter().copied().filter(|session| self.sessions[*session as usize].state.is_none()).collect();
+        let cold: Vec<u32> = sessions.iter().copied().filter(|session| self.sessions[*session as usize].cold).collect();
         if !cold.is_empty() {
-            let groups: Vec<u32> = cold.iter().map(|session| self.sessions[*session as usize].group).collect();
-            let keys = stored_keys(self.groups.keys(), &self.key_types, &groups, SESSION)?;
-            let named = keys.into_iter().zip(&cold).map(|((key, _), session)| {
-                let start = self.sessions[*session as usize].stored.unwrap_or_default();
-                (with_start(key, start), *session)
-            });
-            let mut named: Vec<(Vec<u8>, u32)> = named.collect();
+            let stored = stored_of(&self.sessions, &cold, self.round);
+            let names = names_of(&stored, self.groups.keys(), &self.key_types)?;
+            let mut named: Vec<(Vec<u8>, u32)> = names.into_iter().zip(cold).collect();
             named.sort_unstable();
             let names: Vec<&[u8]> = named.iter().map(|(name, _)| &name[..]).collect();
             let store = Arc::clone(&self.store);
@@ -54,7 +52,9 @@ impl OpenSessions {
                 let value = value.ok_or_else(|| damaged("no entry for an open session"))?;
                 let (_, _, state) = decode(&value)?;
                 self.bytes += state.len() + 16;
-                self.sessions[*session as usize].state = Some(state.into());
+                let session = &mut self.sessions[*session as usize];
+                (session.state, session.cold) = (Some(state.into()), false);
+                self.cold -= 1;
             }
         }
         if self.state_columns == 0 || sessions.is_empty() {
@@ -65,37 +65,50 @@ impl OpenSessions {
         Ok(self.states.convert_rows(rows.map(|state| parser.parse(state)))?)
     }
 
-    /// What changed, to be written behind the task's back. Nothing is evicted until [`Self::thaw`].
-    pub(in crate::window::session) fn freeze(&mut self) -> Option<Write> {
+    /// What changed, to be written behind the task's back. Nothing is evicted until [`Self::thaw`]. What was put aside is
+    /// folded by the writer; but not while states are only in the store, which would come to hold it already.
+    pub(in crate::window::session) fn freeze(&mut self) -> Result<Option<Write>, OperatorError> {
         self.writing = true;
-        let changes = self.changes()?;
-        Some(Box::new(move |store| changes.write(store).map(|_| ())))
-    }
-
-    fn changes(&mut self) -> Option<Changes> {
-        let mut puts = Vec::new();
-        for session in self.sessions.iter_mut().filter(|session| session.dirty) {
-            session.dirty = false;
-            let moved_from = session.stored.replace(session.start).filter(|start| *start != session.start);
-            puts.extend(session.state.clone().map(|state| Put {
-                group: session.group,
-                span: session.span(),
-                moved_from,
-                state,
-            }));
+        if self.is_cold() {
+            self.fold_all()?;
         }
-        let deletes = std::mem::take(&mut self.deletes);
-        let keys = self.groups.keys().clone();
-        let changed = !puts.is_empty() || !deletes.is_empty();
-        changed.then(|| Changes { keys, key_types: self.key_types.clone(), puts, deletes })
+        let Some(changes) = self.changes() else { return Ok(None) };
+        Ok(Some(Box::new(move |store| changes.write(store).map(|_| ()))))
     }
 
-    /// Lets every state leave memory. Not to be called while changes are being written.
+    /// What changed in the round, which ends.
+    fn changes(&mut self) -> Option<Changes> {
+        let deletes = std::mem::take(&mut self.deletes);
+        if !std::mem::take(&mut self.dirty) && deletes.is_empty() {
+            return None;
+        }
+        let layers = self.layers.iter_mut().map(|layer| LayerWrite {
+            content: Arc::clone(&layer.content),
+            folded: layer.folded,
+            handed_over: std::mem::replace(&mut layer.handed_over, true),
+        });
+        let changes = Changes {
+            layers: layers.collect(),
+            sessions: self.sessions.snapshot(),
+            round: self.round,
+            keys: self.groups.keys().clone(),
+            key_types: self.key_types.clone(),
+            aggregates: self.aggregates.clone(),
+            deletes,
+        };
+        self.round += 1;
+        Some(changes)
+    }
+
+    /// Lets every state leave memory; nothing may be left to be folded. Not to be called while changes are being written.
     pub(in crate::window::session) fn evict(&mut self) -> Result<(), OperatorError> {
         if let Some(changes) = self.changes() {
             self.spilled_bytes += changes.write(&self.store)?;
         }
-        self.sessions.iter_mut().for_each(|session| session.state = None);
+        for session in self.sessions.iter_mut().filter(|session| session.state.is_some()) {
+            (session.state, session.cold) = (None, true);
+            self.cold += 1;
+        }
         self.bytes = 0;
         Ok(())
     }
@@ -137,56 +150,154 @@ impl OpenSessions {
             for (group, (span, state)) in groups.into_iter().zip(found) {
                 let at = self.make(group, span);
                 let session = &mut self.sessions[at as usize];
-                (session.state, session.stored) = (state, Some(span.start));
+                (session.cold, session.touched) = (state.is_none(), LOADED);
+                self.cold += usize::from(session.cold);
+                session.state = state;
             }
         }
         Ok(())
     }
 }
 
-struct Put {
-    group: u32,
-    span: Span,
-    /// The start under which the store has it so far.
-    moved_from: Option<i64>,
-    state: State,
+/// The round of sessions that were read from the store.
+const LOADED: u32 = 0;
+
+/// A layer that a writer folds for itself.
+struct LayerWrite {
+    content: Arc<LayerContent>,
+    /// How many of its changes are part of the snapshot's states.
+    folded: usize,
+    /// Whether an earlier writer has removed those that have joined others.
+    handed_over: bool,
 }
 
-/// Sessions to be written, and such to be deleted.
+/// What a round has changed.
 struct Changes {
+    /// As they were when it ended.
+    sessions: Snapshot<Session>,
+    round: u32,
+    layers: Vec<LayerWrite>,
     keys: GroupKeys,
     key_types: Vec<DataType>,
-    puts: Vec<Put>,
-    deletes: Vec<(Vec<u8>, i64)>,
+    aggregates: Aggregates,
+    /// The store's keys of sessions that are gone.
+    deletes: Vec<Vec<u8>>,
 }
 
 impl Changes {
-    fn write(self, store: &TaskStore) -> Result<u64, StateError> {
-        let groups: Vec<u32> = self.puts.iter().map(|put| put.group).collect();
+    fn write(mut self, store: &TaskStore) -> Result<u64, StateError> {
+        let folded = self.fold().map_err(unstorable)?;
+        let changed: Vec<u32> = (0_u32..)
+            .zip(self.sessions.iter())
+            .filter(|(_, session)| session.is_changed_in(self.round))
+            .map(|(at, _)| at)
+            .collect();
+        let groups: Vec<u32> = changed.iter().map(|session| self.sessions[*session as usize].group).collect();
         let keys = stored_keys(&self.keys, &self.key_types, &groups, SESSION).map_err(unstorable)?;
-        // A session may take the place of one that is gone: the put then stands for the delete too.
-        let mut writes: BTreeMap<Vec<u8>, Option<usize>> = BTreeMap::new();
-        writes.extend(self.deletes.into_iter().map(|(key, start)| (with_start(key, start), None)));
-        for ((key, _), put) in keys.iter().zip(&self.puts) {
-            writes.extend(put.moved_from.map(|start| (with_start(key.clone(), start), None)));
+        // A session may take the place of one that is gone: the put, which sorts after the delete, then stands for both.
+        let mut writes: Vec<(Vec<u8>, Option<u32>)> = self.deletes.drain(..).map(|name| (name, None)).collect();
+        writes.reserve(changed.len());
+        for ((key, _), at) in keys.into_iter().zip(changed) {
+            let session = &self.sessions[at as usize];
+            let moved_from = session.stored.filter(|start| *start != session.start);
+            writes.extend(moved_from.map(|start| (with_start(key.clone(), start), None)));
+            writes.push((with_start(key, session.start), Some(at)));
         }
-        for (at, ((key, _), put)) in keys.into_iter().zip(&self.puts).enumerate() {
-            writes.insert(with_start(key, put.span.start), Some(at));
-        }
+        writes.sort_unstable();
         let mut run = store.writer();
-        let mut bytes = 0;
-        for (key, at) in &writes {
-            let Some(put) = at.map(|at| &self.puts[at]) else {
-                run.delete(STATE, key)?;
+        let (mut bytes, mut value) = (0, Vec::new());
+        for (number, (name, at)) in writes.iter().enumerate() {
+            if writes.get(number + 1).is_some_and(|(next, _)| next == name) {
+                continue;
+            }
+            let Some(at) = at.map(|at| at as usize) else {
+                run.delete(STATE, name)?;
                 continue;
             };
-            let value = encode(&put.span, &put.state);
+            let session = &self.sessions[at];
+            let state = folded.get(at).and_then(Option::as_ref).or(session.state.as_ref());
+            let state = state.ok_or_else(|| unstorable(damaged("no state of a session that has changed")))?;
+            encode(&session.span(), state, &mut value);
             bytes += value.len() as u64;
-            run.put(STATE, key, &value)?;
+            run.put(STATE, name, &value)?;
         }
         run.finish()?;
         Ok(bytes)
     }
+
+    /// The states of the sessions that have changes which were not part of them, by slot.
+    fn fold(&mut self) -> Result<Vec<Option<State>>, OperatorError> {
+        if self.layers.is_empty() {
+            return Ok(Vec::new());
+        }
+        let converter = state_converter(&self.aggregates)?;
+        let has_columns = !self.aggregates.state_fields().is_empty();
+        let mut folded: Vec<Option<State>> = vec![None; self.sessions.len()];
+        let mut places = Vec::new();
+        for LayerWrite { content, folded: from, handed_over } in std::mem::take(&mut self.layers) {
+            if !handed_over {
+                let stored = stored_of(&self.sessions, &content.joined, self.round);
+                self.deletes.extend(names_of(&stored, &self.keys, &self.key_types)?);
+            }
+            let changed = &content.changes.groups[from..];
+            let sessions = Folded { sessions: &self.sessions, states: &folded };
+            let folding = Folding::new(&sessions, changed, &content.joined, &mut places);
+            let parser = converter.parser();
+            let known: Vec<&State> = folding.known.iter().filter_map(|session| sessions.state(*session)).collect();
+            let known = match has_columns {
+                true => converter.convert_rows(known.into_iter().map(|state| parser.parse(state)))?,
+                false => Vec::new(),
+            };
+            let states = folding.total(&self.aggregates, &content.changes, from, &known)?;
+            if !has_columns {
+                folding.roots.iter().for_each(|root| folded[*root as usize] = Some(State::from([])));
+                continue;
+            }
+            for (root, row) in folding.roots.iter().zip(converter.convert_columns(&states)?.iter()) {
+                folded[*root as usize] = Some(State::from(row.data()));
+            }
+        }
+        Ok(folded)
+    }
+}
+
+/// A snapshot's sessions with states that have been folded since.
+struct Folded<'a> {
+    sessions: &'a Snapshot<Session>,
+    states: &'a [Option<State>],
+}
+
+impl Folded<'_> {
+    fn state(&self, session: u32) -> Option<&State> {
+        self.states[session as usize].as_ref().or(self.sessions[session as usize].state.as_ref())
+    }
+}
+
+impl Slots for Folded<'_> {
+    fn session(&self, session: u32) -> &Session {
+        &self.sessions[session as usize]
+    }
+
+    fn slots(&self) -> usize {
+        self.sessions.len()
+    }
+
+    fn has_state(&self, session: u32) -> bool {
+        self.state(session).is_some()
+    }
+}
+
+/// The groups of sessions that the store has, and the starts under which it has them.
+fn stored_of(sessions: &impl Index<usize, Output = Session>, of: &[u32], round: u32) -> Vec<(u32, i64)> {
+    let stored = of.iter().map(|session| &sessions[*session as usize]);
+    stored.filter_map(|session| Some((session.group, session.stored_in(round)?))).collect()
+}
+
+/// The store's keys of sessions.
+fn names_of(stored: &[(u32, i64)], keys: &GroupKeys, key_types: &[DataType]) -> Result<Vec<Vec<u8>>, OperatorError> {
+    let groups: Vec<u32> = stored.iter().map(|(group, _)| *group).collect();
+    let keys = stored_keys(keys, key_types, &groups, SESSION)?.into_iter();
+    Ok(keys.zip(stored).map(|((key, _), (_, start))| with_start(key, *start)).collect())
 }
 
 fn with_start(mut key: Vec<u8>, start: i64) -> Vec<u8> {
@@ -194,8 +305,13 @@ fn with_start(mut key: Vec<u8>, start: i64) -> Vec<u8> {
     key
 }
 
-fn encode(span: &Span, state: &[u8]) -> Vec<u8> {
-    [&[VERSION][..], &span.last.to_be_bytes(), &span.gap_ms.to_be_bytes(), state].concat()
+/// Puts what the store has of a session into `value`, replacing what it held.
+fn encode(span: &Span, state: &[u8], value: &mut Vec<u8>) {
+    value.clear();
+    value.push(VERSION);
+    value.extend(span.last.to_be_bytes());
+    value.extend(span.gap_ms.to_be_bytes());
+    value.extend(state);
 }
 
 /// The time of a session's last row, its gap where the version tells it, and its state.
