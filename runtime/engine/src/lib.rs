@@ -29,6 +29,7 @@ pub mod running;
 pub mod stages;
 pub mod status;
 pub mod steps;
+mod stored_keys;
 pub mod task;
 pub mod topn;
 pub mod window;

@@ -24,6 +24,7 @@ use crate::{
     aggregate::Aggregates,
     group::{GroupKeys, Groups, NO_GROUP},
     operator::OperatorError,
+    stored_keys::{KeyRows, Names, key_converter, prefix},
     window::{chunks::unstorable, table::Table},
 };
 
@@ -161,13 +162,14 @@ impl Entries {
         if wanted.is_empty() {
             return Ok(());
         }
-        let mut keys = stored_keys(keys, &self.key_types, &wanted, ENTRY)?;
-        keys.sort_unstable();
-        let names: Vec<&[u8]> = keys.iter().map(|(key, _)| &key[..]).collect();
+        let (mut names, rows) = (Names::default(), KeyRows::new(keys, &self.key_types, &wanted)?);
+        (0..wanted.len()).for_each(|at| rows.name(at, ENTRY, &[], &mut names));
+        let order = names.sorted();
+        let names: Vec<&[u8]> = order.iter().map(|at| names.get(*at)).collect();
         let store = Arc::clone(&self.store);
         let found = store.multi_get(STATE, &names)?;
-        for ((_, group), value) in keys.iter().zip(found) {
-            let entry = &mut self.entries[*group as usize];
+        for (at, value) in order.iter().zip(found) {
+            let entry = &mut self.entries[wanted[*at] as usize];
             let (pending, marked) = (entry.pending, entry.marked);
             *entry = match value {
                 Some(value) => Entry { pending, marked, ..Entry::decode(&value)? },
@@ -358,75 +360,47 @@ struct Changes {
     changed: Vec<(u32, Entry, Option<bool>)>,
 }
 
+/// What is written under a name.
+enum Write {
+    /// That of a changed entry.
+    Entry(usize),
+    Mark,
+    Unmark,
+}
+
 impl Changes {
     fn write(self, store: &TaskStore) -> Result<u64, StateError> {
         let groups: Vec<u32> = self.changed.iter().map(|(group, ..)| *group).collect();
-        let keys = stored_keys(&self.keys, &self.key_types, &groups, ENTRY).map_err(unstorable)?;
+        let rows = KeyRows::new(&self.keys, &self.key_types, &groups).map_err(unstorable)?;
         // Entries and marks of a key group lie apart, so both are sorted together.
-        let mut writes: Vec<(Vec<u8>, Option<usize>)> = Vec::with_capacity(keys.len());
-        let mut value = Vec::new();
-        let mut values: Vec<std::ops::Range<usize>> = Vec::with_capacity(keys.len());
-        for ((key, _), (_, entry, mark)) in keys.into_iter().zip(&self.changed) {
+        let mut names = Names::default();
+        let mut writes: Vec<Write> = Vec::with_capacity(groups.len());
+        for (at, (.., mark)) in self.changed.iter().enumerate() {
             if let Some(mark) = mark {
-                let mut marker = key.clone();
-                marker[2] = PENDING;
-                let at = mark.then_some(values.len());
-                if *mark {
-                    values.push(value.len()..value.len());
-                }
-                writes.push((marker, at));
+                rows.name(at, PENDING, &[], &mut names);
+                writes.push(if *mark { Write::Mark } else { Write::Unmark });
             }
-            let from = value.len();
-            entry.encode(&mut value);
-            writes.push((key, Some(values.len())));
-            values.push(from..value.len());
+            rows.name(at, ENTRY, &[], &mut names);
+            writes.push(Write::Entry(at));
         }
-        writes.sort_unstable();
         let mut run = store.writer();
-        for (key, at) in &writes {
-            match at {
-                Some(at) => run.put(STATE, key, &value[values[*at].clone()])?,
-                None => run.delete(STATE, key)?,
+        let (mut bytes, mut value) = (0, Vec::new());
+        for at in names.sorted() {
+            let name = names.get(at);
+            match writes[at] {
+                Write::Entry(at) => {
+                    value.clear();
+                    self.changed[at].1.encode(&mut value);
+                    bytes += value.len() as u64;
+                    run.put(STATE, name, &value)?;
+                }
+                Write::Mark => run.put(STATE, name, [])?,
+                Write::Unmark => run.delete(STATE, name)?,
             }
         }
         run.finish()?;
-        Ok(value.len() as u64)
+        Ok(bytes)
     }
-}
-
-/// The first bytes of the store's keys of a kind.
-pub(crate) fn prefix(key_group: u16, kind: u8) -> [u8; 3] {
-    let [high, low] = key_group.to_be_bytes();
-    [high, low, kind]
-}
-
-/// What makes rows of keys; `None` for keys without columns.
-pub(crate) fn key_converter(types: &[DataType]) -> Result<Option<RowConverter>, OperatorError> {
-    if types.is_empty() {
-        return Ok(None);
-    }
-    Ok(Some(RowConverter::new(types.iter().map(|of| SortField::new(of.clone())).collect())?))
-}
-
-/// The store's keys of groups, each with its group.
-pub(crate) fn stored_keys(
-    keys: &GroupKeys,
-    types: &[DataType],
-    groups: &[u32],
-    kind: u8,
-) -> Result<Vec<(Vec<u8>, u32)>, OperatorError> {
-    let rows = match key_converter(types)? {
-        None => None,
-        Some(converter) => Some(converter.convert_columns(&keys.gather(groups)?)?),
-    };
-    let stored = groups.iter().enumerate().map(|(at, group)| {
-        let mut key = prefix(keys.key_group(*group).0, kind).to_vec();
-        if let Some(rows) = &rows {
-            key.extend_from_slice(rows.row(at).data());
-        }
-        (key, *group)
-    });
-    Ok(stored.collect())
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use crate::{
     group::{Groups, NO_GROUP},
     operator::OperatorError,
     running::entries::State,
+    stored_keys::Names,
 };
 
 /// Marks what is not a session.
@@ -145,7 +146,7 @@ pub(super) struct OpenSessions {
     empty_states: Vec<ArrayRef>,
     store: Arc<TaskStore>,
     /// The store's keys of sessions that are gone.
-    deletes: Vec<Vec<u8>>,
+    deletes: Names,
     writing: bool,
     bytes: usize,
     spilled_bytes: u64,
@@ -186,7 +187,7 @@ impl OpenSessions {
             state_columns: fields.len(),
             empty_states: fields.iter().map(|field| arrow::array::new_empty_array(field.data_type())).collect(),
             store: Arc::clone(store),
-            deletes: Vec::new(),
+            deletes: Names::default(),
             writing: false,
             bytes: 0,
             spilled_bytes: 0,
@@ -258,11 +259,12 @@ impl OpenSessions {
                 found = reached;
                 continue;
             }
-            self.unlink(group, reached);
             let session = &mut self.sessions[reached as usize];
+            let next = std::mem::replace(&mut session.next, NONE);
             session.joined = found;
             session.unfolded = true;
             self.joined.push(reached);
+            self.unlink(group, reached, next);
         }
         if found == NONE {
             found = self.make(group, span);
@@ -287,9 +289,8 @@ impl OpenSessions {
         at
     }
 
-    /// Takes a session out of the list of its group.
-    fn unlink(&mut self, group: u32, session: u32) {
-        let next = std::mem::replace(&mut self.sessions[session as usize].next, NONE);
+    /// Takes a session, which `next` came after, out of the list of its group.
+    fn unlink(&mut self, group: u32, session: u32, next: u32) {
         let mut at = self.first[group as usize];
         if at == session {
             self.first[group as usize] = next;
@@ -334,15 +335,11 @@ impl OpenSessions {
         at
     }
 
-    fn drop_state(&mut self, session: u32) {
+    /// Forgets the state of a session that has joined another, and frees its slot once the wheel has let go of it.
+    fn give_back(&mut self, session: u32) {
         let slot = &mut self.sessions[session as usize];
         self.bytes -= slot.state.take().map_or(0, |state| state.len() + 16);
         self.cold -= usize::from(std::mem::take(&mut slot.cold));
-    }
-
-    /// Frees a slot, once the wheel has let go of it.
-    fn give_back(&mut self, session: u32) {
-        let slot = &mut self.sessions[session as usize];
         slot.unfolded = false;
         if !slot.watched {
             slot.free = true;
@@ -356,10 +353,13 @@ impl OpenSessions {
         let noted = self.note_deletes(sessions);
         debug_assert!(noted.is_ok());
         for closed in sessions {
-            self.unlink(self.sessions[*closed as usize].group, *closed);
-            self.drop_state(*closed);
-            self.sessions[*closed as usize].watched = false;
-            self.give_back(*closed);
+            let slot = &mut self.sessions[*closed as usize];
+            (slot.watched, slot.unfolded, slot.free) = (false, false, true);
+            let (group, next) = (slot.group, std::mem::replace(&mut slot.next, NONE));
+            self.bytes -= slot.state.take().map_or(0, |state| state.len() + 16);
+            self.cold -= usize::from(std::mem::take(&mut slot.cold));
+            self.free.push(*closed);
+            self.unlink(group, *closed, next);
         }
     }
 

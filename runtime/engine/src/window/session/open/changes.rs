@@ -78,7 +78,9 @@ impl OpenSessions {
         self.places = places;
         let known = self.states(&folding.known)?;
         let states = folding.total(&self.aggregates, &content.changes, from, &known)?;
-        for (root, state) in folding.roots.iter().zip(self.rows_of(&states, folding.roots.len())?) {
+        let rows = if self.state_columns == 0 { None } else { Some(self.states.convert_columns(&states)?) };
+        for (at, root) in folding.roots.iter().enumerate() {
+            let state = rows.as_ref().map_or_else(|| State::from([]), |rows| State::from(rows.row(at).data()));
             let session = &mut self.sessions[*root as usize];
             self.bytes += state.len() + 16;
             self.bytes -= session.state.replace(state).map_or(0, |state| state.len() + 16);
@@ -86,22 +88,11 @@ impl OpenSessions {
         if !handed_over {
             self.note_deletes(joined)?;
         }
-        for session in joined {
-            self.drop_state(*session);
-            self.give_back(*session);
-        }
+        joined.iter().for_each(|session| self.give_back(*session));
         if is_last {
             self.layers.pop_front();
         }
         Ok(())
-    }
-
-    fn rows_of(&self, states: &[ArrayRef], count: usize) -> Result<Vec<State>, OperatorError> {
-        if self.state_columns == 0 {
-            return Ok(vec![State::from([]); count]);
-        }
-        let rows = self.states.convert_columns(states)?;
-        Ok(rows.iter().map(|row| State::from(row.data())).collect())
     }
 }
 

@@ -23,7 +23,8 @@ use crate::{
     aggregate::Aggregates,
     group::GroupKeys,
     operator::{OperatorError, Write},
-    running::entries::{State, key_converter, prefix, stored_keys},
+    running::entries::State,
+    stored_keys::{KeyRows, Names, key_converter, prefix},
     window::{chunks::unstorable, session::STATE},
 };
 
@@ -34,8 +35,7 @@ impl OpenSessions {
     /// Has what the store has of these sessions deleted.
     pub(super) fn note_deletes(&mut self, sessions: &[u32]) -> Result<(), OperatorError> {
         let stored = stored_of(&self.sessions, sessions, self.round);
-        self.deletes.extend(names_of(&stored, self.groups.keys(), &self.key_types)?);
-        Ok(())
+        add_names(&stored, self.groups.keys(), &self.key_types, &mut self.deletes)
     }
 
     /// The states of sessions that have one, read from the store where they are not in memory.
@@ -43,16 +43,16 @@ impl OpenSessions {
         let cold: Vec<u32> = sessions.iter().copied().filter(|session| self.sessions[*session as usize].cold).collect();
         if !cold.is_empty() {
             let stored = stored_of(&self.sessions, &cold, self.round);
-            let names = names_of(&stored, self.groups.keys(), &self.key_types)?;
-            let mut named: Vec<(Vec<u8>, u32)> = names.into_iter().zip(cold).collect();
-            named.sort_unstable();
-            let names: Vec<&[u8]> = named.iter().map(|(name, _)| &name[..]).collect();
+            let mut names = Names::default();
+            add_names(&stored, self.groups.keys(), &self.key_types, &mut names)?;
+            let order = names.sorted();
+            let names: Vec<&[u8]> = order.iter().map(|at| names.get(*at)).collect();
             let store = Arc::clone(&self.store);
-            for ((_, session), value) in named.iter().zip(store.multi_get(STATE, &names)?) {
+            for (at, value) in order.iter().zip(store.multi_get(STATE, &names)?) {
                 let value = value.ok_or_else(|| damaged("no entry for an open session"))?;
                 let (_, _, state) = decode(&value)?;
                 self.bytes += state.len() + 16;
-                let session = &mut self.sessions[*session as usize];
+                let session = &mut self.sessions[cold[*at] as usize];
                 (session.state, session.cold) = (Some(state.into()), false);
                 self.cold -= 1;
             }
@@ -181,7 +181,7 @@ struct Changes {
     key_types: Vec<DataType>,
     aggregates: Aggregates,
     /// The store's keys of sessions that are gone.
-    deletes: Vec<Vec<u8>>,
+    deletes: Names,
 }
 
 impl Changes {
@@ -193,24 +193,24 @@ impl Changes {
             .map(|(at, _)| at)
             .collect();
         let groups: Vec<u32> = changed.iter().map(|session| self.sessions[*session as usize].group).collect();
-        let keys = stored_keys(&self.keys, &self.key_types, &groups, SESSION).map_err(unstorable)?;
-        // A session may take the place of one that is gone: the put, which sorts after the delete, then stands for both.
-        let mut writes: Vec<(Vec<u8>, Option<u32>)> = self.deletes.drain(..).map(|name| (name, None)).collect();
-        writes.reserve(changed.len());
-        for ((key, _), at) in keys.into_iter().zip(changed) {
+        let rows = KeyRows::new(&self.keys, &self.key_types, &groups).map_err(unstorable)?;
+        let mut names = std::mem::take(&mut self.deletes);
+        let mut puts: Vec<Option<u32>> = vec![None; names.len()];
+        for (place, at) in changed.into_iter().enumerate() {
             let session = &self.sessions[at as usize];
-            let moved_from = session.stored.filter(|start| *start != session.start);
-            writes.extend(moved_from.map(|start| (with_start(key.clone(), start), None)));
-            writes.push((with_start(key, session.start), Some(at)));
+            if let Some(start) = session.stored.filter(|start| *start != session.start) {
+                rows.name(place, SESSION, &start_bytes(start), &mut names);
+                puts.push(None);
+            }
+            rows.name(place, SESSION, &start_bytes(session.start), &mut names);
+            puts.push(Some(at));
         }
-        writes.sort_unstable();
         let mut run = store.writer();
         let (mut bytes, mut value) = (0, Vec::new());
-        for (number, (name, at)) in writes.iter().enumerate() {
-            if writes.get(number + 1).is_some_and(|(next, _)| next == name) {
-                continue;
-            }
-            let Some(at) = at.map(|at| at as usize) else {
+        // A session may take the place of one that is gone: the put then stands for the delete too.
+        for same in names.sorted().chunk_by(|one, other| names.get(*one) == names.get(*other)) {
+            let name = names.get(same[0]);
+            let Some(at) = same.iter().find_map(|at| puts[*at]).map(|at| at as usize) else {
                 run.delete(STATE, name)?;
                 continue;
             };
@@ -237,7 +237,7 @@ impl Changes {
         for LayerWrite { content, folded: from, handed_over } in std::mem::take(&mut self.layers) {
             if !handed_over {
                 let stored = stored_of(&self.sessions, &content.joined, self.round);
-                self.deletes.extend(names_of(&stored, &self.keys, &self.key_types)?);
+                add_names(&stored, &self.keys, &self.key_types, &mut self.deletes)?;
             }
             let changed = &content.changes.groups[from..];
             let sessions = Folded { sessions: &self.sessions, states: &folded };
@@ -293,16 +293,22 @@ fn stored_of(sessions: &impl Index<usize, Output = Session>, of: &[u32], round: 
     stored.filter_map(|session| Some((session.group, session.stored_in(round)?))).collect()
 }
 
-/// The store's keys of sessions.
-fn names_of(stored: &[(u32, i64)], keys: &GroupKeys, key_types: &[DataType]) -> Result<Vec<Vec<u8>>, OperatorError> {
+/// Adds the names of sessions.
+fn add_names(
+    stored: &[(u32, i64)],
+    keys: &GroupKeys,
+    key_types: &[DataType],
+    names: &mut Names,
+) -> Result<(), OperatorError> {
     let groups: Vec<u32> = stored.iter().map(|(group, _)| *group).collect();
-    let keys = stored_keys(keys, key_types, &groups, SESSION)?.into_iter();
-    Ok(keys.zip(stored).map(|((key, _), (_, start))| with_start(key, *start)).collect())
+    let rows = KeyRows::new(keys, key_types, &groups)?;
+    stored.iter().enumerate().for_each(|(at, (_, start))| rows.name(at, SESSION, &start_bytes(*start), names));
+    Ok(())
 }
 
-fn with_start(mut key: Vec<u8>, start: i64) -> Vec<u8> {
-    key.extend(((start as u64) ^ (1 << 63)).to_be_bytes());
-    key
+/// The end of a session's name.
+fn start_bytes(start: i64) -> [u8; 8] {
+    ((start as u64) ^ (1 << 63)).to_be_bytes()
 }
 
 /// Puts what the store has of a session into `value`, replacing what it held.

@@ -34,6 +34,11 @@ fn encoded(span: &Span, state: &[u8]) -> Vec<u8> {
     value
 }
 
+fn with_start(mut key: Vec<u8>, start: i64) -> Vec<u8> {
+    key.extend(start_bytes(start));
+    key
+}
+
 proptest! {
     #[test]
     fn what_is_stored_is_read(last: i64, gap_ms: i64, state: Vec<u8>) {

@@ -1,0 +1,118 @@
+//! Names of groups in a task's store, where each has an entry of its own.
+//!
+//! ```text
+//! key group u16 | kind u8 | key, in Arrow's row format | what the state adds
+//! ```
+
+use arrow::{
+    datatypes::DataType,
+    row::{RowConverter, Rows, SortField},
+};
+
+use crate::{group::GroupKeys, operator::OperatorError};
+
+/// The first bytes of the names of a kind.
+pub(crate) fn prefix(key_group: u16, kind: u8) -> [u8; 3] {
+    let [high, low] = key_group.to_be_bytes();
+    [high, low, kind]
+}
+
+/// What makes rows of keys; `None` for keys without columns.
+pub(crate) fn key_converter(types: &[DataType]) -> Result<Option<RowConverter>, OperatorError> {
+    if types.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(RowConverter::new(types.iter().map(|of| SortField::new(of.clone())).collect())?))
+}
+
+/// Some groups' keys, of which names are made.
+pub(crate) struct KeyRows<'a> {
+    keys: &'a GroupKeys,
+    groups: &'a [u32],
+    rows: Option<Rows>,
+}
+
+impl<'a> KeyRows<'a> {
+    pub(crate) fn new(keys: &'a GroupKeys, types: &[DataType], groups: &'a [u32]) -> Result<Self, OperatorError> {
+        let rows = match key_converter(types)? {
+            Some(converter) if !groups.is_empty() => Some(converter.convert_columns(&keys.gather(groups)?)?),
+            _ => None,
+        };
+        Ok(Self { keys, groups, rows })
+    }
+
+    /// Adds the name of a kind of the group at this place, and `more` behind it.
+    pub(crate) fn name(&self, at: usize, kind: u8, more: &[u8], names: &mut Names) {
+        let prefix = prefix(self.keys.key_group(self.groups[at]).0, kind);
+        let row = self.rows.as_ref().map(|rows| rows.row(at));
+        names.push([&prefix, row.as_ref().map_or(&[][..], |row| row.data()), more]);
+    }
+}
+
+/// Names, one behind the other in one piece of memory.
+#[derive(Default)]
+pub(crate) struct Names {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+/// The first bytes of a name, which compare as it does unless they are the same.
+fn head(name: &[u8]) -> u128 {
+    let mut head = [0; 16];
+    let length = name.len().min(16);
+    head[..length].copy_from_slice(&name[..length]);
+    u128::from_be_bytes(head)
+}
+
+impl Names {
+    fn push(&mut self, parts: [&[u8]; 3]) {
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        self.ends.push(self.bytes.len());
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    pub(crate) fn get(&self, at: usize) -> &[u8] {
+        let from = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[from..self.ends[at]]
+    }
+
+    /// Where the names stand, in their order.
+    pub(crate) fn sorted(&self) -> Vec<usize> {
+        let mut places: Vec<(u128, u32)> = (0..self.len()).map(|at| (head(self.get(at)), at as u32)).collect();
+        places.sort_unstable_by(|(left_head, left), (right_head, right)| {
+            left_head.cmp(right_head).then_with(|| self.get(*left as usize).cmp(self.get(*right as usize)))
+        });
+        places.into_iter().map(|(_, at)| at as usize).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn names_are_sorted_as_their_bytes_are(
+            names in proptest::collection::vec(proptest::collection::vec(0_u8..3, 0..24), 0..60),
+        ) {
+            let mut held = Names::default();
+            for name in &names {
+                let (first, rest) = name.split_at(name.len() / 2);
+                held.push([first, rest, &[]]);
+            }
+            let sorted: Vec<&[u8]> = held.sorted().into_iter().map(|at| held.get(at)).collect();
+            let mut expected: Vec<&[u8]> = names.iter().map(|name| &name[..]).collect();
+            expected.sort_unstable();
+            prop_assert_eq!(sorted, expected);
+        }
+    }
+}
