@@ -90,6 +90,12 @@ pub trait KeyedOperator: Send {
     /// also when nothing changed, the operator writes nothing to the store: it would be in the checkpoint, and come again.
     fn freeze(&mut self, epoch: Epoch, out: &mut Emitted) -> Result<Frozen, OperatorError>;
 
+    /// Whether rows had better wait for [`Frozen::write`], without which nothing can leave memory: what is in memory is far
+    /// over the budget.
+    fn is_full(&self) -> bool {
+        false
+    }
+
     /// The last frozen changes have been written, and the checkpoint holds them.
     fn thawed(&mut self) -> Result<(), OperatorError> {
         Ok(())
@@ -97,6 +103,14 @@ pub trait KeyedOperator: Send {
 
     /// Counts for metrics.
     fn stats(&self) -> OperatorStats;
+}
+
+/// How many times its memory budget an operator may hold while a checkpoint is being written.
+const BUDGETS_WHILE_WRITING: usize = 2;
+
+/// What [`KeyedOperator::is_full`] answers while a checkpoint is being written.
+pub(crate) fn is_full(memory_bytes: usize, budget_bytes: usize) -> bool {
+    memory_bytes > budget_bytes.saturating_mul(BUDGETS_WHILE_WRITING)
 }
 
 /// Why an operator failed.

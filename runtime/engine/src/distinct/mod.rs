@@ -28,7 +28,7 @@ use millrace_stream::{Epoch, EventTime, KeyGroupRange};
 use crate::{
     aggregate::longs,
     group::{Groups, NO_GROUP},
-    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats},
+    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, is_full},
     topn::push_in_batches,
     window::{facts::Facts, row_log::RowLog, waiting::Waiting},
 };
@@ -198,6 +198,10 @@ impl KeyedOperator for DistinctWithin {
             })
         });
         Ok(Frozen { meta: facts.to_value(), write })
+    }
+
+    fn is_full(&self) -> bool {
+        is_full(self.waiting.log().memory_bytes(), self.memory_budget_bytes)
     }
 
     fn thawed(&mut self) -> Result<(), OperatorError> {

@@ -39,7 +39,7 @@ use self::entries::Entries;
 use crate::{
     aggregate::{Aggregates, longs},
     group::Groups,
-    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Write},
+    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Write, is_full},
     topn::push_in_batches,
     window::{chunks::unstorable, facts::Facts, table::Table},
 };
@@ -247,6 +247,10 @@ impl KeyedOperator for Running {
             Ok(())
         });
         Ok(Frozen { meta, write: Some(write) })
+    }
+
+    fn is_full(&self) -> bool {
+        is_full(self.memory_bytes(), self.memory_budget_bytes)
     }
 
     fn thawed(&mut self) -> Result<(), OperatorError> {

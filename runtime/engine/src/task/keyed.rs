@@ -70,7 +70,7 @@ impl KeyedTask {
                     self.operator.tick(&mut emitted)?;
                     self.emit(emitted).await?;
                 }
-                event = self.inputs.next() => match event {
+                event = self.inputs.next(), if !(self.writing.is_busy() && self.operator.is_full()) => match event {
                     InputEvent::Batch(batch) => {
                         self.cx.metrics.rows_in.add(batch.num_rows() as u64);
                         let mut emitted = Emitted::default();

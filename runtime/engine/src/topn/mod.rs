@@ -22,7 +22,7 @@ use millrace_stream::{Epoch, EventTime, KeyGroupRange};
 
 use crate::{
     aggregate::longs,
-    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats},
+    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, is_full},
     window::{facts::Facts, row_log::RowLog},
 };
 
@@ -195,6 +195,10 @@ impl KeyedOperator for Top {
         let facts = Facts::new(self.key_groups, self.watermark, self.watermark, self.log.next_part());
         let write = writes.map(|writes| -> crate::operator::Write { Box::new(move |store| writes.write(store)) });
         Ok(Frozen { meta: facts.to_value(), write })
+    }
+
+    fn is_full(&self) -> bool {
+        is_full(self.log.memory_bytes(), self.memory_budget_bytes)
     }
 
     fn thawed(&mut self) -> Result<(), OperatorError> {

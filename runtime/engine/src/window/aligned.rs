@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     aggregate::longs,
-    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Write},
+    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Write, is_full},
 };
 
 /// The name of the state in the task's store.
@@ -179,6 +179,11 @@ impl KeyedOperator for AlignedWindows {
         let changed = !writes.is_empty();
         let write = move |store: &TaskStore| writes.into_iter().try_for_each(|write| write(store));
         Ok(Frozen { meta: facts.to_value(), write: changed.then(|| Box::new(write) as Write) })
+    }
+
+    fn is_full(&self) -> bool {
+        let memory_bytes = self.eras.iter().map(EraWindows::memory_bytes).sum();
+        is_full(memory_bytes, self.memory_budget_bytes)
     }
 
     fn thawed(&mut self) -> Result<(), OperatorError> {

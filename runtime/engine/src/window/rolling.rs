@@ -45,7 +45,7 @@ use crate::{
     aggregate::{Aggregates, longs},
     distinct::by_time,
     group::{Groups, NO_GROUP},
-    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Write},
+    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Write, is_full},
     topn::push_in_batches,
 };
 
@@ -347,6 +347,10 @@ impl KeyedOperator for RollingWindows {
         let facts = WindowFacts::new(self.key_groups, self.watermark, self.latest, next_part, eras);
         let write = writes.map(|writes| -> Write { Box::new(move |store| writes.write(store)) });
         Ok(Frozen { meta: facts.to_value(), write })
+    }
+
+    fn is_full(&self) -> bool {
+        is_full(self.log.memory_bytes(), self.memory_budget_bytes)
     }
 
     fn thawed(&mut self) -> Result<(), OperatorError> {

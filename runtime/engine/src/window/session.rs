@@ -44,7 +44,7 @@ use super::{
 };
 use crate::{
     aggregate::{Aggregates, longs},
-    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats},
+    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, is_full},
     topn::push_in_batches,
 };
 
@@ -266,6 +266,10 @@ impl KeyedOperator for SessionWindows {
         });
         let facts = WindowFacts::new(self.key_groups, self.watermark, self.latest, 1, self.eras.list());
         Ok(Frozen { meta: facts.to_value(), write: self.open.freeze()? })
+    }
+
+    fn is_full(&self) -> bool {
+        is_full(self.memory_bytes(), self.memory_budget_bytes)
     }
 
     fn thawed(&mut self) -> Result<(), OperatorError> {

@@ -5,7 +5,7 @@
 //! from the store when they close ([`super::cold`]).
 //!
 //! While a checkpoint is being written nothing is spilled: its parts are not in the store yet, and it would hold rows from
-//! behind its barrier. So memory can exceed the budget by what arrives in that time.
+//! behind its barrier. So memory can exceed the budget by what arrives in that time; when it is far over it, rows wait.
 
 use super::{era::EraWindows, sliding::Sliding};
 use crate::{

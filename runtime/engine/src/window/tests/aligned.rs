@@ -16,7 +16,7 @@ use datafusion_functions_aggregate::{average, count, min_max, stddev, sum};
 use millrace_plan::{Aggregate, KeyedOp, NativeAggregate, WindowKind};
 
 use super::{Random, fleet::Fleet, for_seeds, lines, or_dash, plans, rounded};
-use crate::operator::Emitted;
+use crate::{aggregate::Aggregates, operator::Emitted, window::table::Table};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Row {
@@ -400,4 +400,46 @@ fn windows_that_do_not_fit_the_budget_are_merged_from_the_store() {
         let keys = [vec![1], vec![1, 2]][seed as usize % 2].clone();
         run(seed, Case { kind, lateness, keys, generic: seed % 5 == 4, budget: 3000, distinct_keys: 200 });
     });
+}
+
+#[test]
+fn states_are_the_same_for_all_who_ask_for_them_at_once() {
+    let input = input();
+    for (kind, aggregates) in [("native", native(&input)), ("generic", generic(&input))] {
+        let aggregates = Aggregates::new(&aggregates, &input).unwrap();
+        let rows = batch_of(&random_rows(&mut Random::new(1), 0..100, 50));
+        let groups: Vec<u32> = (0..rows.num_rows() as u32).collect();
+        let mut table = Table::new(&aggregates, groups.len(), &mut Vec::new()).unwrap();
+        table.update(&rows, &groups, groups.len(), &mut Vec::new()).unwrap();
+        let part = table.into_part(&mut Vec::new());
+        assert!(part.memory_bytes() > 0, "{kind}: before they are columns");
+        let asked = || part.state().unwrap().as_ptr() as usize;
+        let seen: Vec<usize> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(asked)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(seen.iter().all(|columns| *columns == seen[0]), "{kind}: one set of columns");
+        assert!(part.state().unwrap().iter().all(|column| column.len() == groups.len()), "{kind}");
+        assert!(part.memory_bytes() > 0, "{kind}: as columns");
+    }
+}
+
+#[test]
+fn an_operator_is_full_when_a_checkpoint_keeps_far_more_than_the_budget_in_memory() {
+    let input = input();
+    let kind = WindowKind::Tumbling { size_ms: 1_000_000, offset_ms: 0 };
+    let op = KeyedOp::Window(plans::window(kind, 0, &input, &[1], native(&input)));
+    let mut fleet = Fleet::new(op, vec![1], 1, 20_000, 50);
+    let mut random = Random::new(2);
+    let mut out = Emitted::default();
+    let mut process =
+        |fleet: &mut Fleet| fleet.process(&batch_of(&random_rows(&mut random, 0..500_000, 5000)), &mut out);
+    (0..20).for_each(|_| process(&mut fleet));
+    assert!(!fleet.is_full(), "it spills");
+    fleet.freeze(&mut Emitted::default());
+    (0..200).for_each(|_| process(&mut fleet));
+    assert!(fleet.is_full(), "nothing can be spilled");
+    let _ = fleet.write();
+    process(&mut fleet);
+    assert!(!fleet.is_full(), "it spills again");
 }

@@ -134,6 +134,11 @@ impl Fleet {
         self.tasks.iter().any(|task| task.frozen.is_some())
     }
 
+    /// Whether a task would rather have no rows before its checkpoint has been written.
+    pub(crate) fn is_full(&self) -> bool {
+        self.tasks.iter().any(|task| task.operator.is_full())
+    }
+
     /// Writes what was frozen and takes the local checkpoints.
     pub(crate) fn write(&mut self) -> Checkpoint {
         let mut taken = Vec::new();
