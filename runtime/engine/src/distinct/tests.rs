@@ -55,6 +55,7 @@ fn run(seed: u64, budget: usize) {
                 fleet.advance(watermark, &mut out);
                 expected = advance(&mut waiting, watermark);
             }
+            _ if fleet.is_frozen() => drop(fleet.write()),
             _ => {
                 fleet.freeze(&mut out);
                 if random.one_in(2) {
@@ -62,12 +63,15 @@ fn run(seed: u64, budget: usize) {
                         (0..4).map(|_| batch_of(&random_rows(&mut random, now..now + 500, 60))).collect();
                     let checkpoint = fleet.write_late(&later, watermark + 1000);
                     fleet.restart(1 + random.below(3) as u32, &checkpoint);
-                } else {
+                } else if random.one_in(2) {
                     let _ = fleet.write();
                 }
             }
         }
         assert_eq!(lines(&out.rows), expected, "step {step}");
+    }
+    if fleet.is_frozen() {
+        let _ = fleet.write();
     }
     let mut out = Emitted::default();
     fleet.advance(i64::MAX, &mut out);

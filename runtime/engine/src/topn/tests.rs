@@ -100,6 +100,7 @@ fn run(seed: u64, budget: usize) {
                 fleet.advance(watermark, &mut out);
                 expected = emit(&mut windows, watermark);
             }
+            _ if fleet.is_frozen() => drop(fleet.write()),
             _ => {
                 fleet.freeze(&mut out);
                 if random.one_in(2) {
@@ -108,12 +109,15 @@ fn run(seed: u64, budget: usize) {
                     let checkpoint = fleet.write_late(&later, watermark);
                     let tasks = if partitioned { 1 + random.below(3) as u32 } else { 1 };
                     fleet.restart(tasks, &checkpoint);
-                } else {
+                } else if random.one_in(2) {
                     let _ = fleet.write();
                 }
             }
         }
         assert_eq!(lines(&out.rows), expected, "step {step}");
+    }
+    if fleet.is_frozen() {
+        let _ = fleet.write();
     }
     let mut out = Emitted::default();
     fleet.advance(i64::MAX, &mut out);

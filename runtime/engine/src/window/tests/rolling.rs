@@ -71,6 +71,7 @@ fn run(seed: u64, budget: usize) {
                 }
                 fleet.advance(watermark, &mut out);
             }
+            _ if fleet.is_frozen() => drop(fleet.write()),
             _ => {
                 fleet.freeze(&mut out);
                 expected.extend(owed.drain(..).map(|row| line(&row, &all)));
@@ -80,7 +81,7 @@ fn run(seed: u64, budget: usize) {
                     let checkpoint = fleet.write_late(&later, watermark + 1000);
                     let tasks = if keys.is_empty() { 1 } else { 1 + random.below(3) as u32 };
                     fleet.restart(tasks, &checkpoint);
-                } else {
+                } else if random.one_in(2) {
                     let _ = fleet.write();
                 }
             }
@@ -88,6 +89,9 @@ fn run(seed: u64, budget: usize) {
         expected.sort();
         seen_late += out.late.iter().map(|rows| rows.num_rows()).sum::<usize>();
         assert_eq!(lines(&out.rows), expected, "step {step}");
+    }
+    if fleet.is_frozen() {
+        let _ = fleet.write();
     }
     let mut out = Emitted::default();
     fleet.advance(i64::MAX, &mut out);
