@@ -5,7 +5,7 @@ use std::{fmt::Write, process::Command};
 use expect_test::expect_file;
 use millrace_tests::{Millrace, Workspace, read, workspace::repository};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "",
     "run",
     "worker",
