@@ -54,7 +54,7 @@ s3-test: build s3-gateway ## Try checkpoints in an object store against a real S
 	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) $(STEP) "Test checkpoints on S3" cargo test $(BUILD) --test all -- --ignored s3::
 
 worker-test: build s3-gateway ## Try the worker against the API server of the cluster that KUBECONFIG names
-	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) $(STEP) "Test the worker" cargo test $(BUILD) --bins --test worker -- --include-ignored
+	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) $(STEP) "Test the worker" cargo test $(BUILD) --lib --test worker -- --include-ignored
 
 install-yaml: ## Write charts/install.yaml anew from the chart, with the helm of `make cluster-build`
 	@scripts/install-yaml > charts/install.yaml
