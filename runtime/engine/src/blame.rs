@@ -88,7 +88,12 @@ mod tests {
     fn a_failed_task_is_blamed_on_what_failed_in_it() {
         let error = JobError::Task {
             task: "requests[0]".to_owned(),
-            source: TaskError::EventTime { rows: 1, split: "s".to_owned(), first: "f".to_owned() },
+            source: TaskError::EventTime {
+                place: "a.ndjson at byte 0".to_owned(),
+                reason: "there is no event time".to_owned(),
+                row: "{}".to_owned(),
+                more: 0,
+            },
         };
         assert_eq!(Blame::of(&error), Blame { part: Part::Source, node: Some("requests".into()) });
         assert_eq!(Blame::of(&JobError::SteppedDown { by: Generation(2) }).part, Part::Runtime);
