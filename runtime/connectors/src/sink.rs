@@ -99,6 +99,10 @@ pub trait Committer: Send {
         decided: Option<(Epoch, &'a [CommitHandle])>,
     ) -> BoxFuture<'a, Result<Committed, SinkError>>;
 
+    /// Called before [`Self::recover`] by a run that goes back to an earlier epoch: what that is given was committed once, since
+    /// a later epoch was decided after it. So rows that are not there any more have been taken away.
+    fn goes_back(&mut self) {}
+
     /// Nobody writes to this node any more, whose plan was given up: removes everything that it staged and that `keep` does
     /// not name. Called instead of [`Self::recover`].
     fn discard<'a>(&'a mut self, _keep: &'a [CommitHandle]) -> BoxFuture<'a, Result<(), SinkError>> {

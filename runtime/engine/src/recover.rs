@@ -123,7 +123,7 @@ pub async fn recover(
     }
     let mut manifest = manifest;
     let before = manifest.as_ref().map(|manifest| plan_before(plan, manifest)).transpose()?.flatten();
-    let committers = recover_sinks(plan, before.as_ref(), manifest.as_ref(), generation, cx).await?;
+    let committers = recover_sinks(plan, before.as_ref(), manifest.as_ref(), moved_back, generation, cx).await?;
     for abandoned in std::mem::take(abandoned) {
         discard(&abandoned, [plan, before.as_ref().unwrap_or(plan)], manifest.as_ref(), generation, cx).await;
     }
@@ -319,6 +319,7 @@ async fn recover_sinks(
     plan: &Plan,
     before: Option<&Plan>,
     manifest: Option<&Manifest>,
+    moved_back: bool,
     generation: Generation,
     cx: &Arc<JobContext>,
 ) -> Result<BTreeMap<NodeName, Box<dyn Committer>>, JobError> {
@@ -329,6 +330,9 @@ async fn recover_sinks(
     let old = before.unwrap_or(plan);
     let nodes: Vec<_> = sink_nodes(old).collect();
     let mut committers = open_committers(old, &nodes, generation, cx).await?;
+    if moved_back {
+        committers.values_mut().for_each(|committer| committer.goes_back());
+    }
     let handles = sink_handles(manifest);
     let committed = commits::recover(&mut committers, Some((manifest.epoch, &handles))).await?;
     cx.metrics.committed_rows.add(committed.rows);

@@ -34,6 +34,8 @@ pub(crate) struct Publisher {
     /// Staged names of files that were committed before the start, or may be left out, and are not there; until what was
     /// decided before the start is committed.
     settled: HashSet<String>,
+    /// Whether what is settled is known to have been committed.
+    goes_back: bool,
 }
 
 /// What tells that a file that is gone was committed.
@@ -76,7 +78,13 @@ impl Publisher {
             record: Record::read(cx.scratch.clone()),
             renamed: HashSet::new(),
             settled: HashSet::new(),
+            goes_back: false,
         }
+    }
+
+    /// What [`Self::settle`] is asked about next was committed once.
+    pub(crate) fn goes_back(&mut self) {
+        self.goes_back = true;
     }
 
     pub(crate) fn folder(&self) -> &Arc<Folder> {
@@ -113,6 +121,7 @@ impl Publisher {
     pub(crate) async fn completed(&mut self, handles: &[Handle]) {
         self.renamed.clear();
         self.settled.clear();
+        self.goes_back = false;
         if let Some(write) = self.record.note(handles)
             && let Err(error) = spawn_io(write).await
         {
@@ -144,7 +153,7 @@ impl Publisher {
                 if is_there && !(is_recorded && proof == (Proof::Recorded { dropped: true })) {
                     continue;
                 }
-                if is_in(file) || proves || is_recorded {
+                if self.goes_back || is_in(file) || proves || is_recorded {
                     taken += 1;
                 } else {
                     missing.add(file.rows);
@@ -153,7 +162,7 @@ impl Publisher {
             }
             if let Some(held) = &handle.held {
                 let length = fs::metadata(self.folder.staging().join(&held.staged)).map_or(0, |found| found.len());
-                if length < held.bytes {
+                if length < held.bytes && !self.goes_back {
                     missing.add(held.rows);
                 }
             }
