@@ -36,7 +36,7 @@ impl Cluster {
     /// # Errors
     ///
     /// There is neither. That the server answers is not tried.
-    pub async fn find(namespace: &str, pipeline: &str) -> Result<Self, kube::Error> {
+    pub async fn find(namespace: &str, pipeline: &str) -> Result<Self, Box<kube::Error>> {
         let mut config = kube::Config::infer().await.map_err(kube::Error::InferConfig)?;
         config.connect_timeout = Some(REQUEST_LIMIT);
         // Whoever asks tries again by its own rules, and wants to know meanwhile.
