@@ -2,10 +2,12 @@
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::api::events::v1::Event;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
-use k8s_openapi::jiff;
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{core::v1::ObjectReference, events::v1::Event},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+    jiff,
+};
 use kube::{
     Api, Client, Resource,
     api::{DynamicObject, ListParams, Patch, PatchParams, PostParams},
@@ -16,7 +18,10 @@ use millrace_stream::Clock;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::key::{Key, Kind};
+use super::{
+    key::{Key, Kind},
+    raw::Raw,
+};
 use crate::leader::{Gate, MARGIN};
 
 /// Whose fields ours are, in server-side apply and in events.
@@ -206,6 +211,21 @@ impl ApiWriter {
         Api::namespaced_with(self.client.clone(), namespace, resource)
     }
 
+    /// Replaces a status. What comes back is read as watches read it: it may be anything.
+    async fn write_status<K>(&self, key: &Key, status: &Value) -> Result<(), WriteError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + fmt::Debug + 'static,
+    {
+        let api: Api<Raw<K>> = Api::namespaced(self.client.clone(), &key.namespace);
+        let body = json!({
+            "apiVersion": K::api_version(&()), "kind": K::kind(&()),
+            "metadata": {"name": key.name, "namespace": key.namespace},
+            "status": status,
+        });
+        let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&body));
+        self.guarded(api.patch_status(&key.name, &params, &patch)).await.map(drop)
+    }
+
     /// Does a request while this replica leads, and does not wait for it for longer than that is certain.
     async fn guarded<T>(&self, request: impl Future<Output = kube::Result<T>> + Send) -> Result<T, WriteError> {
         if !self.gate.is_open() {
@@ -213,15 +233,6 @@ impl ApiWriter {
         }
         let answer = tokio::time::timeout(REQUEST, request).await.map_err(|_| WriteError::TimedOut)?;
         Ok(answer?)
-    }
-}
-
-/// How an object of ours is called by the API.
-fn resource(kind: Kind) -> ApiResource {
-    match kind {
-        Kind::Pipeline => ApiResource::erase::<Pipeline>(&()),
-        Kind::Window => ApiResource::erase::<Window>(&()),
-        Kind::Sink => ApiResource::erase::<Sink>(&()),
     }
 }
 
@@ -247,15 +258,11 @@ impl Writer for ApiWriter {
     }
 
     async fn status(&self, key: &Key, status: &Value) -> Result<(), WriteError> {
-        let resource = resource(key.kind);
-        let api = self.api(&key.namespace, &resource);
-        let body = json!({
-            "apiVersion": resource.api_version, "kind": resource.kind,
-            "metadata": {"name": key.name, "namespace": key.namespace},
-            "status": status,
-        });
-        let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&body));
-        self.guarded(api.patch_status(&key.name, &params, &patch)).await.map(drop)
+        match key.kind {
+            Kind::Pipeline => self.write_status::<Pipeline>(key, status).await,
+            Kind::Window => self.write_status::<Window>(key, status).await,
+            Kind::Sink => self.write_status::<Sink>(key, status).await,
+        }
     }
 
     async fn tell(&self, about: &ObjectReference, what: &Happening) -> Result<(), WriteError> {

@@ -156,7 +156,9 @@ async fn write_status<W: Writer>(
     note: &mut Note,
 ) -> Result<Option<Duration>, WriteError> {
     let (old, new) = (json!(before), json!(after));
-    if old == new {
+    // What was written and is not stored is none of this definition's fields.
+    let is_written = note.status.as_ref().is_some_and(|(written, _)| *written == new);
+    if old == new || is_written {
         return Ok(None);
     }
     let now = context.clock.monotonic();

@@ -71,6 +71,9 @@ pub struct Invalid {
 pub fn validate(observed: &Observed) -> Verdict {
     let pipeline = &observed.pipeline;
     let namespace = pipeline.namespace();
+    if pipeline.is_too_deep() {
+        return invalid(Reason::InvalidSpec, vec!["spec: this is nested too deeply to be read".to_owned()], None);
+    }
     let mut files = vec![(file("Pipeline", pipeline.name()), manifest_of("Pipeline", pipeline))];
     files.extend(observed.windows.iter().map(|it| (file("Window", it.name()), manifest_of("Window", it))));
     files.extend(observed.sinks.iter().map(|it| (file("Sink", it.name()), manifest_of("Sink", it))));
@@ -146,6 +149,9 @@ pub fn validate(observed: &Observed) -> Verdict {
 
 /// All that is wrong with a Window or Sink itself.
 pub fn problems_of<K>(kind: Kind, object: &Raw<K>) -> Option<String> {
+    if object.is_too_deep() {
+        return Some("spec: this is nested too deeply to be read".to_owned());
+    }
     let (_, problems) = manifest::read(&[(file(kind.name(), object.name()), manifest_of(kind.name(), object))]);
     let told: Vec<String> = problems.iter().filter(|problem| problem.is_error()).map(say_problem).collect();
     (!told.is_empty()).then(|| summary(told))

@@ -38,6 +38,7 @@ mod checks;
 mod columns;
 mod comparisons;
 mod compile;
+mod depth;
 mod diff;
 mod doubts;
 mod error;

@@ -8,6 +8,7 @@ use datafusion_sql::sqlparser::{
 };
 
 use crate::{
+    depth,
     error::{Fault, Span, place_of},
     form,
 };
@@ -33,6 +34,7 @@ pub(crate) struct TableName {
 impl Sql {
     /// Parses one SELECT, and finds everything in it that no pipeline can do.
     pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
+        depth::check(text).map_err(|fault| vec![fault])?;
         let parsed =
             Parser::new(&GenericDialect {}).try_with_sql(text).and_then(|mut parser| parser.parse_statements());
         let mut statements = parsed.map_err(|error| vec![syntax_fault(&error, text)])?;

@@ -98,7 +98,7 @@ fn write_alike(one: &SinkSpec, other: &SinkSpec) -> bool {
 }
 
 /// The parts of the path of a destination that is a folder.
-fn folder(spec: &SinkSpec, here: &dyn Fn(&str) -> String) -> Option<Vec<String>> {
+fn folder(spec: &SinkSpec, here: &(dyn Fn(&str) -> String + Sync)) -> Option<Vec<String>> {
     let path = match spec.destination()? {
         SinkDestination::File(file) => file.path.as_str(),
         SinkDestination::Parquet(parquet) => parquet.uri.as_str(),

@@ -18,6 +18,7 @@ use millrace_crds::{PipelineSpec, SideOutput, SinkSpec, SourceSpec, TransformSpe
 use crate::{
     checks,
     columns::{declared_columns, is_timestamp, type_name},
+    depth::with_stack,
     doubts::{ColumnDoubt, Doubts},
     error::{Fault, PlanError},
     graph::{KeyedOp, LateRows, Plan, ResolvedSpec, Warning, WindowDef, WindowKind},
@@ -37,7 +38,7 @@ const EMIT_EVERY_MS: u64 = 1_000;
 ///
 /// All that is wrong with it, in the order of its fields.
 pub fn compile(spec: &ResolvedSpec) -> Result<Plan, Vec<PlanError>> {
-    Compiler::new(spec, &Doubts::default(), &as_written).compile()
+    with_stack(|| Compiler::new(spec, &Doubts::default(), &as_written).compile())
 }
 
 /// Where a path leads on a machine that is not known.
@@ -81,7 +82,7 @@ pub fn resolve_and_compile_despite(
 ///
 /// As before.
 pub fn resolve_and_compile_here(
-    here: &dyn Fn(&str) -> String,
+    here: &(dyn Fn(&str) -> String + Sync),
     doubts: &Doubts,
     name: &str,
     pipeline: PipelineSpec,
@@ -89,7 +90,7 @@ pub fn resolve_and_compile_here(
     sinks: &BTreeMap<String, SinkSpec>,
 ) -> Result<Plan, Vec<PlanError>> {
     let (spec, mut errors) = resolve_what_is_there(name, pipeline, windows, sinks);
-    match Compiler::new(&spec, doubts, here).compile() {
+    match with_stack(|| Compiler::new(&spec, doubts, here).compile()) {
         Ok(plan) if errors.is_empty() => Ok(plan),
         Ok(_) => Err(errors),
         Err(found) => {
@@ -103,7 +104,7 @@ pub fn resolve_and_compile_here(
 struct Compiler<'a> {
     spec: &'a ResolvedSpec,
     doubts: &'a Doubts,
-    here: &'a dyn Fn(&str) -> String,
+    here: &'a (dyn Fn(&str) -> String + Sync),
     errors: Vec<PlanError>,
     warnings: Vec<Warning>,
     /// Sources and transforms that could be understood, with all their columns.
@@ -128,7 +129,7 @@ struct Work<'a> {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(spec: &'a ResolvedSpec, doubts: &'a Doubts, here: &'a dyn Fn(&str) -> String) -> Self {
+    fn new(spec: &'a ResolvedSpec, doubts: &'a Doubts, here: &'a (dyn Fn(&str) -> String + Sync)) -> Self {
         Self {
             spec,
             doubts,

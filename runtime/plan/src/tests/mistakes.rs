@@ -318,7 +318,7 @@ fn outputs_of_different_columns_do_not_share_a_place() {
 
 #[test]
 fn one_place_is_known_in_each_of_its_spellings() {
-    let told = |here: &dyn Fn(&str) -> String, one: &str, other: &str| {
+    let told = |here: &(dyn Fn(&str) -> String + Sync), one: &str, other: &str| {
         let sink = |name: &str, sink: &str| {
             format!(
                 "---\napiVersion: millrace.dev/v1alpha1\nkind: Sink\nmetadata: {{name: {name}}}\nspec: {{{sink}}}\n"
@@ -336,7 +336,7 @@ fn one_place_is_known_in_each_of_its_spellings() {
     let linked = |path: &str| path.replace("/link", "/out");
     let same = "write to one place, each in its own way";
     for (here, one, other) in [
-        (&as_written as &dyn Fn(&str) -> String, "out/./rows", "out/more/../rows"),
+        (&as_written as &(dyn Fn(&str) -> String + Sync), "out/./rows", "out/more/../rows"),
         (&as_written, "/out/a b", "file:///out/a%20b/"),
         (&as_written, "/../out", "/out"),
         (&in_work, "out/rows", "/work/out/rows"),
@@ -346,7 +346,7 @@ fn one_place_is_known_in_each_of_its_spellings() {
         assert!(told(here, one, other).contains(same), "{one} and {other}: {}", told(here, one, other));
     }
     for (here, one, other) in [
-        (&as_written as &dyn Fn(&str) -> String, "out/rows", "/work/out/rows"),
+        (&as_written as &(dyn Fn(&str) -> String + Sync), "out/rows", "/work/out/rows"),
         (&in_work, "out/rows", "/out/rows"),
         (&as_written, "../out", "out"),
     ] {
@@ -383,7 +383,7 @@ fn despite(yaml: &str) -> String {
 }
 
 /// The same on a machine on which paths lead where `here` says.
-fn despite_here(here: &dyn Fn(&str) -> String, yaml: &str) -> String {
+fn despite_here(here: &(dyn Fn(&str) -> String + Sync), yaml: &str) -> String {
     let (manifests, _) = manifest::read(&[("test.yaml", yaml)]);
     let pipeline = manifests.pipelines.first().unwrap();
     let namespace = pipeline.namespace();
