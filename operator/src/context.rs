@@ -52,6 +52,9 @@ impl<W: Writer> Context<W> {
     }
 }
 
+/// Objects by UID, each at a generation of its spec.
+pub type Generations = Vec<(String, i64)>;
+
 /// What the operator remembers of an object, while it leads. All of it may be forgotten: that costs a read or a write, and
 /// nothing is wrong.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +62,7 @@ pub struct Note {
     /// The UID of the object that is meant; another one of its name is a stranger.
     pub uid: String,
     /// What was found of the spec, and of which generations of which objects that holds.
-    pub verdict: Option<(Vec<(String, i64)>, Arc<Verdict>)>,
+    pub verdict: Option<(Generations, Arc<Verdict>)>,
     /// The status that was written last, and when, by the monotonic clock.
     pub status: Option<(Value, Duration)>,
     /// What was applied last, by kind and name.

@@ -29,6 +29,9 @@ use crate::{
     queue::Queue,
 };
 
+/// How a write fails.
+type Refuse = fn() -> WriteError;
+
 /// The moment at which tests begin: 2024-01-01T00:00:00Z.
 pub const START: Timestamp = Timestamp(1_704_067_200_000);
 
@@ -112,7 +115,7 @@ struct Inner {
     version: u64,
     /// Objects that the watches have not brought yet, while they are held back.
     late: Option<Vec<String>>,
-    refuse: Option<(String, fn() -> WriteError)>,
+    refuse: Option<(String, Refuse)>,
     /// So many writes succeed still; `None`: all.
     writes_left: Option<usize>,
     warnings: BTreeMap<String, String>,
@@ -296,7 +299,7 @@ impl World {
     }
 
     /// Writes of an object fail from here on; `None`: they succeed.
-    pub fn refuse(&mut self, refuse: Option<(&str, fn() -> WriteError)>) {
+    pub fn refuse(&mut self, refuse: Option<(&str, Refuse)>) {
         self.context.writer.lock().refuse = refuse.map(|(id, error)| (id.to_owned(), error));
     }
 

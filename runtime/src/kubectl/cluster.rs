@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::{
     Api, Client, Config, Resource, ResourceExt,
-    api::{DynamicObject, ListParams, Patch, PatchParams},
+    api::{DynamicObject, ListParams, Patch, PatchParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
     core::ApiResource,
 };
@@ -175,8 +175,20 @@ impl Cluster {
             "Window" => self.ours::<Window>(),
             _ => self.ours::<Sink>(),
         };
-        let params = PatchParams::apply(FIELD_MANAGER).dry_run().force();
-        match api.patch(name, &params, &Patch::Apply(body)).await {
+        let params = PostParams { dry_run: true, field_manager: Some(FIELD_MANAGER.to_owned()) };
+        // What was set before and is no more is gone, as after `kubectl apply`: another manager's apply would leave it.
+        let answer = match api.get_opt(name).await.map_err(refused)? {
+            Some(mut there) => {
+                there.data["spec"] = body["spec"].clone();
+                api.replace(name, &params, &there).await
+            }
+            None => {
+                let object = serde_json::from_value(body.clone());
+                let object = object.map_err(|error| Failure::failed(format!("{kind} {name}: {error}")))?;
+                api.create(&params, &object).await
+            }
+        };
+        match answer {
             Ok(_) => Ok(None),
             Err(kube::Error::Api(status)) if status.code == 422 => Ok(Some(status.message.clone())),
             Err(error) => Err(refused(error)),

@@ -125,7 +125,8 @@ fn help_has_examples_and_an_unknown_command_exits_with_2() {
         let help = Millrace::new(&workspace, words.chain(["--help"])).finish().expect_success().stdout;
         assert!(help.contains("Example"), "{command}: {help}");
         assert!(!help.contains('\u{1b}'), "no colours where NO_COLOR is set");
-        assert!(help.lines().all(|line| line.chars().count() <= 120), "{command}: {help}");
+        let mut prose = help.lines().filter(|line| !line.starts_with("Usage:"));
+        assert!(prose.all(|line| line.chars().count() <= 120), "{command}: {help}");
         let _ = writeln!(all, "==== millrace {command} --help\n{help}");
     }
     expect_file!["golden/help.txt"].assert_eq(&all);

@@ -35,7 +35,7 @@ fn every_value_is_in_the_schema_and_in_the_readme() {
     let schema: Value = serde_json::from_str(&read("charts/millrace/values.schema.json")).unwrap();
     let readme = read("charts/millrace/README.md");
     for path in values() {
-        let place = path.split('.').fold(Some(&schema), |at, name| at?.get("properties")?.get(name));
+        let place = path.split('.').try_fold(&schema, |at, name| at.get("properties")?.get(name));
         assert!(place.is_some(), "values.schema.json lacks {path}");
         assert!(readme.contains(&format!("| `{path}` |")), "README.md lacks {path}");
     }

@@ -2,6 +2,8 @@
 //!
 //! Those that need a cluster run where `MILLRACE_CLUSTER` is set; see `millrace_tests::cluster`.
 
+#![allow(clippy::unwrap_used)]
+
 mod chart;
 mod dashboard;
 mod examples;

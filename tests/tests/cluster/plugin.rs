@@ -8,10 +8,10 @@ use millrace_tests::{Workspace, cluster, cluster::Namespace, manifest, process};
 fn pipeline(filter: &str) -> String {
     let spec = format!(
         "apiVersion: millrace.dev/v1alpha1\nkind: Pipeline\nmetadata: {{name: numbers}}\nspec:\n  \
-         sources:\n    - name: n\n      generator: {{rate: 100, fields: [{{name: id, sequence: {{}}}}, \
+         sources:\n    - name: ids\n      generator: {{rate: 100, fields: [{{name: id, sequence: {{}}}}, \
          {{name: ts, timestamp: {{start: \"2024-01-01T00:00:00Z\", step: 1s}}}}]}}\n      eventTime: {{column: ts}}\n  \
-         transforms:\n    - {{name: some, sql: \"SELECT id FROM n WHERE {filter}\"}}\n    \
-         - {{name: counts, window: minute, sql: \"SELECT window_start, count(*) AS times FROM n\"}}\n  \
+         transforms:\n    - {{name: some, sql: \"SELECT id FROM ids WHERE {filter}\"}}\n    \
+         - {{name: counts, window: minute, sql: \"SELECT window_start, count(*) AS times FROM ids\"}}\n  \
          outputs: [{{from: some, sink: some}}, {{from: counts, sink: counts}}]\n  checkpoints: {{interval: 1s}}\n"
     );
     let rest = [
@@ -71,7 +71,7 @@ fn the_plugin_shows_asks_and_foresees() {
 
     let status = ask(&namespace, &["status", "numbers"]);
     assert!(status.starts_with("numbers  Running  1 pods ready"), "{status}");
-    assert!(status.contains("\nn  ") && status.contains("\n└ some ") && status.contains("\n  └ some "), "{status}");
+    assert!(status.contains("\nids  ") && status.contains("\n└ some ") && status.contains("\n  └ some "), "{status}");
     assert!(ask(&namespace, &["status"]).contains("numbers  Running"));
     assert!(ask(&namespace, &["logs", "numbers", "--tail", "5"]).lines().count() > 0);
 

@@ -22,7 +22,7 @@
 //! named again by that epoch's handle. If they were committed in the meantime, the second commit finds them done.
 //!
 //! A decided file that is neither staged nor under its final name was either committed and then taken away, which is the
-//! reader's right, or it was lost with the folder that it waited in. The [record](record) of what was committed tells, and
+//! reader's right, or it was lost with the folder that it waited in. The [record] of what was committed tells, and
 //! so does the [mark](place) in the folder. What nothing is known of is an error, and no file is renamed and no folder made
 //! before that is settled.
 //!
