@@ -39,7 +39,8 @@ pub enum Recovery {
     Fresh {
         /// The first epoch that this run may take.
         first: Epoch,
-        /// Manifests that were never decided: to be deleted, with the files that they name.
+        /// Manifests that were never decided: to be deleted, with the files that they name. The newest is none of them while it
+        /// is ahead of all that is decided: it keeps its number from being taken again, and goes when a later epoch is decided.
         orphans: Vec<Taken>,
     },
     /// Go on from an epoch.
@@ -52,7 +53,8 @@ pub enum Recovery {
         decided: Vec<Decided>,
         /// The first epoch that this run may take: no manifest has its number.
         first: Epoch,
-        /// Manifests that were never decided: to be deleted, with the files that no kept manifest names.
+        /// Manifests that were never decided: to be deleted, with the files that no kept manifest names; the same holds of
+        /// the newest.
         orphans: Vec<Taken>,
         /// Newer decided epochs that are damaged and passed over by the user's leave. If there are any, the pointer is
         /// first moved back to `decided`, what sinks committed for them may come again, and nothing is deleted yet.
@@ -103,7 +105,11 @@ pub fn recover(facts: &Facts) -> Recovery {
     let first = newest.max(pointer.epoch()).map_or(Epoch::FIRST, Epoch::next);
     let is_decided = |taken: &Taken| pointer.decided.iter().any(|decided| decided.taken == *taken);
     let is_older = |taken: &Taken| taken.generation < facts.generation;
-    let orphans = facts.manifests.keys().filter(|taken| is_older(taken) && !is_decided(taken)).copied().collect();
+    // A user may have gone back over an epoch that sinks have committed, and its manifest is all that says so: without it the
+    // next run would take its number again, and sinks would take the rows for ones that they have.
+    let keeps_number = |taken: &Taken| Some(taken.epoch) == newest && newest > pointer.epoch();
+    let is_orphan = |taken: &&Taken| is_older(taken) && !is_decided(taken) && !keeps_number(taken);
+    let orphans = facts.manifests.keys().filter(is_orphan).copied().collect();
     let Some(wanted) = pointer.decided.last() else { return Recovery::Fresh { first, orphans } };
 
     let sound = pointer.decided.iter().enumerate().rev().find_map(|(place, decided)| {

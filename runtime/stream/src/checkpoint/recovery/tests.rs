@@ -34,17 +34,17 @@ fn a_first_run_starts_from_nothing() {
 fn a_manifest_whose_pointer_never_moved_is_not_decided() {
     assert_eq!(
         recover(&found(&[], &[(1, 8)])),
-        Recovery::Fresh { first: Epoch(2), orphans: vec![taken(1, 8)] },
-        "its number is not used again"
+        Recovery::Fresh { first: Epoch(2), orphans: vec![] },
+        "its number is not used again, by the runs after this one either"
     );
     assert_eq!(
-        recover(&found(&[(4, 8), (5, 8)], &[(4, 8), (5, 8), (6, 8)])),
+        recover(&found(&[(4, 8), (5, 8)], &[(4, 8), (5, 8), (6, 7), (7, 8)])),
         Recovery::Restore {
             from: taken(5, 8),
             finished: false,
             decided: vec![decided(4, 8), decided(5, 8)],
-            first: Epoch(7),
-            orphans: vec![taken(6, 8)],
+            first: Epoch(8),
+            orphans: vec![taken(6, 7)],
             passed_over: vec![],
         }
     );
@@ -60,10 +60,29 @@ fn an_undecided_manifest_of_the_same_epoch_is_told_apart_by_its_generation() {
 
 #[test]
 fn what_a_newer_generation_is_making_is_no_orphan() {
-    let Recovery::Restore { orphans, first, .. } = recover(&found(&[(5, 8)], &[(5, 8), (6, 8), (6, 10)])) else {
+    let Recovery::Restore { orphans, first, .. } = recover(&found(&[(5, 8)], &[(5, 8), (6, 8), (6, 10), (7, 10)]))
+    else {
         panic!("epoch 5 is decided")
     };
-    assert_eq!((orphans, first), (vec![taken(6, 8)], Epoch(7)));
+    assert_eq!((orphans, first), (vec![taken(6, 8)], Epoch(8)));
+}
+
+#[test]
+fn after_going_back_the_numbers_of_what_sinks_may_have_committed_are_never_taken_again() {
+    let mut stored = vec![(3, 8), (4, 8), (5, 8)];
+    // Epochs 4 and 5 were decided, and the pointer was moved back to 3; then run after run ends before its first checkpoint.
+    for _ in 0..3 {
+        let Recovery::Restore { orphans, first, .. } = recover(&found(&[(3, 8)], &stored)) else {
+            panic!("epoch 3 is decided")
+        };
+        assert_eq!(first, Epoch(6));
+        stored.retain(|(epoch, generation)| !orphans.contains(&taken(*epoch, *generation)));
+    }
+    let after = recover(&found(&[(3, 8), (6, 8)], &[(3, 8), (5, 8), (6, 8)]));
+    assert!(
+        matches!(after, Recovery::Restore { orphans, .. } if orphans == [taken(5, 8)]),
+        "it goes when it is passed"
+    );
 }
 
 #[test]
