@@ -5,8 +5,8 @@
 //!              kubectl, helm, images              apply, wait_for, volume; deleted with all in it when it is dropped
 //! ```
 //!
-//! Every test has a namespace and an operator of its own, so tests run side by side and on a cluster that others use too. The
-//! cluster stays up when the tests end; `make cluster-down` removes it. A test that fails leaves logs, objects and events in
+//! Every test has a namespace and an operator of its own, so tests run side by side and on a cluster that others use too. One
+//! that stops components of the cluster has it `alone()`. The cluster stays up when the tests end; `make cluster-down` removes it. A test that fails leaves logs, objects and events in
 //! a folder that it names.
 //!
 //! | variable | what it says |
@@ -18,6 +18,7 @@
 //! | `MILLRACE_KEEP` | namespaces stay when their tests end |
 //! | `MILLRACE_KEEP_CRDS` | the cluster's resource definitions stay as they are; else this checkout's are applied |
 
+mod hold;
 mod install;
 mod namespace;
 
@@ -105,7 +106,22 @@ impl Cluster {
 
     /// A namespace of a test's own.
     pub fn namespace(&self, name: &str) -> Namespace<'_> {
-        Namespace::new(self, name)
+        Namespace::new(self, name, hold::Hold::with_others())
+    }
+
+    /// The same for a test that breaks the cluster: no other test uses it meanwhile.
+    pub fn alone(&self, name: &str) -> Namespace<'_> {
+        Namespace::new(self, name, hold::Hold::alone())
+    }
+
+    /// Runs a command of `tests/cluster`, such as a fault; what it wrote to its standard output.
+    ///
+    /// # Panics
+    ///
+    /// With what it said, if it fails.
+    #[track_caller]
+    pub fn harness<'b>(&self, args: impl IntoIterator<Item = &'b str>) -> String {
+        harness(args, None).0
     }
 
     /// The images of the binaries under test, loaded once.
@@ -132,6 +148,11 @@ impl Cluster {
                 runtime: image("MILLRACE_IMAGE", "millrace", runtime),
             }
         })
+    }
+
+    /// Whether it is one of this machine, whose components can be stopped.
+    pub fn is_ours(&self) -> bool {
+        self.is_ours
     }
 
     /// Puts logs, objects and events into a folder, for who looks into a failure.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use serde_json::Value;
 
-use super::{Cluster, Tool};
+use super::{Cluster, Tool, hold::Hold};
 use crate::{Deadline, workspace::repository};
 
 /// How long something may take on a busy machine before the test fails.
@@ -17,18 +17,19 @@ pub struct Namespace<'a> {
     pub cluster: &'a Cluster,
     /// Its name.
     pub name: String,
+    _hold: Hold,
 }
 
 impl<'a> Namespace<'a> {
     /// A new one. What a run that crashed left of it is removed.
-    pub(super) fn new(cluster: &'a Cluster, name: &str) -> Self {
+    pub(super) fn new(cluster: &'a Cluster, name: &str, hold: Hold) -> Self {
         let name = format!("millrace-test-{name}");
         cluster.kubectl(["delete", "namespace", &name, "--ignore-not-found", "--wait", PATIENCE]).run();
         cluster.kubectl(["create", "namespace", &name]).run();
         // Pods that do not meet the standard are refused.
         let standard = "pod-security.kubernetes.io/enforce=restricted";
         cluster.kubectl(["label", "namespace", &name, standard]).run();
-        Self { cluster, name }
+        Self { cluster, name, _hold: hold }
     }
 
     /// `kubectl` in this namespace.
