@@ -49,9 +49,15 @@ impl<'a> Namespace<'a> {
 
     /// An example's manifests, with images that a cluster without a registry has.
     pub fn example(name: &str) -> String {
-        let path = repository().join("examples/cluster").join(name).join("pipeline.yaml");
-        let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        text.replace("busybox:1.37", super::BUSYBOX)
+        let examples = repository().join("examples");
+        let of_clusters = examples.join("cluster").join(name);
+        let folder = if of_clusters.is_dir() { of_clusters } else { examples.join(name) };
+        let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let mut files: Vec<PathBuf> = files.map(|entry| entry.expect("the folder can be read").path()).collect();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+        files.sort();
+        let texts = files.iter().map(|path| fs::read_to_string(path).expect("the manifest can be read"));
+        texts.collect::<Vec<_>>().join("\n---\n").replace("busybox:1.37", super::BUSYBOX)
     }
 
     /// A ConfigMap of one file of the checkout.

@@ -1,4 +1,4 @@
-//! The examples of `examples/cluster`, from `kubectl apply` to an output that equals what the same example gives in one
+//! The examples of `examples/cluster` and the flights, from `kubectl apply` to an output that equals what the same example gives in one
 //! process, which `tests/all` compares with DuckDB and DataFusion.
 
 use std::{collections::BTreeSet, fs, path::Path};
@@ -32,16 +32,16 @@ fn every_example_of_a_cluster_is_tried_by_a_test_here() {
         .filter(|path| path.is_dir())
         .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
         .collect();
-    assert!(names.len() >= 4, "{names:?}");
+    assert!(names.len() >= 3, "{names:?}");
     let missing: Vec<&String> = names.iter().filter(|name| !tried.contains(&format!("\"{name}\""))).collect();
     assert!(missing.is_empty(), "no test runs {missing:?}");
 }
 
 #[test]
 fn every_example_of_a_cluster_is_without_a_mistake() {
-    for example in ["flights", "access-logs", "nexmark-q5", "follow"] {
+    for example in ["flights", "cluster/access-logs", "cluster/nexmark-q5", "cluster/follow"] {
         let workspace = Workspace::new();
-        let checked = Millrace::new(&workspace, ["check", "-f", &format!("examples/cluster/{example}")]).finish();
+        let checked = Millrace::new(&workspace, ["check", "-f", &format!("examples/{example}")]).finish();
         checked.expect_success();
     }
 }
@@ -80,11 +80,11 @@ fn flights_land_on_a_volume() {
     let status = plugin::ask(&namespace, &["status", "flights"]);
     assert!(status.starts_with("flights  Finished"), "{status}");
     assert!(!status.contains("  ! "), "{status}");
-    let plan = plugin::ask(&namespace, &["plan", "-f", "examples/cluster/flights"]);
+    let plan = plugin::ask(&namespace, &["plan", "-f", "examples/flights"]);
     assert!(plan.starts_with("flights: None: nothing changes"), "{plan}");
 
     // What a Pipeline owns goes with it; what `Retain` keeps stays.
-    namespace.kubectl(["delete", "-f", "examples/cluster/flights", "--ignore-not-found"]).run();
+    namespace.kubectl(["delete", "-f", "examples/flights", "--ignore-not-found"]).run();
     namespace.wait_for_objects("statefulsets,leases,roles,rolebindings,poddisruptionbudgets,services", &[]);
     namespace.wait_for_objects("persistentvolumeclaims", &["persistentvolumeclaim/data-flights-0"]);
 }
