@@ -1,16 +1,19 @@
 //! The worker: waits for the Lease and the plan, runs jobs, and tells what comes of them.
 
+mod job;
+mod tell;
+
 use std::{sync::Arc, time::Duration};
 
-use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use millrace_engine::{Command, JobError, Outcome, blame::Blame, chain, metrics::Metrics, status::Status};
+use millrace_engine::{JobError, Outcome, blame::Blame, chain, metrics::Metrics, status::Status};
 use millrace_plan::{
     Plan,
-    handover::{EditResult, EditSaid, PlanDocument, Problem, ProblemOf, RunPhase, SavepointSaid, StartSaid, StartWish},
+    handover::{EditResult, PlanDocument, Problem, ProblemOf, RunPhase, StartWish},
 };
 use millrace_stream::{Clock, Epoch, Revision};
-use tokio::sync::{mpsc::error::TrySendError, oneshot, watch};
+use tokio::sync::watch;
 
+use self::job::JobEnd;
 use super::{
     api::Cluster,
     job_thread::{JobSpec, JobThread},
@@ -19,7 +22,7 @@ use super::{
     pointer::ConfigMapPointer,
     report::{Before, Board, Reporter},
     start::{Found, compile, shown},
-    steer::{self, Attempt, Begin, Course, Next, Order},
+    steer::{self, Attempt, Begin, Next},
 };
 use crate::{
     Failure,
@@ -160,24 +163,6 @@ enum Then {
     /// The process ends.
     End(Result<(), Failure>),
 }
-
-/// How a job came to its end.
-enum JobEnd {
-    /// By itself, or as it was told.
-    Ended(Box<Result<Outcome, JobError>>),
-    /// It was dropped, since the Lease is another's.
-    SteppedDown,
-    /// It was dropped, since its last checkpoint took too long.
-    OutOfTime,
-}
-
-/// What the job answers.
-enum Answer {
-    Edit { plan: Box<Plan>, done: Result<Result<(), String>, oneshot::error::RecvError> },
-    Savepoint { token: Option<String>, done: Result<Result<Epoch, String>, oneshot::error::RecvError> },
-}
-
-type Answers = FuturesUnordered<BoxFuture<'static, Answer>>;
 
 impl Worker {
     async fn live(&mut self) -> Result<(), Failure> {
@@ -420,170 +405,6 @@ impl Worker {
         self.instruments.status.get().checkpoint.map(|checkpoint| checkpoint.epoch)
     }
 
-    /// Steers a job until its end.
-    async fn drive(
-        &mut self,
-        mut job: JobThread,
-        wish: Option<&StartWish>,
-        mut wanted: PlanDocument,
-        found: &Found,
-    ) -> JobEnd {
-        let mut changes = self.board.changes();
-        let mut answers = Answers::new();
-        let mut course = Course {
-            offered: self.rejected.clone(),
-            began_with: wish.map(|wish| wish.token.clone()),
-            savepoint: self.board.get().savepoint_token,
-            ..Course::default()
-        };
-        let (mut stop, mut is_told) = (false, false);
-        let mut deadline: Option<Duration> = None;
-        let mut end = None;
-        loop {
-            course.revision = self.board.get().revision;
-            self.tell_started(wish);
-            self.tell_taken_up(found);
-            let mut is_full = false;
-            while let Some(order) = steer::steer(&wanted, &course, |token| self.has_acted(found, token)) {
-                if !self.obey(order, &job, &wanted, &mut course, &mut answers, &mut stop).await {
-                    is_full = true;
-                    break;
-                }
-            }
-            if stop && !is_told {
-                is_told = !matches!(job.commands.try_send(Command::Stop), Err(TrySendError::Full(_)));
-                is_full |= !is_told;
-            }
-            let retry = is_full.then_some(SOON);
-            let left = deadline.map(|deadline| deadline.saturating_sub(self.now()));
-            tokio::select! {
-                biased;
-                ended = &mut job.ended => {
-                    return match (end, ended) {
-                        (Some(end), _) => end,
-                        (None, Ok(Some(ended))) => JobEnd::Ended(Box::new(ended)),
-                        // Its thread has died in the middle.
-                        (None, _) => JobEnd::Ended(Box::new(Err(died()))),
-                    };
-                }
-                Ok(()) = self.stopped.changed(), if deadline.is_none() => {
-                    (stop, course.is_ending) = (true, true);
-                    deadline = Some(self.now() + Duration::from_secs(self.args.stop_within_seconds));
-                }
-                () = sleep(left), if left.is_some() && end.is_none() => {
-                    end = Some(JobEnd::OutOfTime);
-                    job.abandon();
-                }
-                Ok(()) = self.standing.changed() => {
-                    if !self.standing.borrow().is_held() && end.is_none() {
-                        end = Some(JobEnd::SteppedDown);
-                        job.abandon();
-                    }
-                }
-                Ok(()) = self.wanted.changed() => {
-                    let seen = self.wanted.borrow_and_update().clone();
-                    self.tell_plan(&seen);
-                    if let Wanted::Plan(plan) = seen {
-                        if course.offered.as_ref() != Some(&plan.revision) {
-                            course.offered = None;
-                        }
-                        wanted = *plan;
-                    }
-                }
-                Some(answer) = answers.next() => self.answered(answer, &mut stop),
-                Ok(()) = changes.changed() => {}
-                () = sleep(retry), if retry.is_some() => {}
-            }
-        }
-    }
-
-    /// Tells the job; `false`: it has no room for it now.
-    async fn obey(
-        &self,
-        order: Order,
-        job: &JobThread,
-        wanted: &PlanDocument,
-        course: &mut Course,
-        answers: &mut Answers,
-        stop: &mut bool,
-    ) -> bool {
-        match order {
-            Order::StartOver => {
-                tracing::info!("stopping, to start as asked");
-                (*stop, course.is_ending) = (true, true);
-            }
-            Order::Suspend => {
-                let (reply, answer) = oneshot::channel();
-                if matches!(job.commands.try_send(Command::Savepoint(reply)), Err(TrySendError::Full(_))) {
-                    return false;
-                }
-                tracing::info!("suspending: a savepoint, then a stop");
-                course.is_ending = true;
-                answers.push(Box::pin(async move { Answer::Savepoint { token: None, done: answer.await } }));
-            }
-            Order::Savepoint(token) => {
-                let (reply, answer) = oneshot::channel();
-                if matches!(job.commands.try_send(Command::Savepoint(reply)), Err(TrySendError::Full(_))) {
-                    return false;
-                }
-                course.savepoint = Some(token.clone());
-                answers.push(Box::pin(async move { Answer::Savepoint { token: Some(token), done: answer.await } }));
-            }
-            Order::Edit => match compile(wanted.spec.clone(), wanted.revision.clone()).await {
-                Err(errors) => {
-                    course.offered = Some(wanted.revision.clone());
-                    self.refuse(course.revision.clone(), wanted, shown(&errors));
-                }
-                Ok(plan) => {
-                    let (reply, answer) = oneshot::channel();
-                    let plan = Box::new(plan);
-                    let edit = Command::Edit { plan: plan.clone(), reply };
-                    if matches!(job.commands.try_send(edit), Err(TrySendError::Full(_))) {
-                        return false;
-                    }
-                    course.offered = Some(wanted.revision.clone());
-                    answers.push(Box::pin(async move { Answer::Edit { plan, done: answer.await } }));
-                }
-            },
-        }
-        true
-    }
-
-    fn answered(&self, answer: Answer, stop: &mut bool) {
-        let at = self.instruments.clock.now();
-        match answer {
-            Answer::Edit { plan, done: Ok(Ok(())) } => self.overview.set_plan(&plan),
-            Answer::Edit { plan, done: Ok(Err(why)) } => {
-                // What a newer edit has taken the place of is of no interest any more.
-                let is_wanted = self.wanted.borrow().plan().is_some_and(|wanted| wanted.revision == plan.revision);
-                if is_wanted {
-                    tracing::warn!("edit refused, the running plan stays:\n{why}");
-                    let from = self.board.get().revision;
-                    self.tell_edit(from, &plan.revision, EditResult::Refused, why);
-                }
-            }
-            // The job is gone. Its successor is asked anew.
-            Answer::Edit { done: Err(_), .. } => {}
-            Answer::Savepoint { token: Some(_), done: Err(_) } => {}
-            Answer::Savepoint { token, done } => {
-                if token.is_none() {
-                    *stop = true;
-                }
-                let (name, error) = match done {
-                    Ok(Ok(epoch)) => (Some(millrace_engine::recover::savepoint_name(epoch)), None),
-                    Ok(Err(why)) => (None, Some(why)),
-                    Err(_) => (None, Some("the pipeline has ended before it".to_owned())),
-                };
-                self.board.update(|said| {
-                    if token.is_some() {
-                        said.savepoint_token.clone_from(&token);
-                    }
-                    said.savepoint = Some(SavepointSaid { token: token.unwrap_or_default(), name, error, at });
-                });
-            }
-        }
-    }
-
     /// After a failure: says what is wrong, and decides what follows.
     fn fails(&mut self, error: &JobError, wanted: &PlanDocument, found: &Found, wish: Option<&StartWish>) -> Then {
         let blame = Blame::of(error);
@@ -646,101 +467,10 @@ impl Worker {
         });
         Then::Wait(None)
     }
-
-    fn reject(&mut self, wanted: &PlanDocument, found: &Found, result: EditResult, why: String) {
-        self.rejected = Some(wanted.revision.clone());
-        self.failed = 0;
-        self.tell_edit(found.revision().cloned(), &wanted.revision, result, why);
-    }
-
-    fn refuse(&self, from: Option<Revision>, wanted: &PlanDocument, why: String) {
-        tracing::warn!(%why, "edit refused, the running plan stays");
-        self.tell_edit(from, &wanted.revision, EditResult::Refused, why);
-    }
-
-    fn tell_edit(&self, from: Option<Revision>, to: &Revision, result: EditResult, why: String) {
-        let (at, to) = (self.instruments.clock.now(), to.clone());
-        let Some(from) = from else { return };
-        self.board.update(|said| said.edit = Some(EditSaid { from, to, result, message: Some(why), at }));
-    }
-
-    fn drop_wish(&self, wish: &StartWish, why: String) {
-        tracing::warn!(%why, "the pipeline cannot start as asked; it goes on from its last checkpoint");
-        let started = StartSaid { token: wish.token.clone(), epoch: None, error: Some(why) };
-        self.board.update(|said| said.started = Some(started));
-    }
-
-    /// Once the job that began with a wish runs, the wish has acted.
-    fn tell_started(&self, wish: Option<&StartWish>) {
-        let state = self.instruments.status.get();
-        let Some(wish) = wish.filter(|_| state.phase == millrace_engine::status::JobPhase::Running) else { return };
-        let is_told = self.board.get().started.is_some_and(|started| started.token == wish.token);
-        if !is_told {
-            let started = StartSaid { token: wish.token.clone(), epoch: state.restored_from, error: None };
-            self.board.update(|said| said.started = Some(started));
-        }
-    }
-
-    /// A plan that runs from another one's checkpoint is an edit that was taken up.
-    fn tell_taken_up(&self, found: &Found) {
-        let state = self.instruments.status.get();
-        let (Some(from), Some(to)) = (found.revision(), state.revision) else { return };
-        let is_running = state.phase == millrace_engine::status::JobPhase::Running;
-        // What came after the start is told by the job.
-        let is_told = from == &to
-            || self.last_checkpoint() > found.newest.as_ref().map(|newest| newest.epoch)
-            || self.board.get().edit.is_some_and(|edit| edit.to == to || edit.from == to);
-        if is_running && !is_told {
-            let at = self.instruments.clock.now();
-            let edit = EditSaid { from: from.clone(), to, result: EditResult::TakenUp, message: None, at };
-            self.board.update(|said| said.edit = Some(edit));
-        }
-    }
-
-    fn tell_plan(&self, wanted: &Wanted) {
-        let why = match wanted {
-            Wanted::Unreadable(why) => Some(why.clone()),
-            // Without a plan there is nothing to run, and nobody to tell: the operator makes it before the pod.
-            Wanted::Unknown | Wanted::Absent | Wanted::Plan(_) => None,
-        };
-        let since = self.instruments.clock.now();
-        let problem = why.map(|message| Problem { of: ProblemOf::Plan, node: None, message, since });
-        let changes = match (&self.board.get().plan_problem, &problem) {
-            (Some(known), Some(problem)) => known.message != problem.message,
-            (known, problem) => known.is_some() != problem.is_some(),
-        };
-        if changes {
-            self.board.update(|said| said.plan_problem = problem);
-        }
-    }
-
-    /// Nothing runs, and nothing is wrong. A savepoint that is wished for now cannot be had.
-    fn rest(&self, phase: RunPhase, wanted: &PlanDocument) {
-        let at = self.instruments.clock.now();
-        self.board.update(|said| {
-            said.idle = Some(phase);
-            said.problem = None;
-            if let Some(wish) = &wanted.savepoint
-                && said.savepoint_token.as_ref() != Some(&wish.token)
-            {
-                let word = if phase == RunPhase::Finished { "has finished" } else { "is suspended" };
-                let error = Some(format!("the pipeline {word}: nothing runs that a savepoint could be taken of"));
-                said.savepoint_token = Some(wish.token.clone());
-                said.savepoint = Some(SavepointSaid { token: wish.token.clone(), name: None, error, at });
-            }
-        });
-    }
 }
 
 fn has_source(plan: &Plan, name: &str) -> bool {
     plan.spec.pipeline.sources.iter().any(|source| source.name == *name)
-}
-
-fn died() -> JobError {
-    JobError::Task {
-        task: "the job's thread".to_owned(),
-        source: millrace_engine::task::TaskError::Panicked("see the log".to_owned()),
-    }
 }
 
 async fn sleep(wait: Option<Duration>) {

@@ -1,0 +1,96 @@
+//! What the worker says of what it does, for the report.
+
+use millrace_engine::status::JobPhase;
+use millrace_plan::handover::{
+    EditResult, EditSaid, PlanDocument, Problem, ProblemOf, RunPhase, SavepointSaid, StartSaid, StartWish,
+};
+use millrace_stream::Revision;
+
+use super::Worker;
+use crate::cluster::{plan_watch::Wanted, start::Found};
+
+impl Worker {
+    pub(super) fn reject(&mut self, wanted: &PlanDocument, found: &Found, result: EditResult, why: String) {
+        self.rejected = Some(wanted.revision.clone());
+        self.failed = 0;
+        self.tell_edit(found.revision().cloned(), &wanted.revision, result, why);
+    }
+
+    pub(super) fn refuse(&self, from: Option<Revision>, wanted: &PlanDocument, why: String) {
+        tracing::warn!(%why, "edit refused, the running plan stays");
+        self.tell_edit(from, &wanted.revision, EditResult::Refused, why);
+    }
+
+    pub(super) fn tell_edit(&self, from: Option<Revision>, to: &Revision, result: EditResult, why: String) {
+        let (at, to) = (self.instruments.clock.now(), to.clone());
+        let Some(from) = from else { return };
+        self.board.update(|said| said.edit = Some(EditSaid { from, to, result, message: Some(why), at }));
+    }
+
+    pub(super) fn drop_wish(&self, wish: &StartWish, why: String) {
+        tracing::warn!(%why, "the pipeline cannot start as asked; it goes on from its last checkpoint");
+        let started = StartSaid { token: wish.token.clone(), epoch: None, error: Some(why) };
+        self.board.update(|said| said.started = Some(started));
+    }
+
+    /// Once the job that began with a wish runs, the wish has acted.
+    pub(super) fn tell_started(&self, wish: Option<&StartWish>) {
+        let state = self.instruments.status.get();
+        let Some(wish) = wish.filter(|_| state.phase == JobPhase::Running) else { return };
+        let is_told = self.board.get().started.is_some_and(|started| started.token == wish.token);
+        if !is_told {
+            let started = StartSaid { token: wish.token.clone(), epoch: state.restored_from, error: None };
+            self.board.update(|said| said.started = Some(started));
+        }
+    }
+
+    /// A plan that runs from another one's checkpoint is an edit that was taken up.
+    pub(super) fn tell_taken_up(&self, found: &Found) {
+        let state = self.instruments.status.get();
+        let (Some(from), Some(to)) = (found.revision(), state.revision) else { return };
+        let is_running = state.phase == JobPhase::Running;
+        // What came after the start is told by the job.
+        let is_told = from == &to
+            || self.last_checkpoint() > found.newest.as_ref().map(|newest| newest.epoch)
+            || self.board.get().edit.is_some_and(|edit| edit.to == to || edit.from == to);
+        if is_running && !is_told {
+            let at = self.instruments.clock.now();
+            let edit = EditSaid { from: from.clone(), to, result: EditResult::TakenUp, message: None, at };
+            self.board.update(|said| said.edit = Some(edit));
+        }
+    }
+
+    pub(super) fn tell_plan(&self, wanted: &Wanted) {
+        let why = match wanted {
+            Wanted::Unreadable(why) => Some(why.clone()),
+            // Without a plan there is nothing to run, and nobody to tell: the operator makes it before the pod.
+            Wanted::Unknown | Wanted::Absent | Wanted::Plan(_) => None,
+        };
+        let since = self.instruments.clock.now();
+        let problem = why.map(|message| Problem { of: ProblemOf::Plan, node: None, message, since });
+        let changes = match (&self.board.get().plan_problem, &problem) {
+            (Some(known), Some(problem)) => known.message != problem.message,
+            (known, problem) => known.is_some() != problem.is_some(),
+        };
+        if changes {
+            self.board.update(|said| said.plan_problem = problem);
+        }
+    }
+
+    /// Nothing runs, and nothing is wrong. A savepoint that is wished for now cannot be had.
+    pub(super) fn rest(&self, phase: RunPhase, wanted: &PlanDocument) {
+        let at = self.instruments.clock.now();
+        self.board.update(|said| {
+            said.idle = Some(phase);
+            said.problem = None;
+            if let Some(wish) = &wanted.savepoint
+                && said.savepoint_token.as_ref() != Some(&wish.token)
+            {
+                let word = if phase == RunPhase::Finished { "has finished" } else { "is suspended" };
+                let error = Some(format!("the pipeline {word}: nothing runs that a savepoint could be taken of"));
+                said.savepoint_token = Some(wish.token.clone());
+                said.savepoint = Some(SavepointSaid { token: wish.token.clone(), name: None, error, at });
+            }
+        });
+    }
+}
