@@ -18,7 +18,7 @@ STEP := scripts/step
 # A whole Kubernetes on this machine, for tests: see docs/cluster.md.
 CLUSTER := python3 tests/cluster
 
-.PHONY: help setup build demo test lint docs bench s3-gateway s3-test worker-test cluster-build cluster-up cluster-image cluster-test cluster-down install-yaml test-on-cluster
+.PHONY: help setup build demo test test-local test-on-cluster lint docs bench s3-gateway cluster-build cluster-up cluster-image cluster-test cluster-down install-yaml
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,9 +32,14 @@ build: setup ## Build the commands: millrace, millrace-operator and kubectl-mill
 demo: build ## Run a pipeline over a month of real flights and show its result
 	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) scripts/demo
 
-test: lint docs ## Check formatting, lints, versions and docs, and run every test
+test: lint docs test-local test-on-cluster ## Check formatting, lints, versions and docs, and run every test
+
+test-local: setup ## Run the tests that need no cluster
 	@$(STEP) "Build the tests" cargo build $(BUILD) --all-targets
 	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) $(STEP) "Run the tests" cargo test $(BUILD) --lib --bins --tests --no-fail-fast
+
+test-on-cluster: build ## Run the tests that need a cluster or an S3 server, as root: both are started here
+	@BUILD="$(BUILD)" MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) scripts/test-on-cluster
 
 lint: setup ## Check formatting, clippy with warnings denied, and that big dependencies have one version
 	@$(STEP) "Check the formatting" cargo fmt --all --check
@@ -50,12 +55,6 @@ bench: build ## Measure the whole process: events per CPU-second, memory, barrie
 s3-gateway: ## Build the S3 gateway that the tests of s3:// need, from a Go module: two minutes, once
 	@scripts/s3-gateway
 
-s3-test: build s3-gateway ## Try checkpoints in an object store against a real S3 server
-	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) $(STEP) "Test checkpoints on S3" cargo test $(BUILD) --test all -- --ignored s3::
-
-worker-test: build s3-gateway ## Try the worker against the API server of the cluster that KUBECONFIG names
-	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) $(STEP) "Test the worker" cargo test $(BUILD) --lib --test worker -- --include-ignored
-
 install-yaml: ## Write charts/install.yaml anew from the chart, with the helm of `make cluster-build`
 	@scripts/install-yaml > charts/install.yaml
 
@@ -70,10 +69,6 @@ cluster-image: build ## Load the millrace command into the cluster, as the image
 
 cluster-test: ## Show that a cluster works here: start one, use and break it, take it down
 	@$(STEP) "Test the cluster" $(CLUSTER) selftest
-
-test-on-cluster: cluster-up ## Run the tests that need a cluster: the chart, examples, bad objects, GitOps
-	@$(STEP) "Build binaries and tests" cargo build $(BUILD) --bins --test cluster
-	@MILLRACE_CLUSTER=1 MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) $(STEP) "Test on the cluster" cargo test $(BUILD) --test cluster
 
 cluster-down: ## Stop the cluster and remove all it left
 	@$(CLUSTER) down
