@@ -11,6 +11,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 PYTHON := $(CACHE)/venv/bin/python
 MILLRACE := $(CARGO_TARGET_DIR)/debug/millrace
+VERSION := $(shell sed -n 's/^appVersion: //p' charts/millrace/Chart.yaml)
 # One set of features for all that is built here, so that nothing is built twice. What it adds, the fault points, does
 # nothing unless it is armed through the environment.
 BUILD := --workspace --features millrace/fault-points --locked
@@ -18,7 +19,7 @@ STEP := scripts/step
 # A whole Kubernetes on this machine, for tests: see docs/cluster.md.
 CLUSTER := python3 tests/cluster
 
-.PHONY: help setup build demo test test-local test-on-cluster lint docs bench s3-gateway cluster-build cluster-up cluster-image cluster-test cluster-down install-yaml
+.PHONY: help setup build demo test test-local test-on-cluster lint docs bench s3-gateway cluster-build cluster-up cluster-image cluster-demo cluster-test cluster-down install-yaml
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,8 +65,12 @@ cluster-build: ## Build the parts of a Kubernetes cluster from Go modules: half 
 cluster-up: ## Start a Kubernetes cluster on this machine, as root; or check the one that KUBECONFIG names
 	@$(CLUSTER) up
 
-cluster-image: build ## Load the millrace command into the cluster, as the image millrace:dev
-	@$(CLUSTER) image millrace:dev --binary $(MILLRACE)
+cluster-image: build ## Load the images that the chart names into the cluster, from the commands that were built
+	@$(CLUSTER) image millrace/runtime:$(VERSION) --binary $(MILLRACE)
+	@$(CLUSTER) image millrace/operator:$(VERSION) --binary $(MILLRACE)-operator
+
+cluster-demo: cluster-up cluster-image ## On a cluster of this machine: install, run the flights, edit a Pipeline that runs
+	@PYTHON=$(PYTHON) scripts/cluster-demo
 
 cluster-test: ## Show that a cluster works here: start one, use and break it, take it down
 	@$(STEP) "Test the cluster" $(CLUSTER) selftest
