@@ -39,8 +39,8 @@ pub use generator::{
     StringValues, TimestampSteps,
 };
 pub use pipeline::{
-    CheckpointsSpec, DeploymentSpec, ImagePullPolicy, OnDelete, OutputSpec, Pipeline, PipelineSpec, SavepointSpec,
-    SideOutput, StartFromSpec, TransformSpec, VolumeSpec,
+    CheckpointsSpec, DeploymentSpec, FilePositionSpec, ImagePullPolicy, MoveSourceSpec, OnDelete, OutputSpec, Pipeline,
+    PipelineSpec, SavepointSpec, SideOutput, StartFromSpec, TransformSpec, VolumeSpec,
 };
 pub use quantity::{Quantity, QuantityError};
 pub use reference::reference;

@@ -8,10 +8,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DurationStr, PipelineStatus, Quantity, SourceSpec,
+    CredentialsSpec, DurationStr, PipelineStatus, Quantity, SourceSpec,
     duration::POSITIVE_PATTERN,
     quantity,
-    schema::{FROM_PATTERN, NODE_NAME_PATTERN, OBJECT_NAME_PATTERN, URI_PATTERN, rule},
+    schema::{FROM_PATTERN, NODE_NAME_PATTERN, OBJECT_NAME_PATTERN, URI_PATTERN, exactly_one, rule},
 };
 
 /// Sources, transforms and outputs, and how they run.
@@ -134,6 +134,10 @@ pub struct SavepointSpec {
 /// Where a pipeline starts from in place of its last checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = rule(
+    "!has(self.resetSources) || !has(self.moveSources) || self.moveSources.all(m, !(m.name in self.resetSources))",
+    "a source is either reset or moved"
+))]
 pub struct StartFromSpec {
     /// Any text. Another one is another wish. Example: `2024-01-31-replay`.
     #[schemars(length(min = 1, max = 128))]
@@ -146,6 +150,43 @@ pub struct StartFromSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(regex(pattern = NODE_NAME_PATTERN), length(max = 63)))]
     pub reset_sources: Vec<String>,
+    /// The sources that go on from another place than they have read to, forwards or backwards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub move_sources: Vec<MoveSourceSpec>,
+}
+
+/// Where a source goes on: exactly one of `row`, for a generator, and `files`, for files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(transform = exactly_one(&["row", "files"]))]
+pub struct MoveSourceSpec {
+    /// The source's name. Example: `requests`.
+    #[schemars(regex(pattern = NODE_NAME_PATTERN), length(max = 63))]
+    pub name: String,
+    /// The row that a generator makes next; its first is 0. Example: `120000`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    pub row: Option<u64>,
+    /// The files that are read on from another place. The other ones of the source are read on from where they were read to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(min = 1, max = 256))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
+    pub files: Vec<FilePositionSpec>,
+}
+
+/// Where a file is read on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FilePositionSpec {
+    /// The file, one of those that the source reads. Example: `/logs/a.ndjson`.
+    #[schemars(length(min = 1, max = 4096))]
+    pub path: String,
+    /// The first byte of the row that is read next, uncompressed; of a Parquet file the row's number. The first is 0. Dead
+    /// letters tell it. Example: `4096`.
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    pub offset: u64,
 }
 
 fn one() -> u32 {
@@ -235,6 +276,10 @@ impl OutputSpec {
 /// When checkpoints are taken and where they are kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[schemars(transform = rule(
+    "!has(self.credentials) || (has(self.storage) && self.storage.startsWith('s3://'))",
+    "credentials are for a storage that is an object store, as s3://lake/checkpoints"
+))]
 pub struct CheckpointsSpec {
     /// The time from one checkpoint's start to the next one's.
     #[schemars(extend("pattern" = POSITIVE_PATTERN))]
@@ -252,6 +297,12 @@ pub struct CheckpointsSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = URI_PATTERN), length(max = 4096))]
     pub storage: Option<String>,
+    /// What an object store asks for before it lets in. The Secret's keys are named as the variables of the environment are:
+    /// `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, and, if they are to be there too, `AWS_REGION`,
+    /// `AWS_ENDPOINT_URL` and the like. A key that is replaced in the Secret is taken up while the pipeline runs. Without
+    /// meaning for `millrace run`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<CredentialsSpec>,
     /// What happens to them when the Pipeline is deleted.
     pub on_delete: OnDelete,
     /// How much state the pipeline's tasks of one process may hold in memory, all together. What is beyond it is kept on
@@ -268,6 +319,7 @@ impl Default for CheckpointsSpec {
             min_pause: DurationStr::from_millis(500),
             retain: 3,
             storage: None,
+            credentials: None,
             on_delete: OnDelete::Retain,
             memory_budget: Quantity::from_bytes(256 << 20),
         }
@@ -280,7 +332,7 @@ pub enum OnDelete {
     /// They are kept.
     #[default]
     Retain,
-    /// They are deleted too; savepoints are not.
+    /// They are deleted too, with the volume that they are on. What is in `storage` stays.
     Delete,
 }
 

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use millrace_crds::MoveSourceSpec;
 use millrace_engine::{JobContext, JobError, metrics::Metrics, status::Status};
 use millrace_plan::Plan;
 use millrace_state::{CheckpointStore, DataFolder, ErrorKind, ManifestId, Opener, Pointer, StateError, StoreResources};
@@ -47,6 +48,8 @@ pub struct Beginning {
     pub from_savepoint: Option<String>,
     /// With these sources at their beginning.
     pub reset_sources: Vec<String>,
+    /// With these sources elsewhere.
+    pub move_sources: Vec<MoveSourceSpec>,
     /// If the newest checkpoint is damaged, at the one before it.
     pub allow_previous_checkpoint: bool,
 }
@@ -85,6 +88,7 @@ pub async fn open(
         allow_previous_checkpoint: beginning.allow_previous_checkpoint,
         from_savepoint: beginning.from_savepoint,
         reset_sources: beginning.reset_sources,
+        move_sources: beginning.move_sources,
     })
 }
 

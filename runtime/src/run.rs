@@ -110,6 +110,7 @@ async fn run_plan(plan: Plan, texts: Texts, args: RunArgs) -> Result<(), Failure
     let beginning = Beginning {
         from_savepoint: args.from_savepoint.clone(),
         reset_sources: Vec::new(),
+        move_sources: Vec::new(),
         allow_previous_checkpoint: args.allow_previous_checkpoint,
     };
     let place = Place { data_dir: args.data_dir.clone(), namespace: None };

@@ -138,6 +138,7 @@ pub fn validate(observed: &Observed) -> Verdict {
                 token: wish.token.clone(),
                 savepoint: wish.savepoint.clone(),
                 reset_sources: wish.reset_sources.clone(),
+                move_sources: wish.move_sources.clone(),
             }),
             overlay,
             deletes_checkpoints: spec.checkpoints.on_delete == OnDelete::Delete,

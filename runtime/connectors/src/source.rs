@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use futures::future::BoxFuture;
+use millrace_crds::MoveSourceSpec;
 use millrace_stream::{Clock, Epoch, EventTime};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,19 @@ pub trait Source: Send + Sync {
 
     /// Whether the source ends by itself.
     fn is_bounded(&self) -> bool;
+
+    /// Replay points from which the source goes on where it is asked to, made of those of all tasks of a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// There is no such place in it.
+    fn moved(
+        &self,
+        _to: &MoveSourceSpec,
+        _restored: BTreeMap<SplitId, ReplayPoint>,
+    ) -> Result<BTreeMap<SplitId, ReplayPoint>, SourceError> {
+        Err(SourceError::Unusable { what: "nothing of this source can be read again".to_owned(), source: None })
+    }
 
     /// Opens the reader of one task. `cx.restored` holds the replay points of *all* tasks of the checkpoint that is
     /// resumed; the reader takes those of the splits that fall to task `cx.index` of `cx.parallelism`.

@@ -33,7 +33,7 @@ impl Blame {
     /// Whose this failure is.
     pub fn of(error: &JobError) -> Self {
         let (part, node) = match error {
-            JobError::Source { node, .. } => (Part::Source, Some(node.clone())),
+            JobError::Source { node, .. } | JobError::Move { node, .. } => (Part::Source, Some(node.clone())),
             JobError::Sink { node, .. } => (Part::Sink, Some(node.clone())),
             JobError::Commit(error) => (Part::Sink, Some(error.node.clone())),
             JobError::Operator { node, .. } => (Part::Runtime, Some(node.clone())),

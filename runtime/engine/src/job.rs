@@ -18,6 +18,7 @@
 use std::{sync::Arc, time::Duration};
 
 use millrace_connectors::{SinkError, SourceError};
+use millrace_crds::MoveSourceSpec;
 use millrace_plan::{Edit, NodeKind, Plan, PlanError};
 use millrace_state::{CheckpointStore, DataFolder, ErrorKind, Pointer, StateError, StoreResources};
 use millrace_stream::{
@@ -71,6 +72,8 @@ pub struct JobContext {
     pub from_savepoint: Option<String>,
     /// Sources that begin at their beginning, whatever the checkpoint that is started from says of them.
     pub reset_sources: Vec<String>,
+    /// Sources that go on from elsewhere, likewise.
+    pub move_sources: Vec<MoveSourceSpec>,
 }
 
 /// What can be asked of a running job.
@@ -110,6 +113,15 @@ pub enum JobError {
     /// A source cannot be used.
     #[error("source {node} failed")]
     Source {
+        /// Which.
+        node: NodeName,
+        /// Why.
+        #[source]
+        source: SourceError,
+    },
+    /// A source cannot go on from where it is asked to.
+    #[error("source {node} cannot be moved")]
+    Move {
         /// Which.
         node: NodeName,
         /// Why.
@@ -204,7 +216,7 @@ impl JobError {
         match self {
             Self::Task { source, .. } => source.may_pass(),
             Self::Commit(CommitError { source, .. }) | Self::Sink { source, .. } => commits::may_pass(source),
-            Self::Source { source, .. } => matches!(source, SourceError::Io { .. }),
+            Self::Source { source, .. } | Self::Move { source, .. } => matches!(source, SourceError::Io { .. }),
             Self::State(error) => matches!(error.kind(), ErrorKind::Retry | ErrorKind::Restart),
             Self::Failed(failure) => matches!(failure, Failure::LastEpochAborted(_)),
             _ => false,
@@ -418,7 +430,7 @@ async fn one_generation(
 ) -> Result<Driven, JobError> {
     let connectors = Connectors::of(plan)?;
     let generation = recovered.generation;
-    let mut running = launch(plan, &connectors, recovered.manifest.as_ref(), generation, cx).await?;
+    let mut running = launch(plan, &connectors, recovered.restored(), generation, cx).await?;
     cx.folder.retain_tasks(&running.ids)?;
     let restored = recovered.epoch();
     cx.status.update(|state| {

@@ -91,11 +91,20 @@ impl Connectors {
     }
 }
 
+/// What tasks go on from.
+#[derive(Clone, Copy)]
+pub struct Restored<'a> {
+    /// A checkpoint; `None`: nothing.
+    pub manifest: Option<&'a Manifest>,
+    /// Where sources go on from, whatever the checkpoint says of them.
+    pub moved: &'a BTreeMap<NodeName, ReplayPoints>,
+}
+
 /// Makes and starts every task.
 pub async fn launch(
     plan: &Plan,
     connectors: &Connectors,
-    restored: Option<&Manifest>,
+    restored: Restored<'_>,
     generation: Generation,
     cx: &JobContext,
 ) -> Result<Running, JobError> {
@@ -130,7 +139,7 @@ struct Launcher<'a> {
     graph: &'a StageGraph,
     plan: &'a Plan,
     connectors: &'a Connectors,
-    restored: Option<&'a Manifest>,
+    restored: Restored<'a>,
     generation: Generation,
     cx: &'a JobContext,
     /// For each task and edge: one a receiving task.
@@ -198,7 +207,11 @@ impl Launcher<'_> {
 
     fn restored_tasks(&self, stage: &Stage) -> impl Iterator<Item = &TaskManifest> {
         let id = stage.id.clone();
-        self.restored.into_iter().flat_map(|manifest| &manifest.tasks).filter(move |task| task.task.stage == id)
+        self.restored
+            .manifest
+            .into_iter()
+            .flat_map(|manifest| &manifest.tasks)
+            .filter(move |task| task.task.stage == id)
     }
 
     async fn source(
@@ -209,11 +222,15 @@ impl Launcher<'_> {
         router: Router,
         control: mpsc::Receiver<SourceControl>,
     ) -> Result<SourceTask, JobError> {
-        let points = self.restored_tasks(stage).flat_map(|task| &task.replay_points);
-        let restored: BTreeMap<SplitId, ReplayPoint> =
-            points.map(|(split, point)| (SplitId(split.as_str().into()), ReplayPoint(point.clone()))).collect();
-        let progress: Vec<StoredProgress> =
-            self.restored_tasks(stage).filter_map(|task| serde_json::from_value(task.meta.clone()).ok()).collect();
+        let (restored, progress): (ReplayPoints, Vec<StoredProgress>) = match self.restored.moved.get(&stage.node) {
+            // How far event time had come elsewhere means nothing there.
+            Some(moved) => (moved.clone(), Vec::new()),
+            None => {
+                let meta = self.restored_tasks(stage).map(|task| task.meta.clone());
+                let progress = meta.filter_map(|meta| serde_json::from_value(meta).ok()).collect();
+                (replay_points(self.restored_tasks(stage)), progress)
+            }
+        };
         let source_cx = SourceContext {
             index: cx.id.index,
             parallelism: stage.parallelism,
@@ -239,7 +256,7 @@ impl Launcher<'_> {
         let key_groups = KeyGroupRange::of_task(cx.id.index, stage.parallelism);
         let parts: Vec<&TaskManifest> =
             self.restored_tasks(stage).filter(|task| task.key_groups.intersection(key_groups).is_some()).collect();
-        let epoch = self.restored.map(|manifest| manifest.epoch);
+        let epoch = self.restored.manifest.map(|manifest| manifest.epoch);
         let (store, snapshotter) = Snapshotter::restore(
             &cx.id,
             key_groups,
@@ -269,7 +286,7 @@ impl Launcher<'_> {
     }
 
     fn sink_handle(&self, stage: &Stage, index: u32) -> Option<CommitHandle> {
-        let sinks = self.restored?.sinks.iter();
+        let sinks = self.restored.manifest?.sinks.iter();
         let handles = &sinks.into_iter().find(|sink| sink.node == stage.node.0)?.handles;
         handles.get(index as usize).cloned().map(CommitHandle)
     }
@@ -287,6 +304,15 @@ impl Launcher<'_> {
             let _ = reports.send(Report::Failed { task: id, error }).await;
         });
     }
+}
+
+/// Where the splits of a source are resumed, by split.
+pub type ReplayPoints = BTreeMap<SplitId, ReplayPoint>;
+
+/// The replay points that tasks have written.
+pub fn replay_points<'a>(tasks: impl Iterator<Item = &'a TaskManifest>) -> ReplayPoints {
+    let points = tasks.flat_map(|task| &task.replay_points);
+    points.map(|(split, point)| (SplitId(split.as_str().into()), ReplayPoint(point.clone()))).collect()
 }
 
 /// What a source's reader decodes: the columns that are read, then the event-time column if it is not among them.

@@ -18,7 +18,7 @@ use crate::{
     commits::{self, CommitError},
     drive::{sink_handles, sink_nodes},
     job::refused_edit,
-    launch::Connectors,
+    launch::{Connectors, ReplayPoints, Restored, replay_points},
     window::eras,
 };
 
@@ -32,6 +32,8 @@ pub struct Recovered {
     pub first: Epoch,
     /// What is restored; `None`: the pipeline starts from nothing.
     pub manifest: Option<Manifest>,
+    /// Where sources go on from that are moved.
+    pub moved: BTreeMap<NodeName, ReplayPoints>,
     /// The plan's committers, which have committed what was decided.
     pub committers: BTreeMap<NodeName, Box<dyn Committer>>,
     /// Whether nothing is left to do.
@@ -39,6 +41,11 @@ pub struct Recovered {
 }
 
 impl Recovered {
+    /// What tasks go on from.
+    pub fn restored(&self) -> Restored<'_> {
+        Restored { manifest: self.manifest.as_ref(), moved: &self.moved }
+    }
+
     /// The epoch that is restored.
     pub fn epoch(&self) -> Option<Epoch> {
         self.manifest.as_ref().map(|manifest| manifest.epoch)
@@ -117,6 +124,11 @@ pub async fn recover(
         Found::Sound(manifest) => Some(*manifest),
         Found::Damaged => None,
     });
+    let as_asked = turn.is_where_it_began(manifest.as_ref().map(|manifest| manifest.epoch));
+    if as_asked {
+        // That a place is not there is found out before anything is changed.
+        moved_sources(plan, manifest.as_ref(), cx)?;
+    }
     let moved_back = decided != claimed.decided;
     if moved_back {
         move_back(cx, &claimed, generation, &decided, manifest.as_ref()).await?;
@@ -130,9 +142,9 @@ pub async fn recover(
     if let (Some(before), Some(manifest)) = (&before, &mut manifest) {
         take_up_edit(before, plan, manifest)?;
     }
-    let resets =
-        !cx.reset_sources.is_empty() && turn.is_where_it_began(manifest.as_ref().map(|manifest| manifest.epoch));
-    if let Some(manifest) = manifest.as_mut().filter(|_| resets) {
+    let moved = if as_asked { moved_sources(plan, manifest.as_ref(), cx)? } else { BTreeMap::new() };
+    let is_sent = as_asked && !(cx.reset_sources.is_empty() && moved.is_empty());
+    if let Some(manifest) = manifest.as_mut().filter(|_| as_asked) {
         // A source's stage has the source's name.
         manifest.tasks.retain(|task| !cx.reset_sources.contains(&task.task.stage.0));
     }
@@ -150,9 +162,32 @@ pub async fn recover(
         tokio::spawn(check_later(cx.store.clone(), unchecked));
     }
     fault::point("after-recover").map_err(StateError::from)?;
-    let is_over = |manifest: &Manifest| manifest.finished && manifest.revision == plan.revision && !resets;
+    let is_over = |manifest: &Manifest| manifest.finished && manifest.revision == plan.revision && !is_sent;
     let finished = manifest.as_ref().is_some_and(is_over);
-    Ok(Recovered { generation, decided, first, manifest, committers, finished })
+    Ok(Recovered { generation, decided, first, manifest, moved, committers, finished })
+}
+
+/// Where sources go on from that are asked to go on from elsewhere.
+fn moved_sources(
+    plan: &Plan,
+    manifest: Option<&Manifest>,
+    cx: &JobContext,
+) -> Result<BTreeMap<NodeName, ReplayPoints>, JobError> {
+    let mut moved = BTreeMap::new();
+    if cx.move_sources.is_empty() {
+        return Ok(moved);
+    }
+    let connectors = Connectors::of(plan)?;
+    for to in &cx.move_sources {
+        let node = NodeName(to.name.clone());
+        let Some(source) = connectors.sources.get(&node) else { continue };
+        let tasks = manifest.into_iter().flat_map(|manifest| &manifest.tasks);
+        // A source's stage has the source's name.
+        let points = replay_points(tasks.filter(|task| task.task.stage.0 == to.name));
+        let points = source.moved(to, points).map_err(|source| JobError::Move { node: node.clone(), source })?;
+        moved.insert(node, points);
+    }
+    Ok(moved)
 }
 
 /// Refuses to start where there are checkpoints and no pointer. That is found out before the claim, which leaves a pointer to

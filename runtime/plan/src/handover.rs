@@ -10,6 +10,7 @@
 //! The operator makes all four objects, the last two without content, so that the runtime needs no right to create any. A
 //! wish acts once: it has a token, and what came of it stands in the report under that token.
 
+use millrace_crds::MoveSourceSpec;
 use millrace_stream::{Epoch, Generation, Revision, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +103,16 @@ pub struct StartWish {
     /// Sources that forget how far they have read and begin as their spec says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub reset_sources: Vec<String>,
+    /// Sources that go on from elsewhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub move_sources: Vec<MoveSourceSpec>,
+}
+
+impl StartWish {
+    /// The sources that do not go on from where they have read to.
+    pub fn sources(&self) -> impl Iterator<Item = &String> {
+        self.reset_sources.iter().chain(self.move_sources.iter().map(|moved| &moved.name))
+    }
 }
 
 /// What runs, as the coordinator says. Written when something changes that a person waits for, and else every few seconds

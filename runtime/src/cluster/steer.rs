@@ -141,6 +141,7 @@ pub fn after(error: &JobError, part: Part, attempt: &Attempt) -> Next {
         JobError::SteppedDown { .. } => Next::StepDown,
         JobError::State(StateError::Pointer { .. }) => Next::Soon(API_WAIT),
         JobError::NoSavepoint { .. } if attempt.has_wish => Next::DropWish,
+        JobError::Move { .. } if attempt.has_wish && !error.may_pass() => Next::DropWish,
         JobError::EditRefused(_) if attempt.is_edit => Next::Refuse,
         _ if attempt.is_edit && !attempt.was_failing && is_the_plans(error, part) && gives_up(error, attempt) => {
             Next::RollBack

@@ -289,7 +289,7 @@ impl Worker {
                 self.rest(RunPhase::Finished, wanted);
                 return Then::Wait(None);
             }
-            Begin::Wanted { wish: Some(wish) } if wish.savepoint.is_none() && wish.reset_sources.is_empty() => {
+            Begin::Wanted { wish: Some(wish) } if wish.savepoint.is_none() && wish.sources().next().is_none() => {
                 self.drop_wish(&wish, "it names neither a savepoint nor a source".to_owned());
                 return Then::Again;
             }
@@ -307,7 +307,7 @@ impl Worker {
             Err(errors) => return self.cannot_compile(shown(&errors), wanted, &found),
         };
         if let Some(wish) = &wish
-            && let Some(unknown) = wish.reset_sources.iter().find(|name| !has_source(&plan, name))
+            && let Some(unknown) = wish.sources().find(|name| !has_source(&plan, name))
         {
             self.drop_wish(wish, format!("the pipeline has no source {unknown}"));
             return Then::Again;
@@ -341,6 +341,7 @@ impl Worker {
         let beginning = Beginning {
             from_savepoint: wish.as_ref().and_then(|wish| wish.savepoint.clone()),
             reset_sources: wish.as_ref().map(|wish| wish.reset_sources.clone()).unwrap_or_default(),
+            move_sources: wish.as_ref().map(|wish| wish.move_sources.clone()).unwrap_or_default(),
             allow_previous_checkpoint: false,
         };
         let spec = JobSpec {

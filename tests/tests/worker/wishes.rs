@@ -1,5 +1,6 @@
 //! Wishes act once: savepoints, and where to start from.
 
+use millrace_crds::{FilePositionSpec, MoveSourceSpec};
 use millrace_plan::handover::{PlanDocument, RunPhase, SavepointWish, StartWish};
 use millrace_tests::{Deadline, Workspace, coordination::Site, read};
 
@@ -28,7 +29,12 @@ fn a_savepoint_is_taken_once_for_its_token_and_started_from_once_for_another() {
     assert_eq!(report.savepoint.unwrap().name.as_ref(), Some(&name));
 
     // What was committed after the savepoint comes again, and nothing else.
-    let start = StartWish { token: "back".to_owned(), savepoint: Some(name.clone()), reset_sources: Vec::new() };
+    let start = StartWish {
+        token: "back".to_owned(),
+        savepoint: Some(name.clone()),
+        reset_sources: Vec::new(),
+        move_sources: Vec::new(),
+    };
     let back = PlanDocument { start_from: Some(start), ..plan.clone() };
     let before = committed(&workspace);
     objects.want(&back);
@@ -72,7 +78,12 @@ fn a_source_is_read_from_its_beginning_once_for_its_token() {
     let running = worker(&workspace, &site, "web-0", "1").start();
     in_phase(&running, &objects, RunPhase::Finished);
     numbers.expect_all(&workspace);
-    let start = StartWish { token: "again".to_owned(), savepoint: None, reset_sources: vec!["events".to_owned()] };
+    let start = StartWish {
+        token: "again".to_owned(),
+        savepoint: None,
+        reset_sources: vec!["events".to_owned()],
+        move_sources: Vec::new(),
+    };
     let again = PlanDocument { start_from: Some(start), ..plan.clone() };
     objects.want(&again);
     reported(&running, &objects, "the start", |report| report.started.is_some());
@@ -90,7 +101,7 @@ fn a_source_is_read_from_its_beginning_once_for_its_token() {
         ("unknown", None, vec!["nobody".to_owned()], "the pipeline has no source nobody"),
         ("gone", Some("savepoint-999".to_owned()), Vec::new(), "there is no savepoint savepoint-999"),
     ] {
-        let start = StartWish { token: token.to_owned(), savepoint, reset_sources };
+        let start = StartWish { token: token.to_owned(), savepoint, reset_sources, move_sources: Vec::new() };
         objects.want(&PlanDocument { start_from: Some(start), ..plan.clone() });
         let report = reported(&running, &objects, token, |report| {
             report.started.as_ref().is_some_and(|started| started.token == token)
@@ -98,4 +109,40 @@ fn a_source_is_read_from_its_beginning_once_for_its_token() {
         assert!(report.started.unwrap().error.unwrap().contains(why));
         in_phase(&running, &objects, RunPhase::Finished);
     }
+}
+
+#[test]
+#[ignore = "needs a cluster: KUBECONFIG"]
+fn a_source_goes_on_from_where_it_is_asked_to_once_for_its_token() {
+    let (workspace, site) = (Workspace::new(), Site::new("moved"));
+    let objects = site.pipeline("web");
+    let numbers = Numbers::new(60_000, 30_000);
+    let plan = numbers.plan();
+    objects.want(&plan);
+    let running = worker(&workspace, &site, "web-0", "1").start();
+    in_phase(&running, &objects, RunPhase::Finished);
+    numbers.expect_all(&workspace);
+    let to = |row, files| MoveSourceSpec { name: "events".to_owned(), row, files };
+    let wish = |token: &str, to| StartWish {
+        token: token.to_owned(),
+        savepoint: None,
+        reset_sources: Vec::new(),
+        move_sources: vec![to],
+    };
+    let started = |wish: StartWish| {
+        let token = wish.token.clone();
+        objects.want(&PlanDocument { start_from: Some(wish), ..plan.clone() });
+        let report = reported(&running, &objects, &token, |report| {
+            report.started.as_ref().is_some_and(|started| started.token == token)
+        });
+        report.started.unwrap()
+    };
+    // The last 20,000 rows again: 2,000 that the filter lets through.
+    assert_eq!(started(wish("back", to(Some(40_000), Vec::new()))).error, None);
+    Deadline::secs(60).wait_for("those rows again", || (committed(&workspace) == 8_000).then_some(()));
+    in_phase(&running, &objects, RunPhase::Finished);
+    let error = started(wish("file", to(None, vec![FilePositionSpec { path: "/x".to_owned(), offset: 0 }]))).error;
+    assert!(error.unwrap().contains("source events is a generator: it goes on from a `row`"));
+    in_phase(&running, &objects, RunPhase::Finished);
+    assert_eq!(committed(&workspace), 8_000, "and nothing for a place that is not there");
 }

@@ -78,6 +78,17 @@ pub(super) fn check(spec: &PipelineSpec, others: &Others<'_>, findings: &mut Fin
     if spec.checkpoints.memory_budget.bytes() == 0 {
         findings.add("spec.checkpoints.memoryBudget", Complaint::new("this must be greater than 0"));
     }
+    let is_in_store = |storage: &String| storage.starts_with("s3://");
+    if spec.checkpoints.credentials.is_some() && !spec.checkpoints.storage.as_ref().is_some_and(is_in_store) {
+        let complaint = Complaint::new("credentials are for a storage that is an object store");
+        findings.add("spec.checkpoints.credentials", complaint.expected("`storage: s3://lake/checkpoints`, say"));
+    }
+    for (n, moved) in spec.start_from.iter().flat_map(|start| start.move_sources.iter().enumerate()) {
+        if spec.start_from.as_ref().is_some_and(|start| start.reset_sources.contains(&moved.name)) {
+            let complaint = Complaint::new(format!("`{}` is reset, and cannot be moved too", moved.name));
+            findings.add(format!("spec.startFrom.moveSources[{n}].name"), complaint);
+        }
+    }
 }
 
 fn check_transform(transform: &TransformSpec, path: &str, others: &Others<'_>, findings: &mut Findings) {

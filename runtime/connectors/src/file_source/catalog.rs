@@ -48,7 +48,7 @@ impl Point {
         ReplayPoint(serde_json::to_value(self).unwrap_or_default())
     }
 
-    fn read(split: &SplitId, point: &ReplayPoint) -> Result<Self, SourceError> {
+    pub(super) fn read(split: &SplitId, point: &ReplayPoint) -> Result<Self, SourceError> {
         let damaged = |source: Option<serde_json::Error>| SourceError::Unusable {
             what: format!("the replay point of {split} is not one of a file: {}", point.0),
             source: source.map(|source| source.into()),
@@ -86,8 +86,8 @@ struct State {
 }
 
 /// A file as a glob found it.
-struct Listed {
-    path: PathBuf,
+pub(super) struct Listed {
+    pub(super) path: PathBuf,
     metadata: Metadata,
 }
 
@@ -192,7 +192,7 @@ impl Catalog {
     }
 
     /// Every file that a glob matches, by path, each once.
-    fn list(&self, must_match: bool) -> Result<Vec<Listed>, SourceError> {
+    pub(super) fn list(&self, must_match: bool) -> Result<Vec<Listed>, SourceError> {
         let mut files = BTreeMap::new();
         for pattern in &self.spec.paths {
             let paths = glob::glob(pattern).map_err(|error| SourceError::Unusable {
@@ -296,7 +296,7 @@ impl Catalog {
 }
 
 /// The path, with a number if a file that had it before has the name already.
-fn unique(path: &Path, ids: &mut BTreeSet<Arc<str>>) -> SplitId {
+pub(super) fn unique(path: &Path, ids: &mut BTreeSet<Arc<str>>) -> SplitId {
     let plain = path.display().to_string();
     let mut id: Arc<str> = plain.as_str().into();
     let mut number = 2;

@@ -22,6 +22,7 @@
 mod archive;
 mod catalog;
 mod identity;
+mod moved;
 mod parquet;
 mod reader;
 mod split;
@@ -29,13 +30,16 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::BoxFuture;
-use millrace_crds::{FileSource as FileSpec, OnError, SourceSpec};
+use millrace_crds::{FileSource as FileSpec, FormatKind, FormatSpec, MoveSourceSpec, OnError, SourceSpec};
 
 use self::{catalog::Catalog, reader::FileReader};
-use crate::{Source, SourceContext, SourceError, SourceReader, format::Format};
+use crate::{
+    ReplayPoint, Source, SourceContext, SourceError, SourceReader, SplitId,
+    format::{Format, unusable},
+};
 
 /// Files as a source.
 pub struct FileSource {
@@ -66,6 +70,18 @@ impl Source for FileSource {
 
     fn is_bounded(&self) -> bool {
         self.bounded
+    }
+
+    fn moved(
+        &self,
+        to: &MoveSourceSpec,
+        restored: BTreeMap<SplitId, ReplayPoint>,
+    ) -> Result<BTreeMap<SplitId, ReplayPoint>, SourceError> {
+        if to.files.is_empty() {
+            return Err(unusable(format!("source {} reads files: it goes on from places in `files`", self.spec.name)));
+        }
+        let is_parquet = matches!(self.spec.format.as_ref().and_then(FormatSpec::kind), Some(FormatKind::Parquet));
+        self.catalog.moved(&to.files, is_parquet, restored)
     }
 
     fn open(&self, cx: SourceContext) -> BoxFuture<'_, Result<Box<dyn SourceReader>, SourceError>> {

@@ -111,13 +111,26 @@ fn missing(path: &Path, column: &str, read: &RecordBatch) -> SourceError {
     unusable(format!("{} has no column {column}; it has {}", path.display(), names.join(", ")))
 }
 
-fn open(format: &Format, path: &Path, rows: u64, batch_rows: usize) -> Result<ParquetRecordBatchReader, SourceError> {
+/// How many rows a file has.
+pub(super) fn rows(path: &Path) -> Result<u64, SourceError> {
+    let builder = guarded(path, || builder(path))??;
+    Ok(u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0))
+}
+
+fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, SourceError> {
     let file = File::open(path).map_err(|error| super::reader::failed(path.display().to_string(), error))?;
-    let damaged = |error: parquet::errors::ParquetError| SourceError::Unusable {
+    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| damaged(path, error))
+}
+
+fn damaged(path: &Path, error: parquet::errors::ParquetError) -> SourceError {
+    SourceError::Unusable {
         what: format!("{} cannot be read as Parquet", path.display()),
         source: Some(Box::new(error)),
-    };
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(damaged)?;
+    }
+}
+
+fn open(format: &Format, path: &Path, rows: u64, batch_rows: usize) -> Result<ParquetRecordBatchReader, SourceError> {
+    let builder = builder(path)?;
     let mut roots = Vec::new();
     for column in format.columns() {
         let Some(root) = builder.schema().fields().iter().position(|field| *field.name() == column.path) else {
@@ -139,7 +152,7 @@ fn open(format: &Format, path: &Path, rows: u64, batch_rows: usize) -> Result<Pa
     }
     let groups: Vec<usize> = (first..builder.metadata().num_row_groups()).collect();
     let builder = builder.with_projection(mask).with_row_groups(groups).with_offset(passed as usize);
-    builder.with_batch_size(batch_rows.max(1)).build().map_err(damaged)
+    builder.with_batch_size(batch_rows.max(1)).build().map_err(|error| damaged(path, error))
 }
 
 /// Casts, without losing anything; moments without a time zone are in UTC.

@@ -2,6 +2,7 @@
 
 mod archives;
 mod hostile;
+mod moved;
 
 use std::{
     collections::BTreeMap,

@@ -12,11 +12,11 @@ mod plain;
 #[cfg(test)]
 mod tests;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arrow::{array::ArrayRef, datatypes::SchemaRef};
 use futures::future::BoxFuture;
-use millrace_crds::{GeneratorSource as GeneratorSpec, SourceSpec};
+use millrace_crds::{GeneratorSource as GeneratorSpec, MoveSourceSpec, SourceSpec};
 
 use crate::{
     Read, ReplayPoint, Source, SourceContext, SourceError, SourceReader, SplitId,
@@ -49,6 +49,20 @@ impl Source for GeneratorSource {
 
     fn is_bounded(&self) -> bool {
         self.spec.rows.is_some()
+    }
+
+    /// Each lane goes on with its first row that is not before the one that is asked for.
+    fn moved(
+        &self,
+        to: &MoveSourceSpec,
+        _restored: BTreeMap<SplitId, ReplayPoint>,
+    ) -> Result<BTreeMap<SplitId, ReplayPoint>, SourceError> {
+        let Some(row) = to.row else {
+            return Err(unusable(format!("source {} is a generator: it goes on from a `row`", self.name)));
+        };
+        let lanes = u64::from(LANES);
+        let next = |lane: u64| row.saturating_add((lane + lanes - row % lanes) % lanes);
+        Ok((0..LANES).map(|lane| (lane_id(lane), point(next(u64::from(lane))))).collect())
     }
 
     fn open(&self, cx: SourceContext) -> BoxFuture<'_, Result<Box<dyn SourceReader>, SourceError>> {
@@ -178,7 +192,6 @@ impl SourceReader for GeneratorReader {
     }
 
     fn replay_points(&self) -> Vec<(SplitId, ReplayPoint)> {
-        let point = |next: u64| ReplayPoint(serde_json::json!({"version": VERSION, "next": next}));
         self.lanes.iter().map(|(lane, next)| (lane_id(*lane), point(*next))).collect()
     }
 
@@ -188,6 +201,10 @@ impl SourceReader for GeneratorReader {
             self.lanes.iter().map(|(_, next)| left(*next)).sum()
         })
     }
+}
+
+fn point(next: u64) -> ReplayPoint {
+    ReplayPoint(serde_json::json!({"version": VERSION, "next": next}))
 }
 
 fn lane_id(lane: u32) -> SplitId {

@@ -155,6 +155,25 @@ fn the_set_of_rows_is_the_same_whatever_the_parallelism_and_through_a_rescale() 
 }
 
 #[test]
+fn a_generator_that_is_moved_goes_on_with_the_row_that_is_asked_for_whatever_the_parallelism() {
+    let generator = plain(Some(2_000), None);
+    let source = GeneratorSource::new(&spec(generator.clone()), &generator);
+    for row in [0, 1, 63, 64, 700, 1_999, 2_000, 5_000] {
+        let to = MoveSourceSpec { name: "made_up".to_owned(), row: Some(row), files: Vec::new() };
+        let points: Vec<_> = source.moved(&to, BTreeMap::new()).unwrap().into_iter().collect();
+        let rest = (row.min(2_000) as i64..2_000).collect::<Vec<_>>();
+        assert_eq!(numbers(&drain(&mut open(&generator, (0, 1), &points, &clock())), 0), rest);
+        let parts = (0..3).flat_map(|index| numbers(&drain(&mut open(&generator, (index, 3), &points, &clock())), 0));
+        let mut parts: Vec<_> = parts.collect();
+        parts.sort_unstable();
+        assert_eq!(parts, rest);
+    }
+    let nowhere = MoveSourceSpec { name: "made_up".to_owned(), row: None, files: Vec::new() };
+    let error = source.moved(&nowhere, BTreeMap::new()).unwrap_err().to_string();
+    assert_eq!(error, "source made_up is a generator: it goes on from a `row`");
+}
+
+#[test]
 fn the_rate_is_kept_by_the_clock_that_is_handed_in() {
     let clock = clock();
     let mut reader = open(&plain(None, Some(1000)), (0, 1), &[], &clock);

@@ -35,7 +35,12 @@ fn wanted(name: &str) -> PlanDocument {
 }
 
 fn wish(token: &str) -> StartWish {
-    StartWish { token: token.to_owned(), savepoint: Some("savepoint-4".to_owned()), reset_sources: Vec::new() }
+    StartWish {
+        token: token.to_owned(),
+        savepoint: Some("savepoint-4".to_owned()),
+        reset_sources: Vec::new(),
+        move_sources: Vec::new(),
+    }
 }
 
 fn never(_: &str) -> bool {
