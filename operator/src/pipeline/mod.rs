@@ -9,6 +9,7 @@ pub mod decide;
 pub mod dereference;
 mod events;
 mod history;
+mod overlay;
 mod status;
 #[cfg(test)]
 mod tests;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use millrace_crds::{
-    API_VERSION, DeploymentSpec, OnDelete, Pipeline,
-    manifest::{self, Located, Problem},
+    API_VERSION, DeploymentSpec, OnDelete,
+    manifest::{self, Problem},
 };
 use millrace_plan::{
     Doubts, PlanError, ResolvedSpec,
@@ -15,7 +15,7 @@ use millrace_plan::{
 use millrace_stream::Revision;
 use serde_json::{Value, json};
 
-use super::dereference::Observed;
+use super::{dereference::Observed, overlay::overlay};
 use crate::{
     cluster::{key::Kind, raw::Raw, stores::named},
     conditions::Reason,
@@ -108,7 +108,8 @@ pub fn validate(observed: &Observed) -> Verdict {
     if let Err(errors) = &compiled {
         told.extend(errors.iter().filter(|error| !said.contains(error.path.as_str())).map(PlanError::to_string));
     }
-    let overlay = match overlay(located) {
+    let template = spec.deployment.as_ref().and_then(|deployment| deployment.template.as_ref());
+    let overlay = match overlay(pipeline.name(), template) {
         Ok(overlay) => overlay,
         Err(message) => {
             told.push(message);
@@ -203,32 +204,4 @@ fn say_problem(problem: &Problem) -> String {
         text.push_str(&format!("; did you mean `{nearest}`?"));
     }
     text
-}
-
-/// The pod template that a Pipeline lays over ours.
-fn overlay(pipeline: &Located<Pipeline>) -> Result<PodTemplateSpec, String> {
-    let deployment = pipeline.value.spec.deployment.as_ref();
-    let Some(template) = deployment.and_then(|deployment| deployment.template.clone()) else {
-        return Ok(PodTemplateSpec::default());
-    };
-    let template = with_containers(template);
-    let parsed: PodTemplateSpec = serde_json::from_value(template)
-        .map_err(|error| format!("spec.deployment.template: this is no pod template: {error}"))?;
-    let containers =
-        parsed.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
-    match containers.into_iter().any(|container| container.name.is_empty()) {
-        true => {
-            Err("spec.deployment.template: a container has no name; expected `millrace` for the runtime's own"
-                .to_owned())
-        }
-        false => Ok(parsed),
-    }
-}
-
-/// A pod's spec has to have containers; an overlay need not name any.
-fn with_containers(mut template: Value) -> Value {
-    if let Some(Value::Object(spec)) = template.get_mut("spec") {
-        spec.entry("containers").or_insert_with(|| json!([]));
-    }
-    template
 }

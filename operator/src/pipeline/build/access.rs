@@ -32,7 +32,8 @@ pub(super) fn role(owner: &Owner) -> Role {
     }
 }
 
-pub(super) fn role_binding(owner: &Owner) -> RoleBinding {
+/// `account`: the service account that the pods have.
+pub(super) fn role_binding(owner: &Owner, account: &str) -> RoleBinding {
     RoleBinding {
         metadata: owner.metadata(&owner.name),
         role_ref: RoleRef {
@@ -42,7 +43,7 @@ pub(super) fn role_binding(owner: &Owner) -> RoleBinding {
         },
         subjects: Some(vec![Subject {
             kind: "ServiceAccount".to_owned(),
-            name: owner.name.clone(),
+            name: account.to_owned(),
             namespace: Some(owner.namespace.clone()),
             ..Subject::default()
         }]),

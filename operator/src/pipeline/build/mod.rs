@@ -95,22 +95,22 @@ pub fn build(
     runtime_image: &str,
     existing: Option<&StatefulSet>,
 ) -> Built {
+    let template = pod::template(valid, dataflow, &owner.namespace, runtime_image);
+    // A template may name an account of the user's, as clouds want it: then that is given the rights.
+    let account = template.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+    let account = account.unwrap_or(&owner.name).to_owned();
+    // Nobody deletes what is elsewhere, and checkpoints without their pointer are worth nothing and in the way.
+    let is_on_volume = dataflow.pipeline.checkpoints.storage.is_none();
     Built {
         service_account: access::service_account(owner),
         role: access::role(owner),
-        role_binding: access::role_binding(owner),
+        role_binding: access::role_binding(owner, &account),
         service: run::service(owner),
         disruption_budget: run::disruption_budget(owner),
         coordinator: run::coordinator(owner),
-        checkpoint: run::checkpoint(owner, valid.deletes_checkpoints),
+        checkpoint: run::checkpoint(owner, valid.deletes_checkpoints && is_on_volume),
         report: run::report(owner),
-        stateful_set: run::stateful_set(
-            owner,
-            valid,
-            pod::template(valid, dataflow, &owner.namespace, runtime_image),
-            replicas,
-            existing,
-        ),
+        stateful_set: run::stateful_set(owner, valid, template, replicas, existing),
     }
 }
 

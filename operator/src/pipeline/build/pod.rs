@@ -24,8 +24,12 @@ pub const DATA: &str = "data";
 pub const DATA_DIR: &str = "/data";
 /// The port of `/metrics`, `/healthz` and `/readyz`.
 pub const PORT: i32 = 9_600;
-/// Under this, each Secret that a Sink names is mounted by its name.
+/// Under this, each Secret that a Sink or `checkpoints` names is mounted by its name.
 pub const CREDENTIALS_DIR: &str = "/etc/millrace/credentials";
+/// The environment variable that tells the runtime where the Secret of the checkpoints' storage is.
+const STORAGE_CREDENTIALS: &str = "MILLRACE_STORAGE_CREDENTIALS";
+/// What the runtime's container is told by its environment.
+pub const ENVIRONMENT: [&str; 4] = ["POD_NAME", "POD_NAMESPACE", "POD_UID", STORAGE_CREDENTIALS];
 /// The user and group of the runtime's image.
 const USER: i64 = 65_532;
 /// For so long a pod may take its last checkpoint.
@@ -49,7 +53,7 @@ pub fn template(valid: &Valid, dataflow: &ResolvedSpec, namespace: &str, runtime
     let mut template = PodTemplateSpec {
         metadata: Some(ObjectMeta { labels: Some(labels::of(name)), ..ObjectMeta::default() }),
         spec: Some(PodSpec {
-            containers: vec![container(valid, &secrets, name, namespace, runtime_image)],
+            containers: vec![container(valid, dataflow, &secrets, namespace, runtime_image)],
             enable_service_links: Some(false),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
@@ -89,8 +93,15 @@ pub fn template_hash(template: &PodTemplateSpec) -> String {
     hash(template)
 }
 
-fn container(valid: &Valid, secrets: &BTreeSet<&str>, name: &str, namespace: &str, runtime_image: &str) -> Container {
+fn container(
+    valid: &Valid,
+    dataflow: &ResolvedSpec,
+    secrets: &BTreeSet<&str>,
+    namespace: &str,
+    runtime_image: &str,
+) -> Container {
     let deployment = &valid.deployment;
+    let name = dataflow.name.as_str();
     let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
         name: name.to_owned(),
         mount_path: path.to_owned(),
@@ -99,6 +110,16 @@ fn container(valid: &Valid, secrets: &BTreeSet<&str>, name: &str, namespace: &st
     };
     let mut mounts = vec![mount(DATA, DATA_DIR, false), mount("tmp", "/tmp", false)];
     mounts.extend(secrets.iter().map(|secret| mount(&volume_of(secret), &format!("{CREDENTIALS_DIR}/{secret}"), true)));
+    let mut env = vec![
+        field("POD_NAME", "metadata.name"),
+        field("POD_NAMESPACE", "metadata.namespace"),
+        field("POD_UID", "metadata.uid"),
+    ];
+    env.extend(storage_secret(dataflow).map(|secret| EnvVar {
+        name: STORAGE_CREDENTIALS.to_owned(),
+        value: Some(format!("{CREDENTIALS_DIR}/{secret}")),
+        ..EnvVar::default()
+    }));
     let listen = format!("0.0.0.0:{PORT}");
     let args = ["worker", "--namespace", namespace, "--pipeline", name, "--data-dir", DATA_DIR, "--listen", &listen];
     Container {
@@ -106,11 +127,7 @@ fn container(valid: &Valid, secrets: &BTreeSet<&str>, name: &str, namespace: &st
         image: Some(deployment.image.clone().unwrap_or_else(|| runtime_image.to_owned())),
         image_pull_policy: deployment.image_pull_policy.map(|policy| pull_policy(policy).to_owned()),
         args: Some(args.map(str::to_owned).to_vec()),
-        env: Some(vec![
-            field("POD_NAME", "metadata.name"),
-            field("POD_NAMESPACE", "metadata.namespace"),
-            field("POD_UID", "metadata.uid"),
-        ]),
+        env: Some(env),
         ports: Some(vec![ContainerPort {
             name: Some("http".to_owned()),
             container_port: PORT,
@@ -161,10 +178,15 @@ const fn pull_policy(policy: ImagePullPolicy) -> &'static str {
     }
 }
 
-/// The Secrets that Sinks name. The kubelet mounts them, and renews the files when a Secret changes.
+/// The Secrets that Sinks and the checkpoints' storage name. The kubelet mounts them, and renews the files when a Secret changes.
 fn secrets(dataflow: &ResolvedSpec) -> BTreeSet<&str> {
     let credentials = dataflow.sinks.values().filter_map(|sink| sink.credentials.as_ref());
-    credentials.map(|credentials| credentials.secret_ref.name.as_str()).collect()
+    credentials.map(|credentials| credentials.secret_ref.name.as_str()).chain(storage_secret(dataflow)).collect()
+}
+
+fn storage_secret(dataflow: &ResolvedSpec) -> Option<&str> {
+    let credentials = dataflow.pipeline.checkpoints.credentials.as_ref()?;
+    Some(&credentials.secret_ref.name)
 }
 
 /// A Secret's volume. Secrets' names may be longer than volumes'.

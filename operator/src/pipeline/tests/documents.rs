@@ -74,7 +74,7 @@ async fn the_objects_are_what_the_golden_file_says() {
 async fn a_template_is_laid_over_the_pods_and_cannot_take_away_what_finds_them() {
     let mut world = World::new();
     let template = json!({
-        "metadata": {"labels": {"team": "web", "millrace.dev/pipeline": "another"}, "annotations": {"a": "b"}},
+        "metadata": {"labels": {"team": "web"}, "annotations": {"a": "b"}},
         "spec": {
             "nodeSelector": {"disk": "fast"},
             "tolerations": [{"key": "streams", "operator": "Exists"}],
@@ -85,7 +85,9 @@ async fn a_template_is_laid_over_the_pods_and_cannot_take_away_what_finds_them()
             ],
         },
     });
-    world.put("Pipeline", web().with("deployment", json!({"template": template, "image": "mine:2"})).build());
+    let resources = json!({"limits": {"cpu": 1, "memory": "1Gi"}});
+    let deployment = json!({"template": template, "image": "mine:2", "resources": resources});
+    world.put("Pipeline", web().with("deployment", deployment).build());
     world.settle().await;
     let pod = world.get("StatefulSet", "web").unwrap()["spec"]["template"].clone();
     assert_eq!(pod["metadata"]["labels"]["millrace.dev/pipeline"], "web");
@@ -95,10 +97,45 @@ async fn a_template_is_laid_over_the_pods_and_cannot_take_away_what_finds_them()
     let names: Vec<&Value> = containers.iter().map(|container| &container["name"]).collect();
     assert_eq!(names, ["millrace", "sidecar"]);
     assert_eq!(containers[0]["image"], "mine:2");
+    assert_eq!(containers[0]["resources"], json!({"limits": {"cpu": "1", "memory": "1Gi"}}));
     assert_eq!(containers[0]["args"][0], "worker");
     let env: Vec<&str> = containers[0]["env"].as_array().unwrap().iter().filter_map(|it| it["name"].as_str()).collect();
     assert_eq!(env, ["POD_NAME", "POD_NAMESPACE", "POD_UID", "AWS_REGION"]);
     assert_eq!(containers[0]["securityContext"]["readOnlyRootFilesystem"], true);
+}
+
+#[tokio::test]
+async fn a_template_that_would_break_the_pod_is_refused_and_a_service_account_of_the_users_gets_the_role() {
+    let mut world = World::new();
+    let with = |template: Value| web().with("deployment", json!({ "template": template })).build();
+    world.put("Pipeline", with(json!({"spec": {"serviceAccountName": "cloud"}})));
+    world.settle().await;
+    assert_eq!(world.get("RoleBinding", "web").unwrap()["subjects"][0]["name"], "cloud");
+    let pod = world.get("StatefulSet", "web").unwrap()["spec"]["template"].clone();
+    assert_eq!(pod["spec"]["serviceAccountName"], "cloud");
+    world.put("Pipeline", with(json!({"metadata": {"labels": {"millrace.dev/pipeline": "another"}}})));
+    world.settle().await;
+    let said = world.says("web", "ConfigValid");
+    let expected = "False InvalidSpec: spec.deployment.template.metadata.labels[millrace.dev/pipeline]: by this label";
+    assert!(said.starts_with(expected), "{said}");
+}
+
+#[tokio::test]
+async fn the_secret_of_the_checkpoints_is_mounted_and_the_runtime_is_told_where() {
+    let mut world = World::new();
+    let checkpoints = json!({"storage": "s3://lake/kept", "credentials": {"secretRef": {"name": "store"}}});
+    world.put("Pipeline", web().with("checkpoints", checkpoints).build());
+    world.settle().await;
+    let pod = world.get("StatefulSet", "web").unwrap()["spec"]["template"]["spec"].clone();
+    let runtime = &pod["containers"][0];
+    let list = |value: &Value| value.as_array().unwrap().clone();
+    let mounts = list(&runtime["volumeMounts"]);
+    let mount = mounts.iter().find(|mount| mount["mountPath"] == "/etc/millrace/credentials/store").unwrap();
+    assert_eq!(mount["readOnly"], true);
+    let volume = list(&pod["volumes"]).into_iter().find(|volume| volume["name"] == mount["name"]).unwrap();
+    assert_eq!(volume["secret"]["secretName"], "store");
+    let told = json!({"name": "MILLRACE_STORAGE_CREDENTIALS", "value": "/etc/millrace/credentials/store"});
+    assert!(list(&runtime["env"]).contains(&told));
 }
 
 #[tokio::test]
@@ -125,9 +162,15 @@ async fn wishes_and_pods_are_no_part_of_the_revision() {
 
 #[tokio::test]
 async fn the_pointer_goes_with_the_pipeline_only_if_the_checkpoints_do() {
-    for (on_delete, owners) in [("Retain", 0), ("Delete", 1)] {
+    for (on_delete, storage, owners) in
+        [("Retain", None, 0), ("Delete", None, 1), ("Delete", Some("s3://lake/kept"), 0)]
+    {
         let mut world = World::new();
-        world.put("Pipeline", web().with("checkpoints", json!({"onDelete": on_delete})).build());
+        let mut checkpoints = json!({"onDelete": on_delete});
+        if let Some(storage) = storage {
+            checkpoints["storage"] = json!(storage);
+        }
+        world.put("Pipeline", web().with("checkpoints", checkpoints).build());
         world.settle().await;
         let pointer = world.get("ConfigMap", "web-checkpoint").unwrap();
         assert_eq!(pointer["metadata"]["ownerReferences"].as_array().map_or(0, Vec::len), owners, "{on_delete}");
