@@ -69,7 +69,8 @@ Examples:
   KUBECONFIG=./kubeconfig POD_NAME=me POD_UID=1 millrace worker -n shop -p web-errors --data-dir ./data
 
 Credentials of an object store (`checkpoints.storage: s3://…`) are read from the environment: AWS_ACCESS_KEY_ID,
-AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL, AWS_ALLOW_HTTP.
+AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL, AWS_ALLOW_HTTP; or from files of these names in the folder
+MILLRACE_STORAGE_CREDENTIALS, where a key that is replaced is taken up at the next request.
 
 Exit codes: 0 stopped at a checkpoint, 1 it could not be completed in time, 2 wrong options or no way to the API server.")]
     Worker(WorkerArgs),

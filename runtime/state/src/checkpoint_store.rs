@@ -40,6 +40,7 @@ use crate::{
     task_store::LocalFile,
 };
 
+mod credentials;
 mod garbage;
 mod local;
 mod remote;

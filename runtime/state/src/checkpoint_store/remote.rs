@@ -10,7 +10,7 @@ use object_store::{
 };
 use url::Url;
 
-use super::{StateError, StoredFile, blocking, verify};
+use super::{StateError, StoredFile, blocking, credentials, verify};
 use crate::{durable, fault, task_store::LocalFile};
 
 /// For how long a request is tried again, where the answer is that it may pass. The coordinator waits meanwhile, so not long:
@@ -19,11 +19,19 @@ const RETRIES: RetryConfig = RetryConfig { backoff: BACKOFF, max_retries: 5, ret
 const BACKOFF: BackoffConfig =
     BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(3), base: 2.0 };
 
+/// The environment variable that names a folder with what an object store asks for: see [`credentials`].
+const CREDENTIALS: &str = "MILLRACE_STORAGE_CREDENTIALS";
+
 /// The object store at a URL, and where in it. What an S3 store is reached with (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, …)
-/// comes from the environment.
+/// comes from the environment, and from the folder that it names.
 pub(super) fn open(url: &Url) -> object_store::Result<(Arc<dyn ObjectStore>, Location)> {
     if matches!(url.scheme(), "s3" | "s3a") {
-        let store = AmazonS3Builder::from_env().with_url(url.as_str()).with_retry(RETRIES).build()?;
+        let mut builder = AmazonS3Builder::from_env();
+        if let Some(folder) = std::env::var_os(CREDENTIALS).filter(|folder| !folder.is_empty()) {
+            let with = credentials::Folder::new(folder.into()).apply_to(builder);
+            builder = with.map_err(|source| object_store::Error::Generic { store: "S3", source: source.into() })?;
+        }
+        let store = builder.with_url(url.as_str()).with_retry(RETRIES).build()?;
         let path = Location::from_url_path(url.path())?;
         return Ok((Arc::new(store), path));
     }
