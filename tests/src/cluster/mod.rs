@@ -21,6 +21,7 @@
 mod hold;
 mod install;
 mod namespace;
+mod watch;
 
 use std::{
     ffi::OsStr,
@@ -33,6 +34,7 @@ use std::{
 pub use self::{
     install::{Installed, OPERATOR_PORT},
     namespace::Namespace,
+    watch::{Watch, version},
 };
 use crate::{process, workspace::repository};
 

@@ -6,7 +6,14 @@
 
 mod chart;
 mod dashboard;
+mod edits;
 mod examples;
 mod gitops;
+mod latency;
+mod live;
 mod plugin;
+mod pods;
 mod refused;
+mod restarts;
+mod secrets;
+mod wishes;

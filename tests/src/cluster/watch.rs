@@ -1,0 +1,104 @@
+//! What becomes of objects, version by version.
+
+use std::{
+    io::Read,
+    process::{Child, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use serde_json::Value;
+
+use super::{Namespace, Tool};
+use crate::Deadline;
+
+/// Every version of some objects of a kind, since it was made. A version that is followed by another at once may be missing, but
+/// none comes out of turn.
+#[derive(Debug)]
+pub struct Watch {
+    what: String,
+    child: Child,
+    seen: Arc<Mutex<Vec<Value>>>,
+}
+
+impl Namespace<'_> {
+    /// Watches one object, or all of a kind.
+    pub fn watch(&self, kind: &str, name: Option<&str>) -> Watch {
+        // One that is not there yet is waited for.
+        let named = name.map(|name| format!("--field-selector=metadata.name={name}"));
+        let args = ["get", kind].into_iter().chain(named.as_deref()).chain(["--watch", "-o", "json"]);
+        Watch::start(format!("{kind} {}", name.unwrap_or("*")), self.kubectl(args))
+    }
+}
+
+impl Watch {
+    fn start(what: String, tool: Tool) -> Self {
+        let Tool { mut command, .. } = tool;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("kubectl can be started");
+        let stdout = child.stdout.take().expect("it is piped");
+        let seen = Arc::default();
+        thread::spawn({
+            let seen: Arc<Mutex<Vec<Value>>> = Arc::clone(&seen);
+            move || note(stdout, &seen)
+        });
+        Self { what, child, seen }
+    }
+
+    /// All versions until now.
+    pub fn all(&self) -> Vec<Value> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The newest version.
+    pub fn last(&self) -> Option<Value> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).last().cloned()
+    }
+
+    /// Waits until the newest version is like this.
+    ///
+    /// # Panics
+    ///
+    /// With the newest version, if it does not become so.
+    #[track_caller]
+    pub fn wait_for(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
+        let found = Deadline::secs(120).poll(|| self.last().filter(|last| is(last)));
+        found.unwrap_or_else(|| {
+            let last = self.last().map(|last| format!("{:#}", told(last)));
+            panic!("{} does not come to {what}; it is\n{}", self.what, last.unwrap_or_default())
+        })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn note(stdout: impl Read, seen: &Mutex<Vec<Value>>) {
+    for object in serde_json::Deserializer::from_reader(stdout).into_iter() {
+        let Ok(object) = object else { return };
+        seen.lock().unwrap_or_else(PoisonError::into_inner).push(object);
+    }
+}
+
+/// Without what nobody wants to read.
+fn told(mut object: Value) -> Value {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+        metadata.remove("annotations");
+    }
+    object
+}
+
+/// An object's version. The versions of all objects of a cluster are of one order.
+///
+/// # Panics
+///
+/// If the object has none.
+pub fn version(object: &Value) -> u64 {
+    let version = object["metadata"]["resourceVersion"].as_str().expect("objects of a cluster have a version");
+    version.parse().expect("a version is a number of etcd")
+}
