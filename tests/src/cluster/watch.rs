@@ -1,7 +1,7 @@
 //! What becomes of objects, version by version.
 
 use std::{
-    io::Read,
+    io::{BufReader, Read},
     process::{Child, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -62,7 +62,11 @@ impl Watch {
     /// With the newest version, if it does not become so.
     #[track_caller]
     pub fn wait_for(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
-        let found = Deadline::secs(120).poll(|| self.last().filter(|last| is(last)));
+        let newest = || {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.last().filter(|last| is(last)).cloned()
+        };
+        let found = Deadline::secs(120).poll(newest);
         found.unwrap_or_else(|| {
             let last = self.last().map(|last| format!("{:#}", told(last)));
             panic!("{} does not come to {what}; it is\n{}", self.what, last.unwrap_or_default())
@@ -78,7 +82,7 @@ impl Drop for Watch {
 }
 
 fn note(stdout: impl Read, seen: &Mutex<Vec<Value>>) {
-    for object in serde_json::Deserializer::from_reader(stdout).into_iter() {
+    for object in serde_json::Deserializer::from_reader(BufReader::new(stdout)).into_iter() {
         let Ok(object) = object else { return };
         seen.lock().unwrap_or_else(PoisonError::into_inner).push(object);
     }

@@ -160,7 +160,7 @@ impl<'n> Live<'n> {
 
     /// The last decided checkpoint.
     pub fn epoch(&self) -> u64 {
-        let map = self.namespace.get("configmap", &format!("{}-checkpoint", self.name));
+        let map = self.pointer.last().unwrap_or_default();
         map["data"]["epoch"].as_str().and_then(|epoch| epoch.parse().ok()).unwrap_or_default()
     }
 
