@@ -45,6 +45,8 @@ const MAX_ATTEMPTS: u32 = 5;
 const MAX_TRIAL_ATTEMPTS: u32 = 2;
 /// The wait before the first of these; it doubles.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The wait before whoever keeps the pointer is asked again. That is tried for as long as it takes, and is no plan's fault.
+const POINTER_WAIT: Duration = Duration::from_secs(2);
 
 /// What a job is given.
 pub struct JobContext {
@@ -454,6 +456,9 @@ impl Attempts {
 
     /// How long to wait before the next attempt, of `most`; `None`: do not try again.
     fn next(&mut self, error: &JobError, most: u32) -> Option<Duration> {
+        if matches!(error, JobError::State(StateError::Pointer { .. })) {
+            return Some(POINTER_WAIT);
+        }
         if !error.may_pass() || self.failed >= most {
             return None;
         }
@@ -489,4 +494,32 @@ pub fn refusal(edit: &Edit) -> String {
 pub(crate) fn refused_edit(old: &Plan, new: &Plan) -> Option<Edit> {
     let edit = millrace_plan::diff(old, new);
     (edit.class == millrace_plan::EditClass::Refused).then_some(edit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pointer() -> JobError {
+        StateError::Pointer { action: "read", place: "here".to_owned(), source: "refused".into() }.into()
+    }
+
+    fn disk() -> JobError {
+        let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        StateError::Io { action: "write", path: "/data".into(), source }.into()
+    }
+
+    #[test]
+    fn what_may_pass_is_tried_again_after_waits_that_double_and_then_given_up() {
+        let mut attempts = Attempts::default();
+        let waits: Vec<_> = (0..3).map(|_| attempts.next(&disk(), 2)).collect();
+        assert_eq!(waits, [Some(FIRST_WAIT), Some(FIRST_WAIT * 2), None]);
+    }
+
+    #[test]
+    fn a_pointer_that_is_out_of_reach_is_asked_for_as_long_as_it_takes_and_uses_up_no_attempt() {
+        let mut attempts = Attempts::default();
+        assert!((0..100).all(|_| attempts.next(&pointer(), 0) == Some(POINTER_WAIT)));
+        assert_eq!(attempts.next(&disk(), 2), Some(FIRST_WAIT));
+    }
 }
