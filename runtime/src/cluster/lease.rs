@@ -125,6 +125,22 @@ impl Standing {
     }
 }
 
+/// Whether the Lease is ours, for those who act on it elsewhere.
+#[derive(Clone)]
+pub struct Tenure {
+    /// What is known of it.
+    pub standing: watch::Receiver<Standing>,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Tenure {
+    /// Whether nobody else can have it now.
+    pub fn is_certain(&self) -> bool {
+        self.standing.borrow().is_certain(self.clock.monotonic())
+    }
+}
+
 /// Decides about a Lease, which was ours when it was last read, or was not.
 pub fn decide(me: &str, was_ours: bool, seen: &Seen, now: Duration) -> Decision {
     match &seen.record.holder {

@@ -18,6 +18,9 @@
 //! **Generations.** On one machine a counter in the data folder makes them unique. Two pods have two folders, and both may
 //! have read the same pointer: of two claims of the same generation the second is fenced, by `claimedBy`.
 //!
+//! A generation is claimed only by who certainly has the Lease. Whoever was frozen or cut off, and starts its tasks again when
+//! it is back, would else take the pipeline from its successor for a moment.
+//!
 //! **Wishes that act once.** The token of a start wish is written by the first move to a new epoch, in the same step. Until
 //! then the wish acts again, and finds the same checkpoints decided; from then on it has acted.
 
@@ -34,7 +37,10 @@ use millrace_stream::{
 };
 use tokio::sync::Mutex;
 
-use super::api::{ApiError, Cluster, FIELD_MANAGER, ask};
+use super::{
+    api::{ApiError, Cluster, FIELD_MANAGER, ask},
+    lease::Tenure,
+};
 
 const CLAIMED_BY: &str = "claimedBy";
 const START_TOKEN: &str = "startToken";
@@ -50,6 +56,7 @@ pub struct ConfigMapPointer {
     claimant: String,
     /// The wish that a run begins with.
     token: Option<String>,
+    tenure: Tenure,
     /// As this process has written it: what the next move most likely finds.
     written: Mutex<Option<ConfigMap>>,
 }
@@ -63,7 +70,7 @@ struct Held {
 
 impl ConfigMapPointer {
     /// The pointer of the cluster's Pipeline, for the process `claimant`.
-    pub fn new(cluster: &Cluster, claimant: &str, token: Option<String>) -> Arc<Self> {
+    pub fn new(cluster: &Cluster, claimant: &str, token: Option<String>, tenure: Tenure) -> Arc<Self> {
         let name = cluster.names().checkpoint();
         Arc::new(Self {
             maps: cluster.config_maps(),
@@ -71,6 +78,7 @@ impl ConfigMapPointer {
             name,
             claimant: claimant.to_owned(),
             token,
+            tenure,
             written: Mutex::new(None),
         })
     }
@@ -103,6 +111,14 @@ impl ConfigMapPointer {
         StateError::Pointer { action, place: self.place.clone(), source: Box::new(error) }
     }
 
+    fn uncertain(&self) -> StateError {
+        StateError::Pointer {
+            action: "claim the pointer in",
+            place: self.place.clone(),
+            source: "the Lease may be another pod's by now".into(),
+        }
+    }
+
     fn busy(&self) -> StateError {
         StateError::Pointer {
             action: "move the pointer in",
@@ -126,6 +142,10 @@ impl ConfigMapPointer {
             let held = self.held(&map)?;
             let claim = claim(held.as_ref(), generation, &self.claimant);
             let Claim::Take(pointer) = &claim else { return Ok(claim) };
+            // Whoever is frozen after this finds that its successor has written.
+            if !self.tenure.is_certain() {
+                return Err(self.uncertain());
+            }
             let newest = held.and_then(|held| held.latest.newest);
             let next = Latest { generation, decided: pointer.decided.clone(), newest };
             fill(&mut map, &next, &self.claimant);

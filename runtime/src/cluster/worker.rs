@@ -17,7 +17,7 @@ use self::job::JobEnd;
 use super::{
     api::Cluster,
     job_thread::{JobSpec, JobThread},
-    lease::{Keeper, Standing},
+    lease::{Keeper, Standing, Tenure},
     plan_watch::{self, Wanted},
     pointer::ConfigMapPointer,
     report::{Before, Board, Reporter},
@@ -199,6 +199,10 @@ impl Worker {
         is_new && standing.is_certain(self.now())
     }
 
+    fn tenure(&self) -> Tenure {
+        Tenure { standing: self.standing.clone(), clock: self.instruments.clock.clone() }
+    }
+
     fn place(&self) -> Place {
         Place { data_dir: self.args.data_dir.clone(), namespace: Some(self.args.namespace.clone()) }
     }
@@ -272,7 +276,7 @@ impl Worker {
             return Then::Wait(None);
         }
         let token = wanted.start_from.as_ref().map(|wish| wish.token.clone());
-        let pointer = ConfigMapPointer::new(&self.cluster, &self.claimant, token);
+        let pointer = ConfigMapPointer::new(&self.cluster, &self.claimant, token, self.tenure());
         let found = match Found::look(wanted, &self.place(), &pointer).await {
             Ok(found) => found,
             Err(error) => return self.fails(&error, wanted, &Found::default(), None),

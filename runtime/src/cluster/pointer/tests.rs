@@ -1,12 +1,22 @@
 #![allow(clippy::unwrap_used)]
 
+use std::time::Duration;
+
 use expect_test::expect;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::Client;
+use kube::{
+    Client,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use millrace_state::{ErrorKind, Newest};
+use millrace_stream::{Clock, Timestamp};
+use tokio::sync::watch;
 
 use super::*;
-use crate::cluster::fake_api::{FakeApi, Mischief};
+use crate::cluster::{
+    fake_api::{FakeApi, Mischief},
+    lease::{GOOD_FOR, Standing},
+};
 use guarantee::latest;
 
 #[path = "../../../state/src/pointer/guarantee.rs"]
@@ -20,7 +30,28 @@ fn run(test: impl Future<Output = ()>) {
 }
 
 fn processes(cluster: Cluster) -> impl Fn(u32) -> Arc<dyn Pointer> {
-    move |number| ConfigMapPointer::new(&cluster, &format!("process-{number}"), None) as Arc<dyn Pointer>
+    move |number| {
+        ConfigMapPointer::new(&cluster, &format!("process-{number}"), None, tenure(Duration::ZERO)) as Arc<dyn Pointer>
+    }
+}
+
+struct At(Duration);
+
+impl Clock for At {
+    fn now(&self) -> Timestamp {
+        Timestamp(0)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0
+    }
+}
+
+/// The Lease of a process that it was told it has this long ago.
+fn tenure(ago: Duration) -> Tenure {
+    // What was said last stays when nobody says anything else.
+    let standing = watch::channel(Standing::Held { confirmed: Duration::ZERO }).1;
+    Tenure { standing, clock: Arc::new(At(ago)) }
 }
 
 fn guaranteed<R: Future<Output = ()>>(test: impl FnOnce(Box<dyn Fn(u32) -> Arc<dyn Pointer>>) -> R) {
@@ -50,22 +81,22 @@ fn of_many_that_race_the_greatest_generation_stays() {
     guaranteed(guarantee::the_greatest_generation_stays);
 }
 
-/// The same against a real API server: `KUBECONFIG=… cargo test … -- --ignored real_api_server`.
+/// The same against the API server of the cluster that tests use, or that `KUBECONFIG` names.
 #[test]
-#[ignore = "needs a cluster: KUBECONFIG"]
 fn a_real_api_server_gives_the_same_guarantees() {
+    if std::env::var_os("MILLRACE_CLUSTER").is_none() {
+        println!("skipped: it needs a cluster, and MILLRACE_CLUSTER is not set");
+        return;
+    }
     run(async {
-        let client = Client::try_default().await.unwrap();
-        let namespace = "worker-pointer";
+        let client = real_api_server().await;
+        let namespace = format!("millrace-test-pointer-{}", std::process::id());
         let namespaces: Api<Namespace> = Api::all(client.clone());
         let mut object = Namespace::default();
-        object.metadata.name = Some(namespace.to_owned());
-        if namespaces.get_opt(namespace).await.unwrap().is_none() {
-            namespaces.create(&PostParams::default(), &object).await.unwrap();
-        }
+        object.metadata.name = Some(namespace.clone());
+        namespaces.create(&PostParams::default(), &object).await.unwrap();
         for number in 0..4 {
-            let pipeline = format!("p{number}-{}", std::process::id());
-            let cluster = Cluster::over(client.clone(), namespace, &pipeline);
+            let cluster = Cluster::over(client.clone(), &namespace, &format!("p{number}"));
             let mut map = ConfigMap::default();
             map.metadata.name = Some(cluster.names().checkpoint());
             cluster.config_maps().create(&PostParams::default(), &map).await.unwrap();
@@ -77,8 +108,21 @@ fn a_real_api_server_gives_the_same_guarantees() {
                 _ => guarantee::the_greatest_generation_stays(open).await,
             }
         }
-        namespaces.delete(namespace, &kube::api::DeleteParams::default()).await.unwrap();
+        namespaces.delete(&namespace, &kube::api::DeleteParams::default()).await.unwrap();
     });
+}
+
+async fn real_api_server() -> Client {
+    if std::env::var_os("KUBECONFIG").is_some_and(|path| !path.is_empty()) {
+        return Client::try_default().await.unwrap();
+    }
+    let cache = match std::env::var_os("CACHE") {
+        Some(cache) => std::path::PathBuf::from(cache),
+        None => std::path::PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/millrace"),
+    };
+    let read = Kubeconfig::read_from(cache.join("cluster/run/kubeconfig")).expect("`make cluster-up` starts a cluster");
+    let config = kube::Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await.unwrap();
+    Client::try_from(config).unwrap()
 }
 
 #[test]
@@ -92,6 +136,21 @@ fn of_two_processes_that_claim_the_same_generation_the_second_is_fenced() {
         let move_of_other = other.advance(None, latest(3, &[1])).await.unwrap();
         assert_eq!(move_of_other, Advance::Fenced { by: Generation(3) });
         assert!(matches!(one.advance(None, latest(3, &[1])).await.unwrap(), Advance::Move(_)));
+    });
+}
+
+#[test]
+fn a_process_whose_lease_may_be_anothers_claims_nothing_and_may_still_move_what_it_has_claimed() {
+    run(async {
+        let (api, cluster) = FakeApi::start("web").await;
+        processes(cluster.clone())(1).claim(Generation(1)).await.unwrap();
+        let zombie = ConfigMapPointer::new(&cluster, "process-1", None, tenure(GOOD_FOR));
+        let before = api.requests().1;
+        let error = zombie.claim(Generation(2)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Retry);
+        assert!(millrace_engine::chain(&error).ends_with("the Lease may be another pod's by now"), "{error:?}");
+        assert_eq!(api.requests().1, before);
+        assert!(matches!(zombie.advance(None, latest(1, &[1])).await.unwrap(), Advance::Move(_)));
     });
 }
 
@@ -161,7 +220,7 @@ fn a_config_map_that_has_gone_is_no_pointer_before_its_first_claim() {
 fn a_damaged_pointer_is_told_and_never_taken_for_none() {
     run(async {
         let (_api, cluster) = FakeApi::start("web").await;
-        let pointer = ConfigMapPointer::new(&cluster, "process-1", None);
+        let pointer = ConfigMapPointer::new(&cluster, "process-1", None, tenure(Duration::ZERO));
         pointer.claim(Generation(1)).await.unwrap();
         let mut map = pointer.get().await.unwrap();
         let text = map.data.as_mut().unwrap().get_mut(LATEST_KEY).unwrap();
@@ -184,7 +243,7 @@ fn a_wish_has_acted_when_the_pointer_moves_to_a_new_epoch_and_not_when_it_moves_
         let before = processes(cluster.clone())(1);
         before.claim(Generation(1)).await.unwrap();
         before.advance(None, latest(1, &[1, 2, 3])).await.unwrap();
-        let pointer = ConfigMapPointer::new(&cluster, "process-2", Some("again".to_owned()));
+        let pointer = ConfigMapPointer::new(&cluster, "process-2", Some("again".to_owned()), tenure(Duration::ZERO));
         pointer.claim(Generation(2)).await.unwrap();
         pointer.advance(Some(Epoch(3)), latest(2, &[1, 2])).await.unwrap();
         assert_eq!(pointer.started().await.unwrap(), None, "the run that died here began with nothing yet");
