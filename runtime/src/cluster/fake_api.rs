@@ -135,7 +135,7 @@ async fn merge(State(api): State<FakeApi>, Path((_, kind, name)): Address, Json(
         for (key, text) in patch["data"].as_object().into_iter().flatten() {
             value["data"][key] = text.clone();
         }
-        value["metadata"]["resourceVersion"] = Value::Null;
+        value["metadata"]["resourceVersion"] = patch["metadata"]["resourceVersion"].clone();
         value
     })
 }

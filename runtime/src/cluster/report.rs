@@ -7,10 +7,11 @@
 //! | nothing but the number of the last checkpoint | [`EPOCHS_EVERY`] after it |
 //! | nothing | never |
 //!
-//! It is written only while nobody else can have the Lease: a pod that wakes up late says nothing.
+//! It is written only while nobody else can have the Lease, and over what was read or written last: a pod that wakes up late,
+//! even one that had decided to write before it was frozen, says nothing.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -93,6 +94,8 @@ pub struct Reporter {
     pub clock: Arc<dyn Clock>,
     /// Whether the Lease is ours.
     pub standing: watch::Receiver<Standing>,
+    /// The ConfigMap's `resourceVersion` as it was last read or written; `None`: not known.
+    pub version: Mutex<Option<String>>,
 }
 
 /// What was said before, by this pod or another.
@@ -157,8 +160,9 @@ impl Reporter {
         if !due(last.as_ref(), &report, now) {
             return Ok(());
         }
-        self.write(&report).await?;
-        *last = Some(Written { report, at: now });
+        if self.write(&report).await? {
+            *last = Some(Written { report, at: now });
+        }
         Ok(())
     }
 
@@ -170,7 +174,8 @@ impl Reporter {
     pub async fn write_last(&self, last: &mut Option<Written>) -> Result<(), ApiError> {
         let report = self.report();
         let is_new = last.as_ref().is_none_or(|last| without_time(&last.report) != without_time(&report));
-        if is_new && self.standing.borrow().is_certain(self.clock.monotonic()) {
+        let is_certain = self.standing.borrow().is_certain(self.clock.monotonic());
+        if is_new && is_certain && !self.write(&report).await? {
             self.write(&report).await?;
         }
         Ok(())
@@ -180,13 +185,37 @@ impl Reporter {
         document(&self.board.get(), &self.overview.report(), &self.pod, self.clock.now())
     }
 
-    async fn write(&self, report: &ReportDocument) -> Result<(), ApiError> {
+    /// Writes over what is known to be there. `false`: something else is there by now, or the Lease may be another's.
+    async fn write(&self, report: &ReportDocument) -> Result<bool, ApiError> {
+        let (maps, name): (Api<ConfigMap>, _) = (self.cluster.config_maps(), self.cluster.names().report());
+        // Taken, so that after an error the next try reads.
+        let known = self.known().take();
+        let version = match known {
+            Some(version) => Some(version),
+            None => ask(maps.get(&name)).await?.metadata.resource_version,
+        };
+        // Who is frozen before this line finds the time gone by here; who is frozen after it finds the version gone by, if
+        // somebody else has reported.
+        if !self.standing.borrow().is_certain(self.clock.monotonic()) {
+            return Ok(false);
+        }
         let text = serde_json::to_string(report).unwrap_or_default();
         let token = self.board.get().savepoint_token;
-        let patch = Patch::Merge(json!({"data": {REPORT_KEY: text, SAVEPOINT_TOKEN: token}}));
+        let metadata = json!({"resourceVersion": version});
+        let patch = Patch::Merge(json!({"metadata": metadata, "data": {REPORT_KEY: text, SAVEPOINT_TOKEN: token}}));
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let maps: Api<ConfigMap> = self.cluster.config_maps();
-        ask(maps.patch(&self.cluster.names().report(), &params, &patch)).await.map(drop)
+        match ask(maps.patch(&name, &params, &patch)).await {
+            Ok(map) => {
+                *self.known() = map.metadata.resource_version;
+                Ok(true)
+            }
+            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Option<String>> {
+        self.version.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

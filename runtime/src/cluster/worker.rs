@@ -83,6 +83,7 @@ pub async fn work(args: WorkerArgs) -> Result<(), Failure> {
         overview: overview.clone(),
         clock,
         standing: keeper.standing.clone(),
+        version: std::sync::Mutex::default(),
     });
     let written = Arc::default();
     let reporting = tokio::spawn(reporter.clone().run(Arc::clone(&written)));

@@ -150,30 +150,35 @@ impl Clock for At {
     }
 }
 
+/// What a pod says that has the Lease, and whose clock stands still.
+fn reporter(cluster: &Cluster, pod: &str) -> (Arc<Reporter>, Arc<At>) {
+    let clock = Arc::new(At(Mutex::new(Duration::ZERO)));
+    let instruments = crate::context::Instruments {
+        clock: clock.clone(),
+        metrics: Arc::default(),
+        status: Arc::new(millrace_engine::status::Status::new(|_| {})),
+    };
+    let reporter = Reporter {
+        cluster: cluster.clone(),
+        pod: pod.to_owned(),
+        board: Arc::new(Board::default()),
+        overview: Arc::new(Overview::new(instruments)),
+        clock: clock.clone(),
+        // What was said last stays when nobody says anything else.
+        standing: watch::channel(Standing::Held { confirmed: Duration::ZERO }).1,
+        version: Mutex::default(),
+    };
+    (Arc::new(reporter), clock)
+}
+
 #[test]
 fn a_pod_whose_lease_has_run_out_says_nothing_and_what_was_said_is_found_again() {
     crate::install_tls();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let (api, cluster) = FakeApi::start("web").await;
-        let clock = Arc::new(At(Mutex::new(Duration::ZERO)));
-        let (_standing, standing) = watch::channel(Standing::Held { confirmed: Duration::ZERO });
-        let board = Arc::new(Board::default());
-        let instruments = crate::context::Instruments {
-            clock: clock.clone(),
-            metrics: Arc::default(),
-            status: Arc::new(millrace_engine::status::Status::new(|_| {})),
-        };
-        let overview = Arc::new(Overview::new(instruments));
-        let reporter = Reporter {
-            cluster: cluster.clone(),
-            pod: "web-0".to_owned(),
-            board: board.clone(),
-            overview,
-            clock: clock.clone(),
-            standing,
-        };
+        let (reporter, clock) = reporter(&cluster, "web-0");
         let mut last = None;
-        board.update(|said| {
+        reporter.board.update(|said| {
             said.idle = Some(RunPhase::Suspended);
             said.savepoint_token = Some("t".to_owned());
         });
@@ -185,9 +190,29 @@ fn a_pod_whose_lease_has_run_out_says_nothing_and_what_was_said_is_found_again()
         assert_eq!(before.report.unwrap().phase, RunPhase::Suspended);
 
         *clock.0.lock().unwrap() = super::super::lease::GOOD_FOR;
-        board.update(|said| said.idle = Some(RunPhase::Failed));
+        reporter.board.update(|said| said.idle = Some(RunPhase::Failed));
         reporter.write_if_due(&mut last).await.unwrap();
         reporter.write_last(&mut last).await.unwrap();
         assert_eq!(api.requests().1, 1);
+    });
+}
+
+#[test]
+fn a_report_of_a_pod_that_was_frozen_on_the_way_is_lost_if_its_successor_has_reported() {
+    crate::install_tls();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let (_api, cluster) = FakeApi::start("web").await;
+        let ((zombie, _), (successor, _)) = (reporter(&cluster, "zombie"), reporter(&cluster, "successor"));
+        let (mut of_zombie, mut of_successor) = (None, None);
+        zombie.write_if_due(&mut of_zombie).await.unwrap();
+        successor.write_if_due(&mut of_successor).await.unwrap();
+        let pod = async || Before::read(&cluster).await.unwrap().report.unwrap().pod;
+        assert_eq!(pod().await, "successor");
+        // Its clock says that the Lease is its own.
+        zombie.board.update(|said| said.idle = Some(RunPhase::Failed));
+        of_zombie = None;
+        zombie.write_if_due(&mut of_zombie).await.unwrap();
+        assert_eq!(pod().await, "successor");
+        assert!(of_zombie.is_none(), "it does not think that it has reported");
     });
 }
