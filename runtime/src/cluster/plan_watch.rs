@@ -1,8 +1,13 @@
 //! What is to run: the ConfigMap `<pipeline>-plan`, watched by the API, so that an edit is seen at once.
 
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
+
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::{WatchStreamExt, utils::Backoff, watcher};
 use millrace_plan::handover::{PLAN_KEY, PlanDocument};
 use serde::Deserialize;
 use tokio::sync::watch;
@@ -39,7 +44,7 @@ pub fn start(cluster: &Cluster) -> watch::Receiver<Wanted> {
     let (maps, name) = (cluster.config_maps(), cluster.names().plan());
     let place = cluster.place("ConfigMap", &name);
     tokio::spawn(async move {
-        let mut objects = watcher::watch_object(maps, &name).default_backoff().boxed();
+        let mut objects = watcher::watch_object(maps, &name).backoff(Waits::of(&place)).boxed();
         let mut is_quiet = false;
         while let Some(object) = objects.next().await {
             match object {
@@ -64,6 +69,43 @@ pub fn start(cluster: &Cluster) -> watch::Receiver<Wanted> {
         }
     });
     receiver
+}
+
+/// The waits before a watch that broke is begun again, which double. People wait for their edits when an API server is back,
+/// so they stay short; the pods of many Pipelines have different ones.
+struct Waits {
+    of: u64,
+    broken: u32,
+}
+
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const MAX_WAIT: Duration = Duration::from_secs(5);
+
+impl Waits {
+    fn of(place: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        place.hash(&mut hasher);
+        Self { of: hasher.finish(), broken: 0 }
+    }
+}
+
+impl Iterator for Waits {
+    type Item = Duration;
+
+    /// From half of a wait to all of it.
+    fn next(&mut self) -> Option<Duration> {
+        let mut hasher = DefaultHasher::new();
+        (self.of, self.broken).hash(&mut hasher);
+        let wait = FIRST_WAIT.saturating_mul(2_u32.saturating_pow(self.broken)).min(MAX_WAIT);
+        self.broken = self.broken.saturating_add(1);
+        Some(wait.mul_f64(0.5 + (hasher.finish() % 1024) as f64 / 2048.0))
+    }
+}
+
+impl Backoff for Waits {
+    fn reset(&mut self) {
+        self.broken = 0;
+    }
 }
 
 #[derive(Deserialize)]
@@ -95,6 +137,20 @@ mod tests {
     fn map(text: &str) -> ConfigMap {
         let data = BTreeMap::from([(PLAN_KEY.to_owned(), text.to_owned())]);
         ConfigMap { data: Some(data), ..ConfigMap::default() }
+    }
+
+    #[test]
+    fn a_watch_that_breaks_is_begun_again_within_five_seconds_however_often() {
+        let mut waits = Waits::of("here/web-plan");
+        let first: Vec<_> = waits.by_ref().take(100).collect();
+        assert!(
+            first[0] <= FIRST_WAIT && first.iter().all(|wait| (FIRST_WAIT / 2..=MAX_WAIT).contains(wait)),
+            "{first:?}"
+        );
+        assert!(first[99] >= MAX_WAIT / 2);
+        waits.reset();
+        assert_eq!(waits.next(), Some(first[0]));
+        assert_ne!(Waits::of("here/web-plan").next(), Waits::of("here/shop-plan").next());
     }
 
     #[test]
