@@ -13,6 +13,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const MAX_WAIT: Duration = Duration::from_secs(300);
 /// How soon a start is tried again that failed because the API server did not answer.
 const API_WAIT: Duration = Duration::from_secs(2);
+/// How soon a start is tried again because another process still works in the data folder.
+const HELD_WAIT: Duration = Duration::from_secs(2);
 /// How often an edited plan is tried that has not run yet and fails for a reason that may pass.
 const TRIAL_STARTS: u32 = 3;
 
@@ -125,6 +127,8 @@ pub enum Next {
     StepDown,
     /// Begin again soon: the API server did not answer.
     Soon(Duration),
+    /// Say that the pod before this one has not ended, and begin again soon.
+    Held(Duration),
     /// The wish cannot act: say so and begin without it.
     DropWish,
     /// The plan would lose state: say so and run the stored one.
@@ -140,6 +144,7 @@ pub fn after(error: &JobError, part: Part, attempt: &Attempt) -> Next {
     match error {
         JobError::SteppedDown { .. } => Next::StepDown,
         JobError::State(StateError::Pointer { .. }) => Next::Soon(API_WAIT),
+        JobError::State(StateError::Held { .. }) => Next::Held(HELD_WAIT),
         JobError::NoSavepoint { .. } if attempt.has_wish => Next::DropWish,
         JobError::Move { .. } if attempt.has_wish && !error.may_pass() => Next::DropWish,
         JobError::EditRefused(_) if attempt.is_edit => Next::Refuse,

@@ -430,6 +430,15 @@ impl Worker {
                 self.board.update(|said| said.idle = Some(RunPhase::Starting));
                 Then::Wait(Some(wait))
             }
+            (Next::Held(wait), _) => {
+                tracing::warn!(error = %text, "the data folder is not free yet; it is tried again");
+                let now = self.instruments.clock.now();
+                self.board.update(|said| {
+                    said.idle = Some(RunPhase::Starting);
+                    said.fails(&blame, text, now);
+                });
+                Then::Wait(Some(wait))
+            }
             (Next::DropWish, Some(wish)) => {
                 self.drop_wish(wish, text);
                 Then::Again

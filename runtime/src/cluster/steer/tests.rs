@@ -202,6 +202,13 @@ mod failing {
     }
 
     #[test]
+    fn a_data_folder_that_the_pod_before_still_works_in_is_waited_for_and_no_plans_fault() {
+        let holder = millrace_state::Holder { pid: 1, host: "web-0".to_owned(), since: Timestamp(0) };
+        let error = StateError::Held { path: "/data".into(), holder };
+        assert_eq!(next(&error.into(), Attempt { failed: 20, ..TRIAL }), Next::Held(HELD_WAIT));
+    }
+
+    #[test]
     fn a_wish_that_cannot_act_is_dropped() {
         let error = JobError::NoSavepoint { name: "s".to_owned(), known: Vec::new() };
         assert_eq!(next(&error, Attempt { has_wish: true, ..PLAIN }), Next::DropWish);
