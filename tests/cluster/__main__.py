@@ -104,6 +104,10 @@ def parser() -> argparse.ArgumentParser:
         fails.add_argument("-n", "--namespace", default="default")
         fails.add_argument("-c", "--container", help="only this one of its containers")
 
+    pids = command("pids", "print the numbers of a pod's processes, as this machine knows them", _pids)
+    pids.add_argument("pod", metavar="POD")
+    pids.add_argument("-n", "--namespace", default="default")
+
     test = command("selftest", "show that a cluster works: up, every feature that tests use, down", _selftest)
     test.add_argument("--binary", type=pathlib.Path, metavar="PATH", help="a program whose image is to run as well")
     commands.add_parser("serve-volumes").set_defaults(run=lambda it, _: volumes.serve(it))
@@ -170,6 +174,11 @@ def _signal(layout: Layout, arguments: argparse.Namespace, number: signal.Signal
     number = number or arguments.number
     count = faults.signal_pod(layout, arguments.namespace, arguments.pod, arguments.container, number)
     say(f"{number.name} to {count} processes of {arguments.namespace}/{arguments.pod}")
+
+
+def _pids(layout: Layout, arguments: argparse.Namespace) -> None:
+    for pid in faults.pids(layout, arguments.namespace, arguments.pod):
+        print(pid)
 
 
 def _selftest(layout: Layout, arguments: argparse.Namespace) -> int:

@@ -60,6 +60,14 @@ def signal_pod(layout: Layout, namespace: str, pod: str, container: str | None, 
     return count
 
 
+def pids(layout: Layout, namespace: str, pod: str) -> list[int]:
+    """The numbers of every process in a pod's containers, for who wants to signal them at a moment of its own."""
+    found = _processes(layout, namespace, pod, None)
+    if not found:
+        raise Failure(f"no container runs in the pod {namespace}/{pod}")
+    return [identity.pid for identity in found]
+
+
 def _processes(layout: Layout, namespace: str, pod: str, container: str | None) -> list[processes.Identity]:
     labels = {
         "io.cri-containerd.kind": "container",

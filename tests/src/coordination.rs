@@ -2,24 +2,22 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    fs,
     io::{self, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
-    path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
 use k8s_openapi::api::{
     coordination::v1::{Lease, LeaseSpec},
-    core::v1::{ConfigMap, Namespace},
+    core::v1::{ConfigMap, Pod},
 };
 use kube::{
-    Api, Client,
-    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
+    Api, Client, Config,
+    api::{ObjectMeta, Patch, PatchParams, PostParams},
+    config::{KubeConfigOptions, Kubeconfig},
 };
 use millrace_crds::manifest;
 use millrace_plan::{
@@ -29,46 +27,69 @@ use millrace_plan::{
 use serde_json::json;
 use tokio::runtime::Runtime;
 
-static NAMESPACES: AtomicU32 = AtomicU32::new(0);
+use crate::cluster::{self, Namespace};
 
-/// A namespace of the cluster that `KUBECONFIG` names, deleted with this.
+/// A namespace of the cluster, deleted with this.
 pub struct Site {
     runtime: Runtime,
     client: Client,
-    namespace: String,
+    kubeconfig: PathBuf,
+    namespace: Namespace<'static>,
 }
 
 impl Site {
-    /// A new one.
+    /// A new one; `None`, with a word of it, where no cluster is asked for.
     ///
     /// # Panics
     ///
-    /// If there is no cluster.
-    pub fn new(name: &str) -> Self {
+    /// If the cluster does not answer.
+    pub fn new(name: &str) -> Option<Self> {
+        let cluster = cluster::cluster()?;
+        Some(Self::over(cluster.namespace(&format!("worker-{name}"))))
+    }
+
+    /// The same over a namespace that is there.
+    ///
+    /// # Panics
+    ///
+    /// If the cluster does not answer.
+    pub fn over(namespace: Namespace<'static>) -> Self {
         // It fails only if there is one already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let runtime = Runtime::new().expect("there are threads");
-        let number = NAMESPACES.fetch_add(1, Ordering::Relaxed);
-        let namespace = format!("worker-{name}-{}-{number}", std::process::id());
+        let kubeconfig = namespace.cluster.kubeconfig();
         let client = runtime.block_on(async {
-            let client = Client::try_default().await.expect("KUBECONFIG names a cluster");
-            let metadata = ObjectMeta { name: Some(namespace.clone()), ..ObjectMeta::default() };
-            let object = Namespace { metadata, ..Namespace::default() };
-            let namespaces: Api<Namespace> = Api::all(client.clone());
-            namespaces.create(&PostParams::default(), &object).await.expect("namespaces can be made");
-            client
+            let read = Kubeconfig::read_from(&kubeconfig).expect("the cluster's kubeconfig can be read");
+            let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await;
+            Client::try_from(config.expect("the kubeconfig names a cluster")).expect("it is reached over TLS")
         });
-        Self { runtime, client, namespace }
+        Self { runtime, client, kubeconfig, namespace }
     }
 
-    /// Its name.
-    pub fn namespace(&self) -> &str {
+    /// Where it is.
+    pub fn namespace(&self) -> &Namespace<'static> {
         &self.namespace
     }
 
-    /// A Pipeline's objects, all but the plan.
+    /// What the API server has of a pod; `None`: there is none, or nobody answers.
+    pub fn pod(&self, name: &str) -> Option<Pod> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace.name);
+        self.runtime.block_on(pods.get(name)).ok()
+    }
+
+    /// The way to the cluster.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// A Pipeline's objects, which an operator makes.
+    pub fn objects(&self, name: &str) -> Objects<'_> {
+        Objects { site: self, names: Names::of(name) }
+    }
+
+    /// A Pipeline's objects, all but the plan, made here.
     pub fn pipeline(&self, name: &str) -> Objects<'_> {
-        let objects = Objects { site: self, names: Names::of(name) };
+        let objects = self.objects(name);
         self.runtime.block_on(async {
             for name in [objects.names.checkpoint(), objects.names.report()] {
                 let metadata = ObjectMeta { name: Some(name), ..ObjectMeta::default() };
@@ -83,17 +104,6 @@ impl Site {
     }
 }
 
-impl Drop for Site {
-    fn drop(&mut self) {
-        if env::var_os("MILLRACE_KEEP").is_some() {
-            println!("keeps namespace {}", self.namespace);
-            return;
-        }
-        let namespaces: Api<Namespace> = Api::all(self.client.clone());
-        let _ = self.runtime.block_on(namespaces.delete(&self.namespace, &DeleteParams::default()));
-    }
-}
-
 /// A Pipeline's objects.
 pub struct Objects<'s> {
     site: &'s Site,
@@ -102,11 +112,11 @@ pub struct Objects<'s> {
 
 impl Objects<'_> {
     fn maps(&self) -> Api<ConfigMap> {
-        Api::namespaced(self.site.client.clone(), &self.site.namespace)
+        Api::namespaced(self.site.client.clone(), &self.site.namespace.name)
     }
 
     fn leases(&self) -> Api<Lease> {
-        Api::namespaced(self.site.client.clone(), &self.site.namespace)
+        Api::namespaced(self.site.client.clone(), &self.site.namespace.name)
     }
 
     /// Writes the plan.
@@ -204,6 +214,7 @@ pub struct Bridge {
     port: u16,
     state: Arc<Mutex<BridgeState>>,
     server: String,
+    kubeconfig: String,
 }
 
 #[derive(Default)]
@@ -213,19 +224,19 @@ struct BridgeState {
 }
 
 impl Bridge {
-    /// A way to the API server that `KUBECONFIG` names.
+    /// A way to the API server that a kubeconfig names.
     ///
     /// # Panics
     ///
-    /// If there is none.
-    pub fn new() -> Self {
-        let text = fs::read_to_string(kubeconfig()).expect("KUBECONFIG can be read");
-        let (_, rest) = text.split_once("https://").expect("KUBECONFIG names a server");
+    /// If it names none.
+    pub fn new(kubeconfig: &Path) -> Self {
+        let text = fs::read_to_string(kubeconfig).expect("the kubeconfig can be read");
+        let (_, rest) = text.split_once("https://").expect("it names a server");
         let server = rest.split(|end: char| end == '"' || end.is_whitespace()).next().unwrap_or_default().to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").expect("there are ports");
         let port = listener.local_addr().expect("it listens").port();
         let state = Arc::new(Mutex::new(BridgeState::default()));
-        let bridge = Self { port, state: state.clone(), server: server.clone() };
+        let bridge = Self { port, state: state.clone(), server: server.clone(), kubeconfig: text };
         thread::spawn(move || {
             for from in listener.incoming().flatten() {
                 let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -250,8 +261,7 @@ impl Bridge {
     ///
     /// If it cannot be written.
     pub fn kubeconfig(&self, path: PathBuf) -> PathBuf {
-        let text = fs::read_to_string(kubeconfig()).expect("KUBECONFIG can be read");
-        let text = text.replace(&self.server, &format!("127.0.0.1:{}", self.port));
+        let text = self.kubeconfig.replace(&self.server, &format!("127.0.0.1:{}", self.port));
         fs::write(&path, text).expect("the workspace is writable");
         path
     }
@@ -268,12 +278,6 @@ impl Bridge {
     }
 }
 
-impl Default for Bridge {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 fn carry(mut from: TcpStream, mut to: TcpStream) {
     let mut buffer = [0; 16384];
     loop {
@@ -286,8 +290,4 @@ fn carry(mut from: TcpStream, mut to: TcpStream) {
         }
     }
     let _ = to.shutdown(Shutdown::Write);
-}
-
-fn kubeconfig() -> PathBuf {
-    env::var_os("KUBECONFIG").expect("KUBECONFIG names a cluster").into()
 }

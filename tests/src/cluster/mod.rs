@@ -18,6 +18,7 @@
 //! | `MILLRACE_KEEP` | namespaces stay when their tests end |
 //! | `MILLRACE_KEEP_CRDS` | the cluster's resource definitions stay as they are; else this checkout's are applied |
 
+mod faults;
 mod hold;
 mod install;
 mod namespace;
@@ -32,6 +33,7 @@ use std::{
 };
 
 pub use self::{
+    faults::{Away, Processes, Ready},
     install::{Installed, OPERATOR_PORT},
     namespace::Namespace,
     watch::{Watch, version},
@@ -87,6 +89,16 @@ impl Cluster {
             .run();
         cluster.kubectl(["wait", "--for=condition=Established", "crd/pipelines.millrace.dev", "--timeout=30s"]).run();
         cluster
+    }
+
+    /// The way to it.
+    ///
+    /// # Panics
+    ///
+    /// If nothing says it.
+    pub fn kubeconfig(&self) -> PathBuf {
+        let own = self.environment.iter().find(|(name, _)| name == "KUBECONFIG").map(|(_, path)| path.into());
+        own.or_else(|| std::env::var_os("KUBECONFIG").map(PathBuf::from)).expect("a cluster has a kubeconfig")
     }
 
     /// `kubectl` at this cluster.

@@ -12,9 +12,13 @@ use millrace_tests::{
 /// A worker with a data folder and an identity.
 pub fn worker(workspace: &Workspace, site: &Site, pod: &str, uid: &str) -> Millrace {
     let args =
-        ["worker", "--namespace", site.namespace(), "--pipeline", "web", "--listen", "127.0.0.1:0", "--data-dir"];
+        ["worker", "--namespace", &site.namespace().name, "--pipeline", "web", "--listen", "127.0.0.1:0", "--data-dir"];
     let worker = Millrace::new(workspace, args).args([format!("data-{pod}")]);
-    worker.env("POD_NAME", pod).env("POD_UID", uid).patience(Duration::from_secs(60))
+    worker
+        .env("KUBECONFIG", &site.kubeconfig().to_string_lossy())
+        .env("POD_NAME", pod)
+        .env("POD_UID", uid)
+        .patience(Duration::from_secs(60))
 }
 
 /// A pipeline that passes on the numbers below `rows`, `rate` a second, and sums them up by the second of their event time.

@@ -4,12 +4,12 @@ use millrace_crds::{FilePositionSpec, MoveSourceSpec};
 use millrace_plan::handover::{PlanDocument, RunPhase, SavepointWish, StartWish};
 use millrace_tests::{Deadline, Workspace, coordination::Site, read};
 
-use crate::pod::{Numbers, committed, in_phase, reported, worker};
+use super::pod::{Numbers, committed, in_phase, reported, worker};
 
 #[test]
-#[ignore = "needs a cluster: KUBECONFIG"]
 fn a_savepoint_is_taken_once_for_its_token_and_started_from_once_for_another() {
-    let (workspace, site) = (Workspace::new(), Site::new("wishes"));
+    let Some(site) = Site::new("wishes") else { return };
+    let workspace = Workspace::new();
     let objects = site.pipeline("web");
     let numbers = Numbers::new(160_000, 20_000);
     let wish = |token: &str| Some(SavepointWish { token: token.to_owned() });
@@ -68,9 +68,9 @@ fn a_savepoint_is_taken_once_for_its_token_and_started_from_once_for_another() {
 }
 
 #[test]
-#[ignore = "needs a cluster: KUBECONFIG"]
 fn a_source_is_read_from_its_beginning_once_for_its_token() {
-    let (workspace, site) = (Workspace::new(), Site::new("reset"));
+    let Some(site) = Site::new("reset") else { return };
+    let workspace = Workspace::new();
     let objects = site.pipeline("web");
     let numbers = Numbers::new(60_000, 30_000);
     let plan = numbers.plan();

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, os::unix::process::ExitStatusExt, time::Duratio
 use millrace_plan::handover::RunPhase;
 use millrace_tests::{Seed, Workspace, coordination::Site};
 
-use crate::pod::{Numbers, in_phase, worker};
+use super::pod::{Numbers, in_phase, worker};
 
 /// Where the pointer's ConfigMap is about to be written, has been written, and what is around it.
 const POINTS: [&str; 8] = [
@@ -20,10 +20,10 @@ const POINTS: [&str; 8] = [
 ];
 
 #[test]
-#[ignore = "needs a cluster: KUBECONFIG"]
 fn rows_are_seen_once_however_often_the_worker_is_killed() {
     let mut seed = Seed::of_test("killed worker");
-    let (workspace, site) = (Workspace::new(), Site::new("killed"));
+    let Some(site) = Site::new("killed") else { return };
+    let workspace = Workspace::new();
     let objects = site.pipeline("web");
     let numbers = Numbers { checkpoints: "interval: 80ms, minPause: 5ms".to_owned(), ..Numbers::new(300_000, 20_000) };
     objects.want(&numbers.plan());
