@@ -56,7 +56,7 @@ fn pods_go_on_while_parts_of_the_cluster_are_away_and_what_waits_is_decided_when
 
 /// The API server is stopped for two minutes. Meanwhile one Pipeline is left in peace, and the container of the other is
 /// killed, which the kubelet starts again by itself.
-fn outage(calm: &mut Flow<'_>, killed: &mut Flow<'_>, life: &(String, i32), seed: &mut Seed) {
+fn outage<'a>(calm: &mut Flow<'a>, killed: &mut Flow<'a>, life: &(String, i32), seed: &mut Seed) {
     let cluster = calm.namespace().cluster;
     let address = address(calm);
     let of_killed = killed.life().unwrap();
