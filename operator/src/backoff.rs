@@ -64,6 +64,11 @@ mod tests {
             (&conflict, 40, 5_000),
             (&forbidden, 1, 5_000),
             (&forbidden, 99, 300_000),
+            (&WriteError::Rejected(String::new()), 1, 5_000),
+            (&WriteError::Gone(String::new()), 2, 10_000),
+            (&WriteError::TimedOut, 1, 500),
+            (&WriteError::TimedOut, 4, 4_000),
+            (&WriteError::TimedOut, 99, 60_000),
         ] {
             for _ in 0..100 {
                 let wait = after(error, attempt, &mut dice).unwrap();

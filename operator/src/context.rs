@@ -11,7 +11,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    cluster::{key::Key, raw::Raw, stores::Stores, writer::Writer},
+    cluster::{
+        key::Key,
+        raw::Raw,
+        stores::Stores,
+        writer::{Happening, Writer},
+    },
     metrics::Metrics,
     pipeline::{decide::Decision, validate::Verdict},
     plans::Plans,
@@ -19,6 +24,13 @@ use crate::{
 
 /// For how long the watch may be behind a write of ours: until then what was written is believed, not what is in the store.
 pub const WATCH_LAG: Duration = Duration::from_secs(10);
+
+/// The longest wait before an object is put right that somebody changes again and again.
+const LONGEST_TRUCE: Duration = Duration::from_secs(300);
+/// After so long without a change by somebody else the next one is put right at once.
+const AT_PEACE: Duration = Duration::from_secs(600);
+/// For how long what was told is not told again.
+const OLD_NEWS: Duration = Duration::from_secs(600);
 
 /// What every reconcile works with.
 pub struct Context<W: Writer> {
@@ -63,8 +75,8 @@ pub struct Note {
     pub uid: String,
     /// What was found of the spec, and of which generations of which objects that holds.
     pub verdict: Option<(Generations, Arc<Verdict>)>,
-    /// The status that was written last, and when, by the monotonic clock.
-    pub status: Option<(Value, Duration)>,
+    /// The status that was written last.
+    pub status: Option<Written>,
     /// What was applied last, by kind and name.
     pub applied: BTreeMap<String, Applied>,
     /// When nothing had to be written.
@@ -73,20 +85,70 @@ pub struct Note {
     pub warning: Option<(Option<String>, Duration)>,
     /// Why something could not be written, until it could.
     pub failure: Option<String>,
+    /// When the reports of a Sink's users were read last, by the monotonic clock, and how many users that were.
+    pub looked: Option<(Duration, usize)>,
+    /// To how many pods the StatefulSet was scaled last, and when, by the monotonic clock.
+    pub scaled: Option<(i32, Duration)>,
+    /// What was told, and when.
+    pub told: Vec<(Happening, Duration)>,
     /// Errors in a row.
     pub errors: u32,
 }
 
 impl Note {
-    /// The status of an object: what was written last, until the watch must have brought it.
-    pub fn status_of<K, S>(&self, object: &Raw<K>, now: Duration) -> S
+    /// Whether something has not been told lately. What comes and goes is no news each time.
+    pub fn is_news(&mut self, happening: &Happening, now: Duration) -> bool {
+        self.told.retain(|(_, at)| now.saturating_sub(*at) < OLD_NEWS);
+        let is_news = self.told.iter().all(|(told, _)| told != happening);
+        if is_news {
+            self.told.push((happening.clone(), now));
+        }
+        is_news
+    }
+
+    /// The status of an object: what was written last, since nobody else writes it, or what it has.
+    pub fn status_of<K, S>(&self, object: &Raw<K>) -> S
     where
         S: for<'de> Deserialize<'de> + Default,
     {
         match &self.status {
-            Some((written, at)) if now.saturating_sub(*at) < WATCH_LAG => S::deserialize(written).unwrap_or_default(),
-            _ => object.status(),
+            Some(written) => S::deserialize(&written.status).unwrap_or_default(),
+            None => object.status(),
         }
+    }
+
+    /// Whether an object has another status than the one that was written last: after how long that is not believed to be the
+    /// watch any more, and written again.
+    pub fn disputed<K>(&self, object: &Raw<K>, now: Duration) -> Option<Duration> {
+        let written = self.status.as_ref().filter(|written| written.stored != object.status)?;
+        Some((written.at + truce(written.again + 1)).saturating_sub(now))
+    }
+
+    /// A status was written, and is stored like this.
+    pub fn wrote(&mut self, status: Value, stored: Value, at: Duration) {
+        let before = self.status.take().filter(|before| before.status == status);
+        self.status = Some(Written { status, stored, at, again: before.map_or(0, |before| before.again + 1) });
+    }
+}
+
+/// A status that was written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// As it was meant.
+    pub status: Value,
+    /// As the API server has stored it: perhaps without fields that its definition does not know.
+    pub stored: Value,
+    /// When, by the monotonic clock.
+    pub at: Duration,
+    /// How often in a row the same was written again, because another was stored.
+    pub again: u32,
+}
+
+/// How long is waited before the so-many-th write of the same: somebody who undoes each of them makes no hot loop.
+fn truce(again: u32) -> Duration {
+    match again {
+        0 => Duration::ZERO,
+        again => (WATCH_LAG * (1 << (again - 1).min(5))).min(LONGEST_TRUCE),
     }
 }
 
@@ -109,6 +171,24 @@ pub struct Applied {
     /// The version of the stored object that differed from what was wanted: it is not applied to twice, since what the API
     /// server makes of an object may differ from it for good.
     pub despite: Option<String>,
+    /// How often in a row the same was applied again, because it was gone or another.
+    pub again: u32,
+}
+
+impl Applied {
+    /// Applied now, after it was applied before.
+    pub fn now(hash: &str, at: Duration, despite: Option<String>, before: Option<&Self>) -> Self {
+        let before = before.filter(|before| before.hash == hash && at.saturating_sub(before.at) < AT_PEACE);
+        Self { hash: hash.to_owned(), at, despite, again: before.map_or(0, |before| before.again + 1) }
+    }
+
+    /// Until when it is not applied again: somebody who changes it whenever we have put it right makes no hot loop.
+    pub fn rests_until(&self) -> Duration {
+        match self.again {
+            0 => Duration::ZERO,
+            again => self.at + truce(again),
+        }
+    }
 }
 
 /// The notes of all objects.

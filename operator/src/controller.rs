@@ -147,3 +147,79 @@ fn uid<W: Writer>(context: &Context<W>, key: &Key) -> Option<String> {
     };
     Some(metadata.uid.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ObjectReference;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::{
+        cluster::writer::{Happening, Wanted},
+        context::Notes,
+        metrics::Metrics,
+        plans::Plans,
+        queue::Trigger,
+        testing::{World, pipeline},
+    };
+
+    /// Writes as another does, but panics over one object.
+    struct Panics<W>(W);
+
+    impl<W: Writer> Writer for Panics<W> {
+        async fn apply(&self, wanted: &Wanted, on: Option<&str>) -> Result<Value, WriteError> {
+            assert_ne!(wanted.name, "bad", "as a mistake of ours would");
+            self.0.apply(wanted, on).await
+        }
+
+        async fn read(&self, wanted: &Wanted) -> Result<Option<Value>, WriteError> {
+            self.0.read(wanted).await
+        }
+
+        async fn scale(&self, namespace: &str, name: &str, replicas: i32) -> Result<(), WriteError> {
+            self.0.scale(namespace, name, replicas).await
+        }
+
+        async fn status(&self, key: &Key, status: &Value) -> Result<Value, WriteError> {
+            self.0.status(key, status).await
+        }
+
+        async fn tell(&self, about: &ObjectReference, what: &Happening) -> Result<(), WriteError> {
+            self.0.tell(about, what).await
+        }
+
+        async fn warning(&self, namespace: &str, kind: &str, name: &str) -> Result<Option<String>, WriteError> {
+            self.0.warning(namespace, kind, name).await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reconcile_that_panics_leaves_the_others_alone() {
+        let mut world = World::new();
+        for name in ["bad", "good"] {
+            world.put("Pipeline", pipeline(name).transform("t", "SELECT auction FROM bid").build());
+        }
+        let context = Arc::new(Context {
+            stores: world.context.stores.clone(),
+            writer: Panics(Arc::clone(&world.context.writer)),
+            clock: world.clock.clone(),
+            metrics: Metrics::new(),
+            runtime_image: "millrace:test".to_owned(),
+            plans: Plans::default(),
+            notes: Notes::default(),
+        });
+        let (trigger, asked) = Trigger::new();
+        trigger.send(context.stores.keys()).await;
+        let metrics = Arc::clone(&context.metrics);
+        let done = async {
+            while world.get("StatefulSet", "good").is_none() || !metrics.page().contains("error=\"panicked\"} 1") {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = run(context, asked, 1, Dice::of("test")) => panic!("it has ended"),
+            done = tokio::time::timeout(Duration::from_secs(60), done) => done.unwrap(),
+        }
+        assert!(world.get("StatefulSet", "bad").is_none());
+    }
+}

@@ -110,6 +110,12 @@ impl Metrics {
         self.state.store(1, Ordering::SeqCst);
     }
 
+    /// This replica has stopped leading, and knows of no other yet.
+    pub fn rests(&self) {
+        self.leads.set(0);
+        self.state.store(0, Ordering::SeqCst);
+    }
+
     /// This replica leads. Its stores are, or are not yet, filled.
     pub fn leads(&self, is_ready: bool) {
         self.leads.set(1);

@@ -11,6 +11,7 @@ use crate::{
     },
     conditions::{Reason, Say, Type, find},
     context::{Context, Note},
+    fault,
     telemetry::chain,
 };
 
@@ -39,9 +40,11 @@ pub async fn write<W: Writer>(
     status: serde_json::Value,
     note: &mut Note,
 ) -> Result<(), WriteError> {
-    context.writer.status(key, &status).await?;
+    fault::point("before-status", (&key.name, 0));
+    let stored = context.writer.status(key, &status).await?;
     context.metrics.wrote("status");
-    note.status = Some((status, context.clock.monotonic()));
+    note.wrote(status, stored, context.clock.monotonic());
+    fault::point("after-status", (&key.name, 0));
     Ok(())
 }
 
@@ -52,6 +55,7 @@ pub async fn tell_of_config<W: Writer, K: Resource<DynamicType = ()>>(
     object: &Raw<K>,
     before: &[Condition],
     after: &[Condition],
+    note: &mut Note,
 ) {
     let said = |conditions: &[Condition]| {
         let condition = find(conditions, Type::ConfigValid).filter(|condition| condition.status == "False");
@@ -61,7 +65,9 @@ pub async fn tell_of_config<W: Writer, K: Resource<DynamicType = ()>>(
         && said(before).as_ref() != Some(&message)
     {
         let happening = Happening { reason: "InvalidSpec", note: message, is_warning: true };
-        if let Err(error) = context.writer.tell(&object.object_ref(&()), &happening).await {
+        if note.is_news(&happening, context.clock.monotonic())
+            && let Err(error) = context.writer.tell(&object.object_ref(&()), &happening).await
+        {
             tracing::warn!(object = %key, error = %chain(&error), "an event could not be written");
         }
     }

@@ -10,9 +10,13 @@ use crate::{
     backoff::Dice,
     cli::Cli,
     clock::SystemClock,
-    cluster::{stores::Stores, watches, writer::ApiWriter},
+    cluster::{
+        stores::Stores,
+        watches,
+        writer::{self, ApiWriter},
+    },
     context::{Context, Notes},
-    controller,
+    controller, fault,
     leader::{Elector, Gate},
     metrics::Metrics,
     plans::Plans,
@@ -47,6 +51,7 @@ pub enum Error {
 /// # Errors
 /// It cannot start. What fails later is tried again.
 pub async fn run(cli: Cli) -> Result<(), Error> {
+    fault::arm();
     rustls::crypto::aws_lc_rs::default_provider().install_default().map_err(|_| Error::Tls)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
@@ -63,10 +68,10 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
     let gate = Arc::new(Gate::new(Arc::clone(&clock)));
     let mut elector =
         Elector::new(client.clone(), &lease_namespace, identity.clone(), Arc::clone(&clock), Arc::clone(&gate));
-    let life = async {
+    let mut life = Box::pin(async {
         loop {
-            metrics.follows();
-            elector.win().await;
+            // Whether it could take over is known when it has seen the Lease.
+            elector.win(|| metrics.follows()).await;
             tracing::info!("this replica leads");
             metrics.leads(false);
             let work = work(&cli, &client, &clock, &gate, &metrics, &identity);
@@ -74,13 +79,20 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
                 () = work => {}
                 () = elector.hold() => tracing::warn!("this replica does not lead any more"),
             }
+            metrics.rests();
         }
-    };
+    });
     tokio::select! {
-        () = life => {}
+        () = &mut life => {}
         _ = terminate.recv() => tracing::info!("SIGTERM"),
         _ = interrupt.recv() => tracing::info!("SIGINT"),
     }
+    // Nothing new is written, and what is on its way has arrived before another leads.
+    gate.retire();
+    if tokio::time::timeout(writer::REQUEST, gate.quiet()).await.is_err() {
+        tracing::warn!("a write has not been answered");
+    }
+    drop(life);
     elector.release().await;
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Watches: one a kind. Each fills its store and says which of our objects an event concerns.
 //!
 //! An event of a Window or a Sink concerns the Pipelines that name it, before or after the event; an event of what a Pipeline
-//! owns concerns that Pipeline, which its label names; a report concerns the Sinks of its Pipeline too.
+//! owns concerns that Pipeline, which its label names; a report concerns the Sinks of its Pipeline too. All of that is looked up
+//! in the stores; nothing is listed for it.
 
 use std::{fmt::Debug, hash::Hash, sync::Arc};
 
@@ -15,7 +16,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use millrace_crds::Pipeline;
+use millrace_crds::{Pipeline, Sink, Window};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
@@ -62,19 +63,17 @@ pub fn start(
         role_bindings,
         disruption_budgets,
     } = writers;
-    tasks.spawn(watching.clone().run(pipelines, ours.clone(), |_, pipeline| of_pipeline(pipeline)));
-    tasks.spawn(
-        watching.clone().run(windows, ours.clone(), |stores, window| of_named(stores, key(Kind::Window, window))),
-    );
-    tasks.spawn(watching.clone().run(sinks, ours, |stores, sink| of_named(stores, key(Kind::Sink, sink))));
+    tasks.spawn(watching.clone().run(pipelines, ours.clone(), of_pipeline));
+    tasks.spawn(watching.clone().run(windows, ours.clone(), of_window));
+    tasks.spawn(watching.clone().run(sinks, ours, of_sink));
     tasks.spawn(watching.clone().run(config_maps, documents, of_document));
-    tasks.spawn(watching.clone().run(stateful_sets, owned(), |_, object| of_owned(object)));
-    tasks.spawn(watching.clone().run(pods, owned(), |_, object| of_owned(object)));
-    tasks.spawn(watching.clone().run(services, owned(), |_, object| of_owned(object)));
-    tasks.spawn(watching.clone().run(service_accounts, owned(), |_, object| of_owned(object)));
-    tasks.spawn(watching.clone().run(roles, owned(), |_, object| of_owned(object)));
-    tasks.spawn(watching.clone().run(role_bindings, owned(), |_, object| of_owned(object)));
-    tasks.spawn(watching.run(disruption_budgets, owned(), |_, object| of_owned(object)));
+    tasks.spawn(watching.clone().run(stateful_sets, owned(), of_owned));
+    tasks.spawn(watching.clone().run(pods, owned(), of_owned));
+    tasks.spawn(watching.clone().run(services, owned(), of_owned));
+    tasks.spawn(watching.clone().run(service_accounts, owned(), of_owned));
+    tasks.spawn(watching.clone().run(roles, owned(), of_owned));
+    tasks.spawn(watching.clone().run(role_bindings, owned(), of_owned));
+    tasks.spawn(watching.run(disruption_budgets, owned(), of_owned));
     tasks
 }
 
@@ -107,21 +106,10 @@ impl Watching {
         let kind = K::kind(&()).into_owned();
         let events = watcher(api, config).default_backoff().modify(|object| object.managed_fields_mut().clear());
         pin_mut!(events);
-        let reader = store.as_reader();
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
-                    let mut keys = Vec::new();
-                    if let Event::Apply(object) | Event::Delete(object) = &event {
-                        let before = reader.get(&ObjectRef::from_obj(object));
-                        keys.extend(before.into_iter().flat_map(|before| concerns(&self.stores, &before)));
-                        keys.extend(concerns(&self.stores, object));
-                    }
-                    let is_whole = matches!(event, Event::InitDone);
-                    store.apply_watcher_event(&event);
-                    if is_whole {
-                        keys.extend(self.stores.keys());
-                    }
+                    let keys = take(&self.stores, &mut store, &event, &concerns);
                     self.trigger.send(keys).await;
                 }
                 Err(error) => {
@@ -133,8 +121,35 @@ impl Watching {
     }
 }
 
+/// Takes an event into its store, and answers which of our objects it concerns.
+pub fn take<K>(
+    stores: &Stores,
+    store: &mut Writer<K>,
+    event: &Event<K>,
+    concerns: impl Fn(&Stores, &K) -> Vec<Key>,
+) -> Vec<Key>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+    K::DynamicType: Eq + Hash + Clone,
+{
+    let mut keys = Vec::new();
+    if let Event::Apply(object) | Event::Delete(object) = event {
+        let before = store.as_reader().get(&ObjectRef::from_obj(object));
+        keys.extend(before.into_iter().flat_map(|before| concerns(stores, &before)));
+    }
+    store.apply_watcher_event(event);
+    match event {
+        // Looked up when the store has the object: a Pipeline that comes to name it at this moment is either found here, or
+        // finds it.
+        Event::Apply(object) | Event::Delete(object) => keys.extend(concerns(stores, object)),
+        Event::InitDone => keys.extend(stores.keys()),
+        Event::Init | Event::InitApply(_) => {}
+    }
+    keys
+}
+
 /// The Pipeline, and the Windows and Sinks that it names, whose status says so.
-fn of_pipeline(pipeline: &Raw<Pipeline>) -> Vec<Key> {
+pub fn of_pipeline(_: &Stores, pipeline: &Raw<Pipeline>) -> Vec<Key> {
     let namespace = pipeline.namespace();
     let mut keys = vec![key(Kind::Pipeline, pipeline)];
     for kind in [Kind::Window, Kind::Sink] {
@@ -143,7 +158,16 @@ fn of_pipeline(pipeline: &Raw<Pipeline>) -> Vec<Key> {
     keys
 }
 
-/// A Window or Sink, and the Pipelines that name it.
+/// The Window, and the Pipelines that name it.
+pub fn of_window(stores: &Stores, window: &Raw<Window>) -> Vec<Key> {
+    of_named(stores, key(Kind::Window, window))
+}
+
+/// The Sink, and the Pipelines that name it.
+pub fn of_sink(stores: &Stores, sink: &Raw<Sink>) -> Vec<Key> {
+    of_named(stores, key(Kind::Sink, sink))
+}
+
 fn of_named(stores: &Stores, named: Key) -> Vec<Key> {
     let users = stores.users(named.kind, &named.namespace, &named.name);
     let mut keys: Vec<Key> = users.iter().map(|user| key(Kind::Pipeline, user)).collect();
@@ -152,7 +176,7 @@ fn of_named(stores: &Stores, named: Key) -> Vec<Key> {
 }
 
 /// The Pipeline that an object belongs to.
-fn of_owned<K: Resource>(object: &K) -> Vec<Key> {
+pub fn of_owned<K: Resource>(_: &Stores, object: &K) -> Vec<Key> {
     let meta = object.meta();
     let pipeline = meta.labels.as_ref().and_then(|labels| labels.get(labels::PIPELINE));
     let key = |pipeline: &String| Key::new(Kind::Pipeline, meta.namespace.clone().unwrap_or_default(), pipeline);
@@ -160,8 +184,8 @@ fn of_owned<K: Resource>(object: &K) -> Vec<Key> {
 }
 
 /// The same for a plan or a report, and the Sinks of which a report says what they have committed.
-fn of_document(stores: &Stores, object: &ConfigMap) -> Vec<Key> {
-    let mut keys = of_owned(object);
+pub fn of_document(stores: &Stores, object: &ConfigMap) -> Vec<Key> {
+    let mut keys = of_owned(stores, object);
     let of_report = object.labels().get(labels::PART).is_some_and(|part| part == labels::REPORT);
     if let Some(owner) = keys.first().filter(|_| of_report)
         && let Some(pipeline) = super::stores::get(&stores.pipelines, &owner.namespace, &owner.name)
@@ -170,4 +194,95 @@ fn of_document(stores: &Stores, object: &ConfigMap) -> Vec<Key> {
         keys.extend(sinks.into_iter().map(|name| Key::new(Kind::Sink, pipeline.namespace(), name)));
     }
     keys
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What the watches of Pipelines, Windows and Sinks have brought.
+    struct World(Stores, Writers);
+
+    fn object<K: DeserializeOwned>(name: &str, namespace: &str, spec: Value) -> K {
+        serde_json::from_value(json!({"metadata": {"name": name, "namespace": namespace}, "spec": spec})).unwrap()
+    }
+
+    fn names(window: &str, sink: &str) -> Value {
+        json!({"transforms": [{"window": window}, {}], "outputs": [{"sink": sink}]})
+    }
+
+    impl World {
+        fn pipeline(&mut self, event: Event<Raw<Pipeline>>) -> Vec<String> {
+            told(take(&self.0, &mut self.1.pipelines, &event, of_pipeline))
+        }
+
+        fn window(&mut self, event: Event<Raw<Window>>) -> Vec<String> {
+            told(take(&self.0, &mut self.1.windows, &event, of_window))
+        }
+
+        fn sink(&mut self, event: Event<Raw<Sink>>) -> Vec<String> {
+            told(take(&self.0, &mut self.1.sinks, &event, of_sink))
+        }
+
+        fn new() -> Self {
+            let (stores, writers) = Stores::new();
+            let mut world = Self(stores, writers);
+            world.pipeline(Event::InitDone);
+            world.window(Event::InitDone);
+            world.sink(Event::InitDone);
+            world.pipeline(Event::Apply(object("one", "here", names("minute", "lake"))));
+            world.pipeline(Event::Apply(object("two", "here", names("minute", "pond"))));
+            world.pipeline(Event::Apply(object("three", "there", names("minute", "lake"))));
+            world.pipeline(Event::Apply(object(
+                "odd",
+                "here",
+                json!({"transforms": 7, "outputs": [[], {"sink": {}}]}),
+            )));
+            world
+        }
+    }
+
+    fn told(keys: Vec<Key>) -> Vec<String> {
+        let mut told: Vec<String> = keys.iter().map(Key::to_string).collect();
+        told.sort();
+        told.dedup();
+        told
+    }
+
+    #[test]
+    fn an_edit_of_a_window_or_sink_concerns_just_the_pipelines_that_name_it_by_the_stores() {
+        let mut world = World::new();
+        let one_and_two = ["Pipeline here/one", "Pipeline here/two", "Window here/minute"];
+        assert_eq!(world.window(Event::Apply(object("minute", "here", json!({})))), one_and_two);
+        assert_eq!(world.window(Event::Delete(object("minute", "here", json!({})))), one_and_two);
+        assert_eq!(world.window(Event::Apply(object("hour", "here", json!("nonsense")))), ["Window here/hour"]);
+        let of_lake = world.sink(Event::Apply(object("lake", "there", json!(null))));
+        assert_eq!(of_lake, ["Pipeline there/three", "Sink there/lake"]);
+    }
+
+    #[test]
+    fn an_edit_of_a_pipeline_concerns_what_it_names_and_what_it_has_named() {
+        let mut world = World::new();
+        let told = world.pipeline(Event::Apply(object("one", "here", names("hour", "lake"))));
+        assert_eq!(told, ["Pipeline here/one", "Sink here/lake", "Window here/hour", "Window here/minute"]);
+        let told = world.window(Event::Apply(object("minute", "here", json!({}))));
+        assert_eq!(told, ["Pipeline here/two", "Window here/minute"]);
+    }
+
+    #[test]
+    fn a_report_concerns_its_pipeline_and_its_sinks_and_a_new_list_concerns_all() {
+        let mut world = World::new();
+        let report = |part: &str| {
+            let labels = json!({labels::PIPELINE: "one", labels::PART: part});
+            serde_json::from_value(json!({"metadata": {"name": "one-x", "namespace": "here", "labels": labels}}))
+                .unwrap()
+        };
+        let mut take = |map| told(take(&world.0, &mut world.1.config_maps, &Event::Apply(map), of_document));
+        assert_eq!(take(report(labels::REPORT)), ["Pipeline here/one", "Sink here/lake"]);
+        assert_eq!(take(report(labels::PLAN)), ["Pipeline here/one"]);
+        assert_eq!(world.sink(Event::InitDone).len(), 4);
+    }
 }

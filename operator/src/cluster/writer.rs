@@ -1,6 +1,14 @@
 //! All writing to the API server, behind a trait, so that tests can count it, and behind the gate of the leader's Lease.
 
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use k8s_openapi::{
     NamespaceResourceScope,
@@ -30,7 +38,7 @@ pub const FIELD_MANAGER: &str = "millrace-operator";
 pub const APPLIED: &str = "millrace.dev/applied";
 
 /// For how long a write is waited for: less than the margin of the gate, so that none is on its way when another leads.
-const REQUEST: Duration = Duration::from_millis(MARGIN.as_millis() as u64 - 500);
+pub const REQUEST: Duration = Duration::from_millis(MARGIN.as_millis() as u64 - 500);
 
 /// An object as it is wanted.
 #[derive(Clone, Debug)]
@@ -151,11 +159,11 @@ impl From<kube::Error> for WriteError {
 /// Implementers write as one field manager, and nothing once the Lease is lost. A write whose outcome is unknown is an error;
 /// it is safe to repeat any of them.
 pub trait Writer: Send + Sync + 'static {
-    /// Makes the object as it is wanted, and answers how it is.
+    /// Makes the object as it is wanted, and answers how it is. With a version: if it is still of that.
     ///
     /// # Errors
-    /// Why it may not be as it is wanted.
-    fn apply(&self, wanted: &Wanted) -> impl Future<Output = Result<Value, WriteError>> + Send;
+    /// Why it may not be as it is wanted; [`WriteError::Conflict`] where it is of another version.
+    fn apply(&self, wanted: &Wanted, on: Option<&str>) -> impl Future<Output = Result<Value, WriteError>> + Send;
 
     /// Reads an object that is not watched.
     ///
@@ -169,11 +177,11 @@ pub trait Writer: Send + Sync + 'static {
     /// Why it may not have.
     fn scale(&self, namespace: &str, name: &str, replicas: i32) -> impl Future<Output = Result<(), WriteError>> + Send;
 
-    /// Replaces the status of an object of ours.
+    /// Replaces the status of an object of ours, and answers how it is stored.
     ///
     /// # Errors
     /// Why it may not be replaced.
-    fn status(&self, key: &Key, status: &Value) -> impl Future<Output = Result<(), WriteError>> + Send;
+    fn status(&self, key: &Key, status: &Value) -> impl Future<Output = Result<Value, WriteError>> + Send;
 
     /// Tells something about an object.
     ///
@@ -212,7 +220,7 @@ impl ApiWriter {
     }
 
     /// Replaces a status. What comes back is read as watches read it: it may be anything.
-    async fn write_status<K>(&self, key: &Key, status: &Value) -> Result<(), WriteError>
+    async fn write_status<K>(&self, key: &Key, status: &Value) -> Result<Value, WriteError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + fmt::Debug + 'static,
     {
@@ -223,23 +231,35 @@ impl ApiWriter {
             "status": status,
         });
         let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&body));
-        self.guarded(api.patch_status(&key.name, &params, &patch)).await.map(drop)
+        Ok(self.guarded(api.patch_status(&key.name, &params, &patch)).await?.status)
     }
 
-    /// Does a request while this replica leads, and does not wait for it for longer than that is certain.
+    /// See [`guarded`].
     async fn guarded<T>(&self, request: impl Future<Output = kube::Result<T>> + Send) -> Result<T, WriteError> {
-        if !self.gate.is_open() {
-            return Err(WriteError::NotLeading);
-        }
-        let answer = tokio::time::timeout(REQUEST, request).await.map_err(|_| WriteError::TimedOut)?;
-        Ok(answer?)
+        guarded(&self.gate, request).await
     }
 }
 
+/// Does a request while this replica leads, and does not wait for it for longer than that is certain. It is looked at the gate
+/// before every step of the request: a process that was frozen in the middle of one goes no further with it.
+async fn guarded<T>(gate: &Gate, request: impl Future<Output = kube::Result<T>> + Send) -> Result<T, WriteError> {
+    let pass = gate.pass().ok_or(WriteError::NotLeading)?;
+    let mut request = pin!(tokio::time::timeout(REQUEST, request));
+    let answer = poll_fn(|context| match pass.is_good() {
+        true => request.as_mut().poll(context).map(Ok),
+        false => Poll::Ready(Err(WriteError::NotLeading)),
+    });
+    Ok(answer.await?.map_err(|_| WriteError::TimedOut)??)
+}
+
 impl Writer for ApiWriter {
-    async fn apply(&self, wanted: &Wanted) -> Result<Value, WriteError> {
+    async fn apply(&self, wanted: &Wanted, on: Option<&str>) -> Result<Value, WriteError> {
         let api = self.api(&wanted.namespace, &wanted.resource);
-        let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&wanted.body));
+        let mut body = Cow::Borrowed(&wanted.body);
+        if let Some(version) = on {
+            body.to_mut()["metadata"]["resourceVersion"] = json!(version);
+        }
+        let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&*body));
         Ok(json!(self.guarded(api.patch(&wanted.name, &params, &patch)).await?))
     }
 
@@ -257,7 +277,7 @@ impl Writer for ApiWriter {
         self.guarded(api.patch(name, &params, &patch)).await.map(drop)
     }
 
-    async fn status(&self, key: &Key, status: &Value) -> Result<(), WriteError> {
+    async fn status(&self, key: &Key, status: &Value) -> Result<Value, WriteError> {
         match key.kind {
             Kind::Pipeline => self.write_status::<Pipeline>(key, status).await,
             Kind::Window => self.write_status::<Window>(key, status).await,
@@ -309,5 +329,37 @@ pub fn shorten(text: &str, chars: usize) -> String {
     match text.char_indices().nth(chars) {
         None => text.to_owned(),
         Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use millrace_stream::{ManualClock, Timestamp};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_goes_no_further_once_another_may_lead() {
+        let clock = Arc::new(ManualClock::at(Timestamp(0)));
+        let gate = Gate::new(clock.clone());
+        let steps = std::sync::atomic::AtomicU32::new(0);
+        let request = || {
+            poll_fn(|_| {
+                steps.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                Poll::<kube::Result<()>>::Pending
+            })
+        };
+        assert!(matches!(guarded(&gate, request()).await, Err(WriteError::NotLeading)));
+        gate.open_until(Duration::from_secs(3));
+        let mut writing = Box::pin(guarded(&gate, request()));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(writing.as_mut().poll(&mut context).is_pending());
+        // Here the process is frozen.
+        clock.advance(Duration::from_secs(3));
+        let woken = writing.as_mut().poll(&mut context);
+        assert!(matches!(woken, Poll::Ready(Err(WriteError::NotLeading))));
+        assert_eq!(steps.load(std::sync::atomic::Ordering::SeqCst), 1);
     }
 }

@@ -45,7 +45,8 @@ pub async fn apply<W: Writer>(
         let stored = match observed.stored.get(&id) {
             Some(stored) => Some(stored.value()),
             None if is_believed(known, wanted, step.is_watched, observed, now) => {
-                look_again = look_again.or(step.is_watched.then_some(WATCH_LAG));
+                let rest = known.filter(|_| step.is_watched).and_then(|known| rest(known, now));
+                look_again = look_again.into_iter().chain(rest).min();
                 continue;
             }
             None => {
@@ -58,26 +59,28 @@ pub async fn apply<W: Writer>(
         };
         let despite = match need(wanted, stored.as_ref(), known, now) {
             Need::Apply { despite } => despite,
-            Need::Patience => {
-                look_again = Some(WATCH_LAG);
+            Need::Patience(rest) => {
+                look_again = look_again.into_iter().chain([rest]).min();
                 continue;
             }
             Need::Nothing => {
                 if !step.is_watched {
-                    note.applied.insert(id, Applied { hash: wanted.hash.clone(), at: now, despite: None });
+                    note.applied.insert(id, Applied::now(&wanted.hash, now, None, None));
                 }
                 continue;
             }
         };
-        fault::point(step.point);
+        fault::point(step.point, observed.at());
         tracing::info!(pipeline = %format_args!("{}/{}", observed.namespace(), observed.name()), object = %id, "applied");
-        context.writer.apply(wanted).await.map_err(|error| (id.clone(), error))?;
+        let on = stored.as_ref().filter(|_| step.is_ours_alone).and_then(resource_version);
+        context.writer.apply(wanted, on).await.map_err(|error| (id.clone(), error))?;
         context.metrics.wrote(&wanted.resource.kind);
         has_written = true;
-        note.applied.insert(id, Applied { hash: wanted.hash.clone(), at: now, despite });
+        let applied = Applied::now(&wanted.hash, now, despite, note.applied.get(&id));
+        note.applied.insert(id, applied);
         match step.point {
-            "before-plan" => fault::point("after-plan"),
-            "before-stateful-set" => fault::point("after-stateful-set"),
+            "before-plan" => fault::point("after-plan", observed.at()),
+            "before-stateful-set" => fault::point("after-stateful-set", observed.at()),
             _ => {}
         }
     }
@@ -98,11 +101,21 @@ pub fn is_settled(observed: &Observed, decision: &Decision, note: &Note) -> bool
 /// looked at again only while no pod is ready, since pods need it to be.
 fn is_believed(known: Option<&Applied>, wanted: &Wanted, is_watched: bool, observed: &Observed, now: Duration) -> bool {
     let Some(known) = known.filter(|known| known.hash == wanted.hash) else { return false };
-    let since = now.saturating_sub(known.at);
     match is_watched {
-        true => since < WATCH_LAG,
-        false => since < LOOK_AGAIN || pod_state(observed.pod.as_deref()) == PodState::Ready,
+        true => rest(known, now).is_some(),
+        false => now.saturating_sub(known.at) < LOOK_AGAIN || pod_state(observed.pod.as_deref()) == PodState::Ready,
     }
+}
+
+/// For how long it is waited still until the watch must have brought what was applied, and for whoever undoes it each time.
+fn rest(known: &Applied, now: Duration) -> Option<Duration> {
+    let until = (known.at + WATCH_LAG).max(known.rests_until());
+    (until > now).then(|| until - now)
+}
+
+/// The version that an object was read with.
+fn resource_version(object: &Value) -> Option<&str> {
+    object.pointer("/metadata/resourceVersion")?.as_str()
 }
 
 /// Whether an object is one that was made for this Pipeline: it belongs to it, or its labels say so.
@@ -128,8 +141,9 @@ fn not_ours(object: &Value, pipeline: &str) -> WriteError {
 enum Need {
     /// It is as it is wanted.
     Nothing,
-    /// It was written so shortly ago that the watch may be behind.
-    Patience,
+    /// It was written so shortly ago that the watch may be behind, or that somebody must be undoing it each time: it is looked
+    /// at again after this long.
+    Patience(Duration),
     /// It is not.
     Apply {
         /// The version that differs though it was applied as it is wanted.
@@ -139,21 +153,18 @@ enum Need {
 
 fn need(wanted: &Wanted, stored: Option<&Value>, known: Option<&Applied>, now: Duration) -> Need {
     let known = known.filter(|known| known.hash == wanted.hash);
-    let is_recent = known.is_some_and(|known| now.saturating_sub(known.at) < WATCH_LAG);
-    let Some(stored) = stored else {
-        return if is_recent { Need::Patience } else { Need::Apply { despite: None } };
+    let applied = stored.and_then(|stored| stored.pointer("/metadata/annotations")?.get(APPLIED)?.as_str());
+    let Some(stored) = stored.filter(|_| applied == Some(wanted.hash.as_str())) else {
+        return known.and_then(|known| rest(known, now)).map_or(Need::Apply { despite: None }, Need::Patience);
     };
-    let applied = stored.pointer("/metadata/annotations").and_then(|annotations| annotations.get(APPLIED));
-    if applied.and_then(Value::as_str) != Some(wanted.hash.as_str()) {
-        return if is_recent { Need::Patience } else { Need::Apply { despite: None } };
+    if first_difference(&wanted.body, stored).is_none() {
+        return Need::Nothing;
     }
-    match first_difference(&wanted.body, stored) {
-        None => Need::Nothing,
-        Some(_) => {
-            let version = version(stored);
-            let is_known = known.is_some_and(|known| known.despite == version);
-            if is_known { Need::Nothing } else { Need::Apply { despite: version } }
-        }
+    let version = version(stored);
+    match known {
+        Some(known) if known.despite.is_some() && known.despite == version => Need::Nothing,
+        Some(known) if now < known.rests_until() => Need::Patience(known.rests_until() - now),
+        _ => Need::Apply { despite: version },
     }
 }
 
@@ -182,7 +193,7 @@ mod tests {
     }
 
     fn known(wanted: &Wanted, at: u64) -> Applied {
-        Applied { hash: wanted.hash.clone(), at: Duration::from_secs(at), despite: None }
+        Applied::now(&wanted.hash, Duration::from_secs(at), None, None)
     }
 
     #[test]
@@ -199,7 +210,8 @@ mod tests {
         for stored in [None, Some(&other)] {
             assert_eq!(need(&wanted, stored, None, Duration::ZERO), Need::Apply { despite: None });
             let known = known(&wanted, 100);
-            assert_eq!(need(&wanted, stored, Some(&known), Duration::from_secs(101)), Need::Patience);
+            let rest = Need::Patience(Duration::from_secs(9));
+            assert_eq!(need(&wanted, stored, Some(&known), Duration::from_secs(101)), rest);
             assert_eq!(need(&wanted, stored, Some(&known), Duration::from_secs(111)), Need::Apply { despite: None });
         }
     }

@@ -90,6 +90,11 @@ impl Observed {
         self.pipeline.name()
     }
 
+    /// The Pipeline's name and generation, for fault points.
+    pub fn at(&self) -> (&str, i64) {
+        (self.name(), self.pipeline.generation())
+    }
+
     /// Whether the annotation says that nothing is to be done.
     pub fn is_dry_run(&self) -> bool {
         self.pipeline.annotation(DRY_RUN) == Some("true")

@@ -32,7 +32,7 @@ use crate::{
         key::Key,
         writer::{WriteError, Writer},
     },
-    context::{Context, Note},
+    context::{Context, Note, WATCH_LAG},
     fault,
 };
 
@@ -55,7 +55,7 @@ pub async fn reconcile<W: Writer>(
     let observed = observed;
     let verdict = verdict(&observed, note);
     let now = context.clock.now();
-    let before: PipelineStatus = note.status_of(&observed.pipeline, context.clock.monotonic());
+    let before: PipelineStatus = note.status_of(&observed.pipeline);
     let known = Known { plans: &context.plans, runtime_image: &context.runtime_image, now };
     let decision = decide(&observed, &verdict, &before, &known);
     let valid = match &*verdict {
@@ -76,7 +76,7 @@ pub async fn reconcile<W: Writer>(
         && !decision.is_dry_run
         && observed.replicas().is_some_and(|replicas| replicas != decision.replicas)
     {
-        applied = scale(context, &observed, decision.replicas, note).await.map(|()| None);
+        applied = scale(context, &observed, decision.replicas, note).await;
     }
     match applied {
         Ok(_) if note.failure.take().is_some() => Ok(Some(Duration::ZERO)),
@@ -157,28 +157,29 @@ async fn write_status<W: Writer>(
     note: &mut Note,
 ) -> Result<Option<Duration>, WriteError> {
     let (old, new) = (json!(before), json!(after));
-    // What was written and is not stored is none of this definition's fields.
-    let is_written = note.status.as_ref().is_some_and(|(written, _)| *written == new);
-    if old == new || is_written {
-        return Ok(None);
-    }
     let now = context.clock.monotonic();
-    if status::without_numbers(before) == status::without_numbers(after)
-        && let Some((_, at)) = note.status
+    if old == new {
+        let disputed = note.disputed(&observed.pipeline, now);
+        if disputed.is_none_or(|rest| !rest.is_zero()) {
+            return Ok(disputed);
+        }
+    } else if status::without_numbers(before) == status::without_numbers(after)
+        && let Some(written) = &note.status
     {
-        let due = at + context.numbers_pause();
+        let due = written.at + context.numbers_pause();
         if due > now {
             return Ok(Some(due - now));
         }
     }
-    fault::point("before-status");
-    context.writer.status(key, &new).await?;
+    fault::point("before-status", observed.at());
+    let stored = context.writer.status(key, &new).await?;
     context.metrics.wrote("status");
-    note.status = Some((new, now));
-    fault::point("after-status");
-    let told = events::happenings(before, after);
+    note.wrote(new, stored, now);
+    fault::point("after-status", observed.at());
+    let mut told = events::happenings(before, after);
+    told.retain(|happening| note.is_news(happening, now));
     if !told.is_empty() {
-        fault::point("before-events");
+        fault::point("before-events", observed.at());
     }
     for happening in told {
         // What an event says stands in the status too; that one is lost is no reason to stop.
@@ -189,20 +190,30 @@ async fn write_status<W: Writer>(
     Ok(None)
 }
 
-/// Changes the number of pods, where the rest of the StatefulSet stays as it is.
+/// Changes the number of pods, where the rest of the StatefulSet stays as it is. Answers when to look again.
 async fn scale<W: Writer>(
     context: &Context<W>,
     observed: &Observed,
     replicas: i32,
     note: &mut Note,
-) -> Result<(), (String, WriteError)> {
+) -> Result<Option<Duration>, (String, WriteError)> {
     let object = format!("StatefulSet {}", observed.name());
+    let now = context.clock.monotonic();
+    if let Some((known, at)) = note.scaled
+        && known == replicas
+        && now.saturating_sub(at) < WATCH_LAG
+    {
+        return Ok(Some(at + WATCH_LAG - now));
+    }
+    fault::point("before-scale", observed.at());
     context
         .writer
         .scale(observed.namespace(), observed.name(), replicas)
         .await
         .map_err(|error| (object.clone(), error))?;
     context.metrics.wrote("StatefulSet");
+    fault::point("after-scale", observed.at());
     note.applied.remove(&object);
-    Ok(())
+    note.scaled = Some((replicas, now));
+    Ok(None)
 }

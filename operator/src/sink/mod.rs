@@ -32,25 +32,43 @@ pub async fn reconcile<W: Writer>(
     note: &mut Note,
 ) -> Result<Option<Duration>, WriteError> {
     let Some(sink) = get(&context.stores.sinks, &key.namespace, &key.name) else { return Ok(None) };
-    let before: SinkStatus = note.status_of(&sink, context.clock.monotonic());
+    let now = context.clock.monotonic();
+    let before: SinkStatus = note.status_of(&sink);
+    if let Some((at, users)) = note.looked
+        && before.observed_generation == Some(sink.generation())
+        && at + pause(users) > now
+    {
+        return Ok(Some(at + pause(users) - now));
+    }
     let users = context.stores.users(Kind::Sink, &key.namespace, &key.name);
+    note.looked = Some((now, users.len()));
     let reports: Vec<_> = users.iter().map(|user| (user.name(), report(&context.stores, user))).collect();
     let problems = problems_of(Kind::Sink, &sink);
     let after = status(&sink, problems, &reports, &before, context.clock.now());
     if after == before {
-        return Ok(None);
-    }
-    let now = context.clock.monotonic();
-    if without_numbers(&after) == without_numbers(&before)
-        && let Some((_, at)) = note.status
-        && at + context.commits_pause() > now
+        let disputed = note.disputed(&sink, now);
+        if disputed.is_none_or(|rest| !rest.is_zero()) {
+            return Ok(disputed);
+        }
+    } else if without_numbers(&after) == without_numbers(&before)
+        && let Some(written) = &note.status
+        && written.at + context.commits_pause() > now
     {
-        return Ok(Some(at + context.commits_pause() - now));
+        return Ok(Some(written.at + context.commits_pause() - now));
     }
     write(context, key, json!(after), note).await?;
-    tell_of_config(context, key, &sink, &before.conditions, &after.conditions).await;
+    tell_of_config(context, key, &sink, &before.conditions, &after.conditions, note).await;
     Ok(None)
 }
+
+/// For how long a Sink is not looked at again: to look means to read the reports of all who use it, and each of them writes one
+/// every few seconds.
+fn pause(users: usize) -> Duration {
+    Duration::from_millis(if users > FEW_USERS { users as u64 } else { 0 })
+}
+
+/// Of so many users the reports are read whenever one of them changes.
+const FEW_USERS: usize = 50;
 
 /// What a Pipeline's runtime says.
 fn report(stores: &Stores, pipeline: &Arc<Raw<Pipeline>>) -> Option<ReportDocument> {

@@ -28,7 +28,7 @@ pub async fn reconcile<W: Writer>(
     note: &mut Note,
 ) -> Result<Option<Duration>, WriteError> {
     let Some(window) = get(&context.stores.windows, &key.namespace, &key.name) else { return Ok(None) };
-    let before: WindowStatus = note.status_of(&window, context.clock.monotonic());
+    let before: WindowStatus = note.status_of(&window);
     let users = context.stores.users(Kind::Window, &key.namespace, &key.name);
     let says = config(problems_of(Kind::Window, &window));
     let now = time(context.clock.now());
@@ -38,9 +38,12 @@ pub async fn reconcile<W: Writer>(
         conditions: conditions(&before.conditions, says, window.generation(), &now),
     };
     if after == before {
-        return Ok(None);
+        let disputed = note.disputed(&window, context.clock.monotonic());
+        if disputed.is_none_or(|rest| !rest.is_zero()) {
+            return Ok(disputed);
+        }
     }
     write(context, key, json!(after), note).await?;
-    tell_of_config(context, key, &window, &before.conditions, &after.conditions).await;
+    tell_of_config(context, key, &window, &before.conditions, &after.conditions, note).await;
     Ok(None)
 }

@@ -51,6 +51,9 @@ pub struct Step {
     pub wanted: Wanted,
     /// Whether its store knows it.
     pub is_watched: bool,
+    /// Whether nobody but the operator and Kubernetes' controllers writes to it: then it is applied to the version that was
+    /// seen, and to no other.
+    pub is_ours_alone: bool,
 }
 
 /// What is to be applied, in this order: what pods need before them, and the plan before the pods that read it.
@@ -59,8 +62,9 @@ pub fn steps(observed: &Observed, valid: Option<&Valid>, decision: &Decision, ru
         return Vec::new();
     }
     let owner = Owner::of(observed);
-    let step = |point, wanted| Step { point, wanted, is_watched: true };
-    let unwatched = |point, wanted| Step { point, wanted, is_watched: false };
+    let step = |point, wanted| Step { point, wanted, is_watched: true, is_ours_alone: true };
+    let shared = |point, wanted| Step { is_ours_alone: false, ..step(point, wanted) };
+    let unwatched = |point, wanted| Step { is_watched: false, ..shared(point, wanted) };
     let plan = decision.document.as_ref().map(|document| {
         let map = run::plan(&owner, document, decision.previous.as_ref());
         step("before-plan", Wanted::new(&map))
@@ -79,7 +83,7 @@ pub fn steps(observed: &Observed, valid: Option<&Valid>, decision: &Decision, ru
         step("before-disruption-budget", Wanted::new(&built.disruption_budget)),
         unwatched("before-lease", Wanted::new(&built.coordinator)),
         unwatched("before-checkpoint-pointer", Wanted::new(&built.checkpoint)),
-        step("before-report", Wanted::new(&built.report)),
+        shared("before-report", Wanted::new(&built.report)),
     ];
     steps.extend(plan);
     steps.push(step("before-stateful-set", Wanted::new(&built.stateful_set)));

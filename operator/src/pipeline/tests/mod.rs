@@ -1,5 +1,6 @@
 //! The life of Pipelines in a cluster in memory.
 
+mod crashes;
 mod documents;
 mod edits;
 mod rest;

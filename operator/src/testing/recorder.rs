@@ -1,0 +1,286 @@
+//! What stands in for the API server: it records what is written, keeps objects, and brings them to the stores as watches do.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::watcher::Event;
+use millrace_crds::PipelineStatus;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::cluster::{
+    key::{Key, Kind},
+    stores::{Stores, Writers},
+    watches,
+    writer::{Happening, Wanted, WriteError, Writer},
+};
+
+/// How a write fails.
+pub type Refuse = fn() -> WriteError;
+
+/// Records what is written.
+pub struct Recorder {
+    stores: Stores,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    objects: BTreeMap<String, Value>,
+    writers: Writers,
+    log: Vec<String>,
+    version: u64,
+    /// Objects that the watches have not brought yet, while they are held back.
+    late: Option<Vec<String>>,
+    /// What the watches' events concern.
+    concerned: Vec<Key>,
+    refuse: Option<(String, Refuse)>,
+    /// So many writes succeed still; `None`: all.
+    writes_left: Option<usize>,
+    warnings: BTreeMap<String, String>,
+}
+
+/// An object's kind and name.
+pub fn id_of(kind: &str, object: &Value) -> String {
+    format!("{kind} {}", object["metadata"]["name"].as_str().unwrap())
+}
+
+impl Recorder {
+    /// An empty cluster, of which every watch has listed what there is.
+    pub fn new(stores: Stores, mut writers: Writers) -> Self {
+        watches::take(&stores, &mut writers.pipelines, &Event::InitDone, watches::of_pipeline);
+        watches::take(&stores, &mut writers.windows, &Event::InitDone, watches::of_window);
+        watches::take(&stores, &mut writers.sinks, &Event::InitDone, watches::of_sink);
+        let inner = Inner {
+            objects: BTreeMap::new(),
+            writers,
+            log: Vec::new(),
+            version: 0,
+            late: None,
+            concerned: Vec::new(),
+            refuse: None,
+            writes_left: None,
+            warnings: BTreeMap::new(),
+        };
+        Self { stores, inner: Mutex::new(inner) }
+    }
+
+    /// An object, by kind and name.
+    pub fn get(&self, id: &str) -> Option<Value> {
+        self.lock().objects.get(id).cloned()
+    }
+
+    /// All objects.
+    pub fn objects(&self) -> BTreeMap<String, Value> {
+        self.lock().objects.clone()
+    }
+
+    /// Stores an object; the watches bring it.
+    pub fn store(&self, kind: &str, object: Value) {
+        self.lock().store(&self.stores, kind, object);
+    }
+
+    /// Deletes an object; the watches say so.
+    pub fn delete(&self, id: &str) {
+        let mut inner = self.lock();
+        inner.bring(&self.stores, id, Of::Delete);
+        inner.objects.remove(id);
+    }
+
+    /// A watch brings an event of an object.
+    pub fn bring(&self, id: &str, of: Of) {
+        self.lock().bring(&self.stores, id, of);
+    }
+
+    /// What the watches' events have concerned since the last call.
+    pub fn concerned(&self) -> Vec<Key> {
+        std::mem::take(&mut self.lock().concerned)
+    }
+
+    /// What has been written since the last call.
+    pub fn log(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().log)
+    }
+
+    /// Watches bring nothing from here on.
+    pub fn hold(&self) {
+        self.lock().late = Some(Vec::new());
+    }
+
+    /// Watches bring everything that they have held back.
+    pub fn release(&self) {
+        let mut inner = self.lock();
+        for id in inner.late.take().unwrap_or_default() {
+            inner.bring(&self.stores, &id, Of::Apply);
+        }
+    }
+
+    /// Writes of an object fail from here on; `None`: they succeed.
+    pub fn refuse(&self, refuse: Option<(&str, Refuse)>) {
+        self.lock().refuse = refuse.map(|(id, error)| (id.to_owned(), error));
+    }
+
+    /// So many writes succeed still; `None`: all.
+    pub fn dies_after(&self, writes: Option<usize>) {
+        self.lock().writes_left = writes;
+    }
+
+    /// Somebody warns about an object.
+    pub fn warn(&self, id: &str, message: &str) {
+        self.lock().warnings.insert(id.to_owned(), message.to_owned());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    fn attempt(&self, what: &str) -> Result<(), WriteError> {
+        let mut inner = self.lock();
+        match &mut inner.writes_left {
+            Some(0) => return Err(WriteError::NotLeading),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        match &inner.refuse {
+            Some((id, error)) if what.contains(id.as_str()) => {
+                let error = error();
+                inner.log.push(format!("{what} FAILED"));
+                Err(error)
+            }
+            _ => {
+                inner.log.push(what.to_owned());
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn store(&mut self, stores: &Stores, kind: &str, mut object: Value) {
+        self.version += 1;
+        object["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        let id = id_of(kind, &object);
+        self.objects.insert(id.clone(), object);
+        match &mut self.late {
+            Some(late) => late.push(id),
+            None => self.bring(stores, &id, Of::Apply),
+        }
+    }
+
+    /// A watch brings an event of an object as it is stored, as the operator's own do.
+    fn bring(&mut self, stores: &Stores, id: &str, of: Of) {
+        let Some(object) = self.objects.get(id) else { return };
+        let to = &mut self.writers;
+        let concerned = match id.split_once(' ').unwrap().0 {
+            "Pipeline" => watches::take(stores, &mut to.pipelines, &of.event(object), watches::of_pipeline),
+            "Window" => watches::take(stores, &mut to.windows, &of.event(object), watches::of_window),
+            "Sink" => watches::take(stores, &mut to.sinks, &of.event(object), watches::of_sink),
+            "ConfigMap" => watches::take(stores, &mut to.config_maps, &of.event(object), watches::of_document),
+            "StatefulSet" => watches::take(stores, &mut to.stateful_sets, &of.event(object), watches::of_owned),
+            "Pod" => watches::take(stores, &mut to.pods, &of.event(object), watches::of_owned),
+            "Service" => watches::take(stores, &mut to.services, &of.event(object), watches::of_owned),
+            "ServiceAccount" => watches::take(stores, &mut to.service_accounts, &of.event(object), watches::of_owned),
+            "Role" => watches::take(stores, &mut to.roles, &of.event(object), watches::of_owned),
+            "RoleBinding" => watches::take(stores, &mut to.role_bindings, &of.event(object), watches::of_owned),
+            "PodDisruptionBudget" => {
+                watches::take(stores, &mut to.disruption_budgets, &of.event(object), watches::of_owned)
+            }
+            "Lease" => Vec::new(),
+            other => panic!("no store for {other}"),
+        };
+        self.concerned.extend(concerned);
+    }
+}
+
+/// What happens to an object.
+#[derive(Clone, Copy, Debug)]
+pub enum Of {
+    /// It is as it is stored.
+    Apply,
+    /// It is gone.
+    Delete,
+}
+
+impl Of {
+    fn event<K: DeserializeOwned>(self, object: &Value) -> Event<K> {
+        let object = serde_json::from_value(object.clone()).unwrap();
+        match self {
+            Self::Apply => Event::Apply(object),
+            Self::Delete => Event::Delete(object),
+        }
+    }
+}
+
+impl Writer for Arc<Recorder> {
+    async fn apply(&self, wanted: &Wanted, on: Option<&str>) -> Result<Value, WriteError> {
+        self.attempt(&format!("apply {wanted}"))?;
+        let mut inner = self.lock();
+        let mut body = wanted.body.clone();
+        let there = inner.objects.get(&wanted.to_string()).map(|there| there["metadata"]["resourceVersion"].clone());
+        if let Some(on) = on
+            && there.as_ref().and_then(Value::as_str) != Some(on)
+        {
+            inner.log.push(format!("apply {wanted} CONFLICT"));
+            return Err(WriteError::Conflict("the object has been modified".to_owned()));
+        }
+        // Data of which we own none stays as it is.
+        let before = inner.objects.get(&wanted.to_string());
+        if let Some(data) = before.and_then(|before| before.get("data")).filter(|_| body.get("data").is_none()) {
+            body["data"] = data.clone();
+        }
+        if wanted.resource.kind == "StatefulSet" {
+            let generation = before.map_or(0, |before| before["metadata"]["generation"].as_u64().unwrap_or(0));
+            let is_same = before.is_some_and(|before| before["spec"] == body["spec"]);
+            body["metadata"]["generation"] = json!(if is_same { generation } else { generation + 1 });
+            body["status"] = before.map_or_else(|| json!({"replicas": 0}), |before| before["status"].clone());
+        }
+        inner.store(&self.stores, &wanted.resource.kind, body.clone());
+        Ok(body)
+    }
+
+    async fn read(&self, wanted: &Wanted) -> Result<Option<Value>, WriteError> {
+        let object = self.lock().objects.get(&wanted.to_string()).cloned();
+        Ok(object.map(|mut object| {
+            object["kind"] = json!(wanted.resource.kind);
+            object
+        }))
+    }
+
+    async fn scale(&self, _: &str, name: &str, replicas: i32) -> Result<(), WriteError> {
+        self.attempt(&format!("scale {name} to {replicas}"))?;
+        let mut inner = self.lock();
+        let mut object = inner.objects.get(&format!("StatefulSet {name}")).cloned().unwrap();
+        object["spec"]["replicas"] = json!(replicas);
+        inner.store(&self.stores, "StatefulSet", object);
+        Ok(())
+    }
+
+    async fn status(&self, key: &Key, status: &Value) -> Result<Value, WriteError> {
+        let said = match key.kind {
+            Kind::Pipeline => {
+                let status: PipelineStatus = serde_json::from_value(status.clone()).unwrap();
+                let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready").unwrap();
+                let change = status.change.map(|change| format!("{:?}", change.class)).unwrap_or_default();
+                format!(": {:?}, {}, change {change}", status.phase.unwrap(), ready.reason)
+            }
+            Kind::Window | Kind::Sink => String::new(),
+        };
+        self.attempt(&format!("status {} {}{said}", key.kind.name(), key.name))?;
+        let mut inner = self.lock();
+        let there = inner.objects.get(&format!("{} {}", key.kind.name(), key.name)).cloned();
+        let mut object = there.ok_or_else(|| WriteError::Gone(format!("there is no {key}")))?;
+        object["status"] = status.clone();
+        inner.store(&self.stores, key.kind.name(), object);
+        Ok(status.clone())
+    }
+
+    async fn tell(&self, _: &ObjectReference, what: &Happening) -> Result<(), WriteError> {
+        self.attempt(&format!("event {}", what.reason))
+    }
+
+    async fn warning(&self, _: &str, kind: &str, name: &str) -> Result<Option<String>, WriteError> {
+        Ok(self.lock().warnings.get(&format!("{kind} {name}")).cloned())
+    }
+}
