@@ -82,11 +82,13 @@ impl Cluster {
             environment.retain(|(name, _)| name == "PATH");
         }
         let cluster = Self { environment, is_ours };
-        // Whoever upgrades keeps the fields that others own.
-        cluster
-            .kubectl(["apply", "--server-side", "--force-conflicts", "-f", "-"])
-            .input(&millrace_crds::crd_yaml())
-            .run();
+        if std::env::var_os("MILLRACE_KEEP_CRDS").is_none() {
+            // Whoever upgrades keeps the fields that others own.
+            cluster
+                .kubectl(["apply", "--server-side", "--force-conflicts", "-f", "-"])
+                .input(&millrace_crds::crd_yaml())
+                .run();
+        }
         cluster.kubectl(["wait", "--for=condition=Established", "crd/pipelines.millrace.dev", "--timeout=30s"]).run();
         cluster
     }

@@ -12,6 +12,7 @@ mod faults;
 mod gitops;
 mod latency;
 mod live;
+mod operator;
 mod plugin;
 mod pods;
 mod refused;
