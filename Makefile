@@ -19,7 +19,7 @@ STEP := scripts/step
 # A whole Kubernetes on this machine, for tests: see docs/cluster.md.
 CLUSTER := python3 tests/cluster
 
-.PHONY: help setup build demo test test-local test-on-cluster lint docs bench s3-gateway cluster-build cluster-up cluster-image cluster-demo cluster-test cluster-down install-yaml
+.PHONY: help setup build demo test test-local test-on-cluster lint docs bench bench-operator s3-gateway cluster-build cluster-up cluster-image cluster-demo cluster-test cluster-down install-yaml
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ docs: setup ## Build the Rust documentation with warnings denied
 
 bench: build ## Measure the whole process: events per CPU-second, memory, barrier times
 	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) scripts/bench
+
+bench-operator: build ## Measure the operator: memory, and writes to an API server of its own, with 1, 100 and 1000 Pipelines
+	@MILLRACE=$(MILLRACE) scripts/bench-operator
 
 s3-gateway: ## Build the S3 gateway that the tests of s3:// need, from a Go module: two minutes, once
 	@scripts/s3-gateway
