@@ -277,8 +277,7 @@ mod tests {
         let mut world = World::new();
         let report = |part: &str| {
             let labels = json!({labels::PIPELINE: "one", labels::PART: part});
-            serde_json::from_value(json!({"metadata": {"name": "one-x", "namespace": "here", "labels": labels}}))
-                .unwrap()
+            serde_json::from_value(json!({"metadata": {"name": part, "namespace": "here", "labels": labels}})).unwrap()
         };
         let mut take = |map| told(take(&world.0, &mut world.1.config_maps, &Event::Apply(map), of_document));
         assert_eq!(take(report(labels::REPORT)), ["Pipeline here/one", "Sink here/lake"]);

@@ -137,8 +137,10 @@ impl World {
     pub fn put(&mut self, kind: &str, mut object: Value) {
         if let Some(before) = self.recorder().get(&id_of(kind, &object)) {
             let same = before["spec"] == object["spec"];
-            let generation = before["metadata"]["generation"].as_u64().unwrap_or(1);
-            object["metadata"]["generation"] = json!(if same { generation } else { generation + 1 });
+            // Most kinds have none.
+            if let Some(generation) = before["metadata"]["generation"].as_u64() {
+                object["metadata"]["generation"] = json!(if same { generation } else { generation + 1 });
+            }
             if object.get("status").is_none() {
                 object["status"] = before["status"].clone();
             }

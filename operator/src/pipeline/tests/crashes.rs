@@ -15,11 +15,8 @@ const STEP: Duration = Duration::from_secs(30);
 type Act = fn(&mut World);
 
 fn web(price: u32) -> PipelineBuilder {
-    let by_minute = "SELECT bidder, count(*) AS n, window_start FROM bid GROUP BY bidder";
-    pipeline("web")
-        .transform("dear", &format!("SELECT auction, price FROM bid WHERE price > {price}"))
-        .transform("by_minute", by_minute)
-        .window("minute")
+    let sql = format!("SELECT bidder, count(*) AS n, window_start FROM bid WHERE price > {price} GROUP BY bidder");
+    pipeline("web").transform("dear", &sql).window("minute")
 }
 
 fn image(price: u32, image: &str) -> PipelineBuilder {

@@ -51,7 +51,7 @@ fn written(namespace: &Namespace<'_>) -> BTreeMap<String, String> {
     let listed: Value = serde_json::from_str(&listed).unwrap();
     let mut written = BTreeMap::new();
     for object in listed["items"].as_array().unwrap() {
-        let fields = object["metadata"]["managedFields"].as_array().unwrap().iter();
+        let fields = object["metadata"]["managedFields"].as_array().into_iter().flatten();
         let fields: Vec<String> =
             fields.filter(|entry| entry["manager"] == "millrace-operator").map(Value::to_string).collect();
         if !fields.is_empty() || object["reportingController"] == "millrace-operator" {
