@@ -13,8 +13,8 @@ use std::{
 
 use datafusion_expr::Volatility;
 use datafusion_sql::sqlparser::ast::{
-    DuplicateTreatment, Expr, Function, FunctionArguments, Query, Select, SelectItem, SetExpr, SetOperator,
-    SetQuantifier, Spanned, TableFactor, TableWithJoins, Visit, Visitor,
+    BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArguments, Query, Select, SelectItem, SetExpr,
+    SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins, Visit, Visitor,
 };
 
 use crate::{
@@ -245,6 +245,12 @@ fn shown(expr: &Expr) -> String {
     }
 }
 
+/// Whether an operator holds its sides together no better than IS does.
+fn is_looser(op: &BinaryOperator) -> bool {
+    use BinaryOperator::{And, Eq, Gt, GtEq, Lt, LtEq, NotEq, Or, Xor};
+    matches!(op, And | Or | Xor | Eq | NotEq | Lt | LtEq | Gt | GtEq)
+}
+
 /// Where something that is no word first stands.
 fn symbol(text: &str, symbol: &str) -> Option<Span> {
     let start = text.find(symbol).filter(|_| !symbol.is_empty())?;
@@ -329,6 +335,18 @@ impl Visitor for Form<'_> {
                     .offending(expr.to_string())
                     .expected("a subquery in FROM"),
             ),
+            // The parser takes all that follows for the right side, where SQL ends it before AND and OR.
+            Expr::IsDistinctFrom(_, right) | Expr::IsNotDistinctFrom(_, right) if matches!(&**right, Expr::BinaryOp { op, .. } if is_looser(op)) =>
+            {
+                self.refuse(
+                    Fault::new("where IS DISTINCT FROM ends is not clear here")
+                        .at(span_of(expr.span()))
+                        .offending(shown(expr))
+                        .expected(
+                            "parentheses around it, as in `(a IS DISTINCT FROM b) AND c`, or around its right side",
+                        ),
+                );
+            }
             Expr::Rollup(_) => self.refuse_clause("ROLLUP", clauses::ONE_GROUPING),
             Expr::Cube(_) => self.refuse_clause("CUBE", clauses::ONE_GROUPING),
             Expr::GroupingSets(_) => self.refuse_clause("GROUPING SETS", clauses::ONE_GROUPING),

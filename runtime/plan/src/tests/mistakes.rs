@@ -163,12 +163,28 @@ fn types_that_compare_are_taken() {
         "ts BETWEEN TIMESTAMP '2024-01-01 00:00:00' AND '2024-02-01'",
         "tenant IN ('a', NULL)",
         "status IS DISTINCT FROM NULL",
+        "(status IS DISTINCT FROM 500) AND tenant = 'a'",
+        "tenant = 'a' AND status IS NOT DISTINCT FROM 500 + 1",
         "CAST(tenant AS INT) > 3",
         "_event_time > '2024-01-01'",
         "(body->>'n') = '3'",
     ] {
         compiled(&transform(&format!("t: SELECT tenant FROM requests WHERE {filter}"))).expect(filter);
     }
+}
+
+#[test]
+fn a_condition_behind_is_distinct_from_is_not_taken_for_its_right_side() {
+    check(
+        &pipeline(
+            &[
+                "a: SELECT auction FROM bid WHERE channel IS DISTINCT FROM 'x' AND price > 1",
+                "b: SELECT auction FROM bid WHERE price > 1 OR channel IS NOT DISTINCT FROM 'x' OR auction = 2",
+            ],
+            &["a > out"],
+        ),
+        expect![[r#""#]],
+    );
 }
 
 #[test]
