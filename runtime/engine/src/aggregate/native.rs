@@ -1,7 +1,7 @@
 //! The aggregates that have a path of their own: count, sum, min, max and avg over 64-bit values.
 //!
-//! They agree with DataFusion's: sums of integers wrap around, and of two floats one of which is NaN the one that came
-//! later is the least and the greatest.
+//! They agree with DataFusion's (sums of integers wrap around), but for floats that are NaN: there the least and the greatest of
+//! DataFusion's depend on the order of rows, and a replay may bring them in another one. Here NaN is greater than every number.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -116,14 +116,17 @@ fn fold_unsigned(fold: &mut Fold<u64>, step: Step, v: &[u64], c: Option<&Boolean
 fn fold_double(fold: &mut Fold<f64>, step: Step, v: &[f64], c: Option<&BooleanBuffer>, l: &[u32], groups: usize) {
     match step {
         Step::Sum => fold.fold(v, c, l, groups, |held, value| held + value),
-        Step::Min => fold.fold(v, c, l, groups, |held, value| match value.partial_cmp(&held) {
-            Some(Ordering::Less) | None => value,
-            _ => held,
-        }),
-        Step::Max => fold.fold(v, c, l, groups, |held, value| match value.partial_cmp(&held) {
-            Some(Ordering::Greater) | None => value,
-            _ => held,
-        }),
+        Step::Min => fold.fold(v, c, l, groups, |held, value| if is_less(value, held) { value } else { held }),
+        Step::Max => fold.fold(v, c, l, groups, |held, value| if is_less(held, value) { value } else { held }),
+    }
+}
+
+/// The order of doubles in min and max, in which no two values are taken for one, so that the result is the same in whatever order
+/// rows come: -0.0 is less than 0.0, and NaN greater than every number.
+fn is_less(one: f64, other: f64) -> bool {
+    match one.partial_cmp(&other) {
+        Some(order) => order.then_with(|| other.is_sign_negative().cmp(&one.is_sign_negative())) == Ordering::Less,
+        None => other.is_nan() && !one.is_nan(),
     }
 }
 
@@ -168,7 +171,7 @@ impl Native {
             Long::Double => {
                 let unit = match step {
                     Step::Sum => 0.0,
-                    Step::Min => f64::INFINITY,
+                    Step::Min => f64::NAN,
                     Step::Max => f64::NEG_INFINITY,
                 };
                 Self::Double { fold: Fold::new(unit), step }
@@ -317,5 +320,37 @@ impl Native {
             Self::Double { fold, .. } => fold.memory_bytes(),
             Self::Avg { counts, sums } => (counts.capacity() + sums.capacity()) * 8,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn min_and_max_of_doubles_do_not_depend_on_the_order_of_rows() {
+        let values = [1.0, f64::NAN, 2.0, -0.0, 0.0, f64::NEG_INFINITY, f64::INFINITY];
+        let bits = |step: Step, values: &[f64]| {
+            let kind = match step {
+                Step::Min => NativeKind::Min(Long::Double),
+                _ => NativeKind::Max(Long::Double),
+            };
+            let Native::Double { mut fold, step } = Native::new(&kind) else { unreachable!("it is of doubles") };
+            fold_double(&mut fold, step, values, None, &vec![0; values.len()], 1);
+            let array = fold.into_array::<Float64Type>(&DataType::Float64);
+            array.as_primitive::<Float64Type>().value(0).to_bits()
+        };
+        for first in 0..values.len() {
+            for second in (0..values.len()).filter(|second| *second != first) {
+                let (one, other) = ([values[first], values[second]], [values[second], values[first]]);
+                for step in [Step::Min, Step::Max] {
+                    assert_eq!(bits(step, &one), bits(step, &other), "{one:?}");
+                }
+            }
+        }
+        assert_eq!(bits(Step::Min, &values), f64::NEG_INFINITY.to_bits());
+        assert!(f64::from_bits(bits(Step::Max, &values)).is_nan());
+        assert!(f64::from_bits(bits(Step::Min, &[f64::NAN])).is_nan(), "of nothing else");
+        assert_eq!(bits(Step::Min, &[f64::NAN, 3.0]), 3f64.to_bits());
     }
 }
