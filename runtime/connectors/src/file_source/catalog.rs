@@ -210,7 +210,8 @@ impl Catalog {
                     source: error.into(),
                 })?;
                 match fs::metadata(&path) {
-                    Ok(metadata) if metadata.is_dir() => {}
+                    // A pipe would be waited for, and has no offsets; a folder or device has no rows.
+                    Ok(metadata) if !metadata.is_file() => {}
                     Ok(metadata) => {
                         matched = true;
                         files.insert(path, metadata);

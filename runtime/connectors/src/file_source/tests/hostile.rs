@@ -41,6 +41,24 @@ fn whole_parquet() -> Vec<u8> {
     fs::read(bench.path("a.parquet")).unwrap()
 }
 
+#[test]
+fn a_pipe_that_a_glob_matches_is_not_waited_for() {
+    let bench = Bench::new();
+    fs::write(bench.path("a.ndjson"), lines(0..3)).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(bench.path("b.ndjson")).status().unwrap();
+    assert!(made.success());
+    let mut reader = bench.open(&bench.source("*.ndjson", false), &[]).unwrap();
+    let mut rows = 0;
+    loop {
+        match reader.next().now_or_never().unwrap().unwrap() {
+            Read::Rows { rows: batch, .. } => rows += batch.num_rows(),
+            Read::SplitEnded(_) => {}
+            Read::Ended | Read::Pending(_) => break,
+        }
+    }
+    assert_eq!(rows, 3);
+}
+
 proptest! {
     #[test]
     fn a_compressed_file_with_damage_is_read_or_refused(
