@@ -1,8 +1,9 @@
 //! What the `prepare` of every staging sink begins and ends with.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    error::Error,
+    io,
+    sync::{Arc, OnceLock},
 };
 
 use futures::future::BoxFuture;
@@ -10,30 +11,32 @@ use futures::future::BoxFuture;
 use super::{Folder, Handle, cannot, fault_point, spawn_io};
 use crate::sink::{CommitHandle, SinkError};
 
-/// Whether something failed, so that what is in the staged files is unknown until the sink is opened again from a
-/// checkpoint. A clone is the same flag.
+/// What failed first, after which it is unknown what is in the staged files until the sink is opened again from a checkpoint. A
+/// clone is the same.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Failed(Arc<AtomicBool>);
+pub(crate) struct Failed(Arc<OnceLock<String>>);
 
 impl Failed {
-    /// Refuses if something failed before.
+    /// Fails if something failed before, for the same reason; another try may succeed.
     pub(crate) fn check(&self, folder: &Folder) -> Result<(), SinkError> {
-        if !self.0.load(Ordering::Relaxed) {
-            return Ok(());
+        match self.0.get() {
+            None => Ok(()),
+            Some(why) => Err(cannot("write", folder.root(), io::Error::other(why.clone()))),
         }
-        Err(SinkError::Refused {
-            what: format!(
-                "writing to {} failed before; the task starts again from its checkpoint",
-                folder.root().display()
-            ),
-            source: None,
-        })
     }
 
     /// Passes `result` on, and remembers an error.
     pub(crate) fn note<T>(&self, result: Result<T, SinkError>) -> Result<T, SinkError> {
-        if result.is_err() {
-            self.0.store(true, Ordering::Relaxed);
+        if let Err(error) = &result {
+            self.0.get_or_init(|| {
+                let mut text = error.to_string();
+                let mut cause = error.source();
+                while let Some(error) = cause {
+                    text = format!("{text}: {error}");
+                    cause = error.source();
+                }
+                text
+            });
         }
         result
     }
