@@ -135,7 +135,7 @@ impl<'a> Compiler<'a> {
                     Some(late) => Ok(Some((without_marks(late, 1), None, OutputName::Late))),
                     None => Err(Fault::new(format!("the transform `{name}` has no late rows"))
                         .offending(from)
-                        .expected("`.late` of a transform that groups under a tumbling, hopping or session window")),
+                        .expected("`.late` of a transform that groups under its window")),
                 }
             }
         }

@@ -353,7 +353,12 @@ impl Lowering<'_> {
     }
 
     /// The columns of late rows: all that the input has.
-    fn late_columns(&self, flow: &Flow, logical: &DFSchema, columns: &mut Columns) -> (Vec<usize>, Option<SchemaRef>) {
+    pub(super) fn late_columns(
+        &self,
+        flow: &Flow,
+        logical: &DFSchema,
+        columns: &mut Columns,
+    ) -> (Vec<usize>, Option<SchemaRef>) {
         let wanted =
             self.settings.late && self.settings.window.is_some_and(|(_, def)| def.late_rows == LateRows::SideOutput);
         if !wanted {

@@ -65,6 +65,7 @@ impl Lowering<'_> {
             let at = columns.find_or_add(column(&flow.schema, place), || field.name().clone());
             carried.push(at);
         }
+        let (late, late_schema) = self.late_columns(&flow, logical, &mut columns);
         flow.project(columns.into_exprs())?;
         self.check_keys(&flow.schema, &keys, "PARTITION")?;
 
@@ -89,12 +90,13 @@ impl Lowering<'_> {
                 keys,
                 aggregates,
                 carried,
-                late: Vec::new(),
+                late,
                 output: Arc::clone(&output),
             }),
             tail: Vec::new(),
             state_signature,
         });
+        self.late = late_schema;
         flow.schema = output;
         flow.columns = (first_carried..first_aggregate + placed.len()).collect();
         flow.stamp = Stamp { window: false, corrected: def.allowed_lateness_ms > 0 };
