@@ -19,7 +19,7 @@ end
 if says("Stalled", "True") then
   return { status = "Degraded", message = conditions["Stalled"].message }
 end
-for _, type in ipairs({ "ConfigValid", "CheckpointHealthy", "SourcesHealthy", "SinksHealthy" }) do
+for _, type in ipairs({ "CheckpointHealthy", "SourcesHealthy", "SinksHealthy" }) do
   if says(type, "False") then
     return { status = "Degraded", message = type .. ": " .. conditions[type].message }
   end
@@ -29,6 +29,9 @@ if obj.status.phase == "Suspended" then
 end
 if says("Reconciling", "True") then
   return { status = "Progressing", message = conditions["Reconciling"].message }
+end
+if conditions["Ready"] ~= nil and conditions["Ready"].reason == "DryRun" then
+  return { status = "Suspended", message = conditions["Ready"].message }
 end
 if says("Ready", "True") then
   return { status = "Healthy", message = conditions["Ready"].message }

@@ -327,6 +327,8 @@ pub fn replicas(observed: &Observed, document: &PlanDocument) -> i32 {
     if document.suspend {
         let is_stuck = match pod_state(observed.pod.as_deref()) {
             PodState::Trouble { .. } => true,
+            // A container that is not there takes no savepoint either, and something keeps it from coming.
+            PodState::NotReady { runs: false, .. } if observed.warning.is_some() => true,
             PodState::NotReady { .. } => phase == Some(RunPhase::Failed),
             PodState::Absent | PodState::Ready => false,
         };

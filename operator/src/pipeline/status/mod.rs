@@ -9,7 +9,7 @@ use millrace_plan::handover::{Problem, ProblemOf, ReportDocument, RunPhase};
 use millrace_stream::Timestamp;
 
 pub use self::numbers::without_numbers;
-use self::pods::{PodState, pod_state};
+use self::pods::{PodState, crash_before, pod_state};
 use super::{
     decide::{Decision, is_finished},
     dereference::Observed,
@@ -109,7 +109,16 @@ impl<'a> Facts<'a> {
         failure: Option<&'a str>,
     ) -> Self {
         let report = observed.report.as_ref();
-        Self { observed, decision, before, failure, report, pod: pod_state(observed.pod.as_deref()) }
+        let mut pod = pod_state(observed.pod.as_deref());
+        let crash =
+            crash_before(observed.pod.as_deref()).filter(|_| matches!(pod, PodState::NotReady { runs: true, .. }));
+        if let Some((crash, since)) = crash
+            && report.is_none_or(|report| (report.at.0 as i64) < since.0.as_millisecond())
+        {
+            // The process that is there has not said anything yet.
+            pod = crash;
+        }
+        Self { observed, decision, before, failure, report, pod }
     }
 
     /// The edit that is on its way: one that is about to be written, or one that is written and not there yet.
@@ -142,6 +151,15 @@ impl<'a> Facts<'a> {
     /// What the process that is there is doing; what one before it has said is past.
     fn live_phase(&self) -> Option<RunPhase> {
         self.run_phase().filter(|_| self.is_live())
+    }
+
+    /// Whether what is being started has been given up before: it is tried again from time to time, and until it runs what was
+    /// said of it stands. A plan that cannot be read does not get better by that.
+    fn is_given_up(&self) -> bool {
+        let Some(problem) = self.report.and_then(|report| report.problem.as_ref()) else { return false };
+        let was_stalled = of(&self.before.conditions, Type::Stalled)
+            .is_some_and(|(status, reason, _)| status == "True" && reason == reason_of(problem).name());
+        problem.of == ProblemOf::Plan || (was_stalled && self.before.revision == self.revision())
     }
 
     fn is_suspended(&self) -> bool {
@@ -195,6 +213,7 @@ impl<'a> Facts<'a> {
             (PodState::Trouble { may_pass: false, .. }, _) => Phase::Failed,
             (PodState::Trouble { reason: Reason::Crashing | Reason::OutOfMemory, .. }, _) => Phase::Failed,
             (_, Some(RunPhase::Failed)) => Phase::Failed,
+            (_, Some(RunPhase::Starting)) if self.is_given_up() => Phase::Failed,
             (PodState::Ready, Some(RunPhase::Running | RunPhase::Stopping)) if is_new || self.is_behind() => {
                 Phase::Changing
             }
@@ -238,10 +257,11 @@ impl<'a> Facts<'a> {
                 standing(false, Reason::Restarting, &message, Some(true))
             }
             (_, Some(RunPhase::Starting)) => match self.report.and_then(|report| report.problem.as_ref()) {
-                Some(_) => {
+                Some(_) if self.is_given_up() => {
                     let (reason, message) = self.problem();
-                    standing(false, reason, &message, Some(true))
+                    standing(false, reason, &message, Some(false))
                 }
+                Some(problem) => standing(false, Reason::Restarting, &said(problem), Some(true)),
                 None => standing(false, Reason::Restoring, "the runtime takes up its last checkpoint", Some(true)),
             },
             (PodState::NotReady { message, .. }, _) => {
@@ -367,11 +387,12 @@ impl<'a> Facts<'a> {
     }
 
     fn health(&self, of: Type, whose: ProblemOf, well: &str) -> Say {
-        let Some(report) = self.report.filter(|_| self.is_live() || self.is_finished()) else {
-            return Say::new(of, None, Reason::NotRunning, "nothing runs of which it could be said");
-        };
+        let nothing = Say::new(of, None, Reason::NotRunning, "nothing runs of which it could be said");
+        let Some(report) = self.report.filter(|_| self.is_live() || self.is_finished()) else { return nothing };
         match report.problem.as_ref().filter(|problem| problem.of == whose) {
             Some(problem) => Say::new(of, false, reason_of(problem), said(problem)),
+            None if report.phase == RunPhase::Failed => nothing,
+            None if report.phase == RunPhase::Starting && self.is_given_up() => nothing,
             None if report.phase == RunPhase::Starting => {
                 Say::new(of, None, Reason::NotRunning, "the runtime is on its way")
             }

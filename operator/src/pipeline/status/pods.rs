@@ -1,6 +1,9 @@
 //! What a pod says of itself, as a person would want to hear it.
 
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::{
+    api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
 
 use crate::{cluster::writer::shorten, conditions::Reason};
 
@@ -57,6 +60,22 @@ pub fn pod_state(pod: Option<&Pod>) -> PodState {
     }
 }
 
+/// The crash before the container that runs now; `since` is when it was started. A container that ends again and again runs
+/// for a moment each time, which is no news.
+pub fn crash_before(pod: Option<&Pod>) -> Option<(PodState, Time)> {
+    let pod = pod?;
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    containers(pod.status.as_ref()?).find_map(|container| {
+        let since = container.state.as_ref()?.running.as_ref()?.started_at.clone()?;
+        let last = container.last_state.as_ref()?.terminated.as_ref().filter(|last| last.exit_code != 0)?;
+        Some((ended(&whose(name, container), container.restart_count, Some(last)), since))
+    })
+}
+
+fn whose(pod: &str, container: &ContainerStatus) -> String {
+    format!("container {} of pod {pod}", container.name)
+}
+
 fn not_ready(runs: bool, message: String) -> PodState {
     PodState::NotReady { runs, message }
 }
@@ -79,7 +98,7 @@ fn condition<'a>(status: &'a PodStatus, of: &str, value: &str) -> Option<&'a str
 fn trouble(pod: &str, container: &ContainerStatus) -> Option<PodState> {
     let ContainerState { waiting, terminated, .. } = container.state.as_ref()?;
     let last = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
-    let whose = format!("container {} of pod {pod}", container.name);
+    let whose = whose(pod, container);
     if let Some(waiting) = waiting {
         let reason = waiting.reason.as_deref().unwrap_or_default();
         let said = cause(waiting.message.as_deref().unwrap_or(reason));

@@ -362,3 +362,20 @@ async fn an_edit_of_dataflow_and_pods_is_one_edit_though_the_watches_bring_its_h
         "other:2"
     );
 }
+
+#[tokio::test]
+async fn a_pipeline_whose_pod_cannot_start_is_suspended_without_a_savepoint() {
+    let mut world = World::new();
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    world.warn("Pod web-0", "MountVolume.SetUp failed for volume \"credentials\": secret \"lake\" not found");
+    world.pod("web", Some(json!({"phase": "Pending"})));
+    world.put("Pipeline", web().with("suspend", json!(true)).build());
+    world.settle().await;
+    assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 1, "it may be about to start");
+    world.pass(std::time::Duration::from_secs(10)).await;
+    assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 0);
+    world.pod("web", None);
+    world.settle().await;
+    assert_eq!(world.status("web").phase, Some(Phase::Suspended));
+}

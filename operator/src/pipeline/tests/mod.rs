@@ -3,5 +3,6 @@
 mod crashes;
 mod documents;
 mod edits;
+mod gallery;
 mod rest;
 mod says;
