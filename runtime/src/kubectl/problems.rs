@@ -36,11 +36,16 @@ pub fn of(seen: &Observed) -> Vec<String> {
         let why = report.checkpoint_error.as_deref().unwrap_or("no reason is told");
         found.push(format!("{} checkpoints have failed since the last one: {why}", report.checkpoint_failures));
     }
-    for pod in &seen.pods {
-        found.extend(of_pod(pod));
+    // What the operator says of a pod is the whole of it.
+    let is_told = |condition: &Condition| condition.type_ == "Ready" && OF_PODS.contains(&condition.reason.as_str());
+    if !seen.status.conditions.iter().any(is_told) {
+        seen.pods.iter().for_each(|pod| found.extend(of_pod(pod)));
     }
     once(found)
 }
+
+/// The reasons of `Ready` whose message says what is wrong with a pod.
+const OF_PODS: [&str; 5] = ["Unschedulable", "ImagePull", "ContainerConfig", "Crashing", "OutOfMemory"];
 
 /// A condition that is not as it should be.
 fn bad(condition: &Condition, is_settled: bool) -> Option<String> {

@@ -50,8 +50,11 @@ fn one(seen: &Observed, now: Timestamp) -> String {
     let mut text = String::new();
     let phase = status.phase.map_or_else(|| "-".to_owned(), |phase| format!("{phase:?}"));
     let revision = status.revision.as_deref().map_or("-", short_revision);
-    let ready = status.replicas.unwrap_or(0);
-    let _ = writeln!(text, "{}  {phase}  {ready} pods ready  revision {revision}", seen.name());
+    let ready = match status.replicas.unwrap_or(0) {
+        1 => "1 pod ready".to_owned(),
+        pods => format!("{pods} pods ready"),
+    };
+    let _ = writeln!(text, "{}  {phase}  {ready}  revision {revision}", seen.name());
     for problem in problems::of(seen) {
         let _ = writeln!(text, "  ! {problem}");
     }
@@ -98,7 +101,8 @@ fn all(seen: &[Observed], with_namespace: bool, now: Timestamp) -> String {
             text(age),
             text(status.lag.map(|lag| lag.to_string())),
             text(throughput.in_),
-            problems.first().cloned().unwrap_or_default(),
+            // The rest of it is told of the one.
+            problems.first().and_then(|problem| problem.lines().next()).unwrap_or_default().to_owned(),
         ];
         rows.push((problems.is_empty(), row));
     }

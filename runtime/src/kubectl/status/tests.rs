@@ -64,7 +64,7 @@ fn report() -> Value {
 fn a_pipeline_that_runs_is_shown_with_its_graph() {
     let text = one(&seen(running(), Some(report()), json!([])), moment());
     expect![[r#"
-        web-errors  Running  1 pods ready  revision 6f1c2ab09d33
+        web-errors  Running  1 pod ready  revision 6f1c2ab09d33
         checkpoint 418  3 s ago, took 38ms, 1.2 MiB
         last change Hot  111111111111 -> 6f1c2ab09d33  a new transform
 
@@ -102,7 +102,7 @@ fn problems_come_first_and_each_is_said_once() {
     }]);
     let text = one(&seen(status, Some(said), pods), moment());
     expect![[r#"
-        web-errors  Failed  1 pods ready  revision 6f1c2ab09d33
+        web-errors  Failed  1 pod ready  revision 6f1c2ab09d33
           ! sink `tenant-errors`: permission denied: /out
           ! Ready: no pod is ready (PodNotReady)
           ! 2 checkpoints have failed since the last one: a sink did not answer
