@@ -25,10 +25,11 @@ mod namespace;
 mod watch;
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     io::Write,
     path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::OnceLock,
 };
 
@@ -36,7 +37,7 @@ pub use self::{
     faults::{Away, Processes, Ready},
     install::{Installed, OPERATOR_PORT},
     namespace::Namespace,
-    watch::{Watch, version},
+    watch::{Watch, condition, version},
 };
 use crate::{process, workspace::repository};
 
@@ -140,6 +141,18 @@ impl Cluster {
         harness(args, None).0
     }
 
+    /// Everything that there is, as `Kind namespace/name`, but for what comes and goes by itself.
+    pub fn everything(&self) -> BTreeSet<String> {
+        let kinds = self.kubectl(["api-resources", "--verbs=list", "--output=name"]).run();
+        let passing = ["events", "events.events.k8s.io", "componentstatuses"];
+        let kinds: Vec<&str> = kinds.lines().filter(|kind| !passing.contains(kind)).collect();
+        let columns = "--output=custom-columns=:.apiVersion,:.kind,:.metadata.namespace,:.metadata.name";
+        let args = ["get", &kinds.join(","), "--all-namespaces", "--ignore-not-found", "--no-headers", columns];
+        let listed = self.kubectl(args).run();
+        let lines = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        lines.filter(|words| words.len() == 4).map(|words| format!("{} {}/{}", words[1], words[2], words[3])).collect()
+    }
+
     /// The images of the binaries under test, loaded once.
     pub fn images(&self) -> &'static Images {
         static LOADED: OnceLock<Images> = OnceLock::new();
@@ -236,6 +249,25 @@ impl Tool {
         let output = self.output();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// With a variable in its environment.
+    pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Starts it; what it writes to its standard output is the caller's to read.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started.
+    pub fn stream(mut self, stderr: impl Into<Stdio>) -> Child {
+        self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+        match self.command.spawn() {
+            Ok(child) => child,
+            Err(error) => panic!("cannot start {:?}: {error}", self.command.get_program()),
+        }
     }
 
     /// Runs it, whatever comes of it.

@@ -18,7 +18,7 @@ use crate::Deadline;
 pub struct Watch {
     what: String,
     child: Child,
-    seen: Arc<Mutex<Vec<Value>>>,
+    seen: Arc<Mutex<Vec<Arc<Value>>>>,
 }
 
 impl Namespace<'_> {
@@ -39,7 +39,7 @@ impl Watch {
         let stdout = child.stdout.take().expect("it is piped");
         let seen = Arc::default();
         thread::spawn({
-            let seen: Arc<Mutex<Vec<Value>>> = Arc::clone(&seen);
+            let seen: Arc<Mutex<Vec<Arc<Value>>>> = Arc::clone(&seen);
             move || note(stdout, &seen)
         });
         Self { what, child, seen }
@@ -47,12 +47,28 @@ impl Watch {
 
     /// All versions until now.
     pub fn all(&self) -> Vec<Value> {
+        self.versions().iter().map(|version| (**version).clone()).collect()
+    }
+
+    /// The same, without copies of them.
+    pub fn versions(&self) -> Vec<Arc<Value>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many versions there are until now.
+    pub fn count(&self) -> usize {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// The newest version.
     pub fn last(&self) -> Option<Value> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).last().cloned()
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).last().map(|last| (**last).clone())
+    }
+
+    /// The newest version of one of several objects.
+    pub fn newest(&self, name: &str) -> Option<Arc<Value>> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.iter().rfind(|object| object["metadata"]["name"] == name).cloned()
     }
 
     /// Waits until the newest version is like this.
@@ -64,7 +80,7 @@ impl Watch {
     pub fn wait_for(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         let newest = || {
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.last().filter(|last| is(last)).cloned()
+            seen.last().filter(|last| is(last)).map(|last| (**last).clone())
         };
         let found = Deadline::secs(120).poll(newest);
         found.unwrap_or_else(|| {
@@ -81,10 +97,10 @@ impl Drop for Watch {
     }
 }
 
-fn note(stdout: impl Read, seen: &Mutex<Vec<Value>>) {
+fn note(stdout: impl Read, seen: &Mutex<Vec<Arc<Value>>>) {
     for object in serde_json::Deserializer::from_reader(BufReader::new(stdout)).into_iter() {
         let Ok(object) = object else { return };
-        seen.lock().unwrap_or_else(PoisonError::into_inner).push(object);
+        seen.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(object));
     }
 }
 
@@ -105,4 +121,12 @@ fn told(mut object: Value) -> Value {
 pub fn version(object: &Value) -> u64 {
     let version = object["metadata"]["resourceVersion"].as_str().expect("objects of a cluster have a version");
     version.parse().expect("a version is a number of etcd")
+}
+
+/// A condition of an object: its status, reason and message, in one line.
+pub fn condition(object: &Value, of: &str) -> Option<String> {
+    let conditions = object["status"]["conditions"].as_array()?;
+    let found = conditions.iter().find(|condition| condition["type"] == of)?;
+    let text = |field: &str| found[field].as_str().unwrap_or_default();
+    Some(format!("{} {}: {}", text("status"), text("reason"), text("message")))
 }
