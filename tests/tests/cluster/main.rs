@@ -17,6 +17,7 @@ mod plugin;
 mod pods;
 mod refused;
 mod restarts;
+mod rights;
 mod secrets;
 mod wishes;
 mod worker;
