@@ -46,6 +46,15 @@ fn every_example_of_a_cluster_is_without_a_mistake() {
     }
 }
 
+#[test]
+fn every_example_is_taken_by_the_api_server() {
+    let Some(cluster) = cluster::cluster() else { return };
+    let namespace = cluster.namespace("taken");
+    let said = namespace.kubectl(["apply", "--dry-run=server", "--recursive", "-f", "examples"]).run();
+    let pipelines = said.lines().filter(|line| line.starts_with("pipeline.millrace.dev/")).count();
+    assert!(pipelines >= 25, "{said}");
+}
+
 /// Applies an example and waits for its end.
 fn run_to_its_end<'a>(cluster: &'a Cluster, example: &str, input: Option<(&str, &str)>) -> Namespace<'a> {
     let namespace = cluster.namespace(example);

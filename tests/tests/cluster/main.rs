@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod chart;
+mod columns;
 mod dashboard;
 mod edits;
 mod examples;
@@ -15,6 +16,7 @@ mod live;
 mod operator;
 mod plugin;
 mod pods;
+mod reasons;
 mod refused;
 mod restarts;
 mod rights;

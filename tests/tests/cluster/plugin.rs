@@ -2,7 +2,7 @@
 
 use std::process::{Command, Output};
 
-use millrace_tests::{Workspace, cluster, cluster::Namespace, manifest, process};
+use millrace_tests::{Deadline, Workspace, cluster, cluster::Namespace, manifest, process};
 
 /// Numbers without an end, of which every second goes on, at a rate that costs little.
 fn pipeline(filter: &str) -> String {
@@ -40,9 +40,56 @@ pub fn ask(namespace: &Namespace<'_>, args: &[&str]) -> String {
 }
 
 /// The exit code of `plan -f -`, and what it says.
-fn plan(namespace: &Namespace<'_>, manifests: &str) -> (Option<i32>, String) {
+pub fn plan(namespace: &Namespace<'_>, manifests: &str) -> (Option<i32>, String) {
     let output = output(namespace, &["plan", "-f", "-"], manifests);
     (output.status.code(), text(&output.stdout) + &text(&output.stderr))
+}
+
+/// Of Pipelines in the states of `reasons.yaml`: those with problems come first, and of one its problems do.
+pub fn shows_problems_first(namespace: &Namespace<'_>) {
+    let all = ask(namespace, &["status"]);
+    let place = all.lines().next().unwrap().find("PROBLEM").unwrap();
+    let rows: Vec<(&str, bool)> =
+        all.lines().skip(1).map(|row| (row.split(' ').next().unwrap(), row.chars().count() > place)).collect();
+    assert!(rows.iter().is_sorted_by_key(|(_, has_problem)| !has_problem), "{all}");
+    let has_problem = |name: &str| rows.iter().find(|(row, _)| *row == name).unwrap().1;
+    for name in ["bad-sink", "edits", "unschedulable", "crashing", "slow-checkpoints", "unknown-sink"] {
+        assert!(has_problem(name), "{name}: {all}");
+    }
+    for name in ["running", "finished", "suspended", "no-checkpoint"] {
+        assert!(!has_problem(name), "{name}: {all}");
+    }
+    for (name, problem) in [
+        ("bad-sink", "Read-only file system"),
+        ("crashing", "unexpected argument '--no-such-option' found"),
+        ("unschedulable", "node affinity/selector"),
+        ("image-pull", "connection refused"),
+        ("unknown-column", "`idd`"),
+        ("slow-checkpoints", "checkpoints have failed"),
+    ] {
+        let status = ask(namespace, &["status", name]);
+        let mut lines = status.lines();
+        assert!(lines.next().unwrap().starts_with(name), "{status}");
+        let problems: Vec<&str> = lines.take_while(|line| line.starts_with("  ! ")).collect();
+        assert!(problems.iter().any(|line| line.contains(problem)), "{name}: {status}");
+        // Each is said once.
+        assert!(problems.len() <= 2, "{status}");
+    }
+    let status = ask(namespace, &["status", "running"]);
+    let (head, graph) = status.split_once("\nNODE ").unwrap();
+    assert!(head.contains("\ncheckpoint ") && head.contains(" ago, took "), "{status}");
+    assert!(graph.lines().next().unwrap().ends_with("WATERMARK"), "{status}");
+    let ids = graph.lines().find(|line| line.starts_with("ids ")).unwrap();
+    let cells: Vec<&str> = ids.split_whitespace().collect();
+    let rate = cells[2].parse::<f64>().unwrap_or(0.0);
+    assert!((90.0..110.0).contains(&rate) && cells[4].starts_with("2024-01-"), "{status}");
+    let sink = graph.lines().find(|line| line.contains("└ rows ")).unwrap();
+    assert!(sink.contains("sink, committed "), "{status}");
+    // What the container before this one has said, where there is one.
+    Deadline::secs(60).wait_for("a second crash", || {
+        let said = output(namespace, &["logs", "crashing", "--previous"], "");
+        text(&said.stdout).contains("unexpected argument '--no-such-option' found").then_some(())
+    });
 }
 
 #[test]
@@ -70,7 +117,7 @@ fn the_plugin_shows_asks_and_foresees() {
     namespace.wait_until("pipeline/numbers", "Ready");
 
     let status = ask(&namespace, &["status", "numbers"]);
-    assert!(status.starts_with("numbers  Running  1 pods ready"), "{status}");
+    assert!(status.starts_with("numbers  Running  1 pod ready"), "{status}");
     assert!(status.contains("\nids  ") && status.contains("\n└ some ") && status.contains("\n  └ some "), "{status}");
     assert!(ask(&namespace, &["status"]).contains("numbers  Running"));
     assert!(ask(&namespace, &["logs", "numbers", "--tail", "5"]).lines().count() > 0);
