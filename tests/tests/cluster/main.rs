@@ -21,5 +21,6 @@ mod refused;
 mod restarts;
 mod rights;
 mod secrets;
+mod upgrade;
 mod wishes;
 mod worker;
