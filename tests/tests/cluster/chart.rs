@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, process::Command};
 
-use millrace_tests::{cluster, manifest, workspace::repository};
+use millrace_tests::{Deadline, cluster, manifest, workspace::repository};
 use serde_json::Value;
 
 fn read(path: &str) -> String {
@@ -41,15 +41,30 @@ fn every_value_is_in_the_schema_and_in_the_readme() {
     }
 }
 
-#[test]
-fn the_first_pipeline_of_the_notes_is_without_a_mistake() {
+/// The manifests that the notes tell to apply.
+fn in_the_notes() -> String {
     let notes = read("charts/millrace/templates/NOTES.txt");
     let (_, manifests) = notes.split_once("<<'END'\n").unwrap();
     let (manifests, _) = manifests.split_once("  END\n").unwrap();
-    let manifests: String = manifests.lines().map(|line| format!("{}\n", line.strip_prefix("  ").unwrap())).collect();
-    let (read, problems) = millrace_crds::manifest::read(&[("notes.yaml", manifests)]);
+    manifests.lines().map(|line| format!("{}\n", line.strip_prefix("  ").unwrap())).collect()
+}
+
+#[test]
+fn the_first_pipeline_of_the_notes_is_without_a_mistake() {
+    let (read, problems) = millrace_crds::manifest::read(&[("notes.yaml", in_the_notes())]);
     assert_eq!(problems, []);
     assert_eq!((read.pipelines.len(), read.sinks.len()), (1, 1));
+}
+
+#[test]
+fn the_first_pipeline_of_the_notes_runs() {
+    let Some(cluster) = cluster::cluster() else { return };
+    let namespace = cluster.namespace("notes");
+    let installed = namespace.install(&["replicas=1"]);
+    namespace.apply(&in_the_notes());
+    namespace.wait_until("pipeline/hello", "Ready");
+    Deadline::secs(60).wait_for("a row in the log", || namespace.logs("hello-0").contains("\"times\":").then_some(()));
+    installed.expect_nothing_forbidden();
 }
 
 #[test]
@@ -123,6 +138,51 @@ fn everything_behind_a_switch_is_taken_by_the_api_server() {
         assert!(rendered.contains(&format!("kind: {kind}\n")), "{kind}");
     }
     namespace.kubectl(["apply", "--server-side", "--dry-run=server", "-f", "-"]).input(&rendered).run();
+}
+
+/// Whether an object's labels are those that a selector asks for.
+fn selects(selector: &Value, labels: &Value) -> bool {
+    let wanted = selector.as_object().filter(|wanted| !wanted.is_empty()).expect("a selector of all is none");
+    wanted.iter().all(|(name, value)| labels[name] == *value)
+}
+
+#[test]
+fn monitors_and_policies_select_what_there_is() {
+    let Some(cluster) = cluster::cluster() else { return };
+    let switches = "metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=true,networkPolicy.enabled=true,\
+                    networkPolicy.pipelineNamespaces={streams},metrics.serviceMonitor.labels.release=prometheus";
+    let command = ["template", "it", "charts/millrace", "--kube-version", "1.34", "--set", switches];
+    let rendered: Vec<Value> = serde_saphyr::from_multiple(&cluster.helm(command).run()).unwrap();
+    let find = |kind: &str, name: &str| {
+        let is_it = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+        rendered.iter().find(is_it).unwrap_or_else(|| panic!("there is no {kind} {name}"))
+    };
+    let golden = read("operator/golden/objects.json");
+    let objects = serde_json::Deserializer::from_str(&golden).into_iter::<Value>().map(Result::unwrap);
+    let runtime = objects.last().unwrap()["spec"]["template"].clone();
+    let (service, deployment) = (find("Service", "it-millrace-operator"), find("Deployment", "it-millrace-operator"));
+    let operator = &deployment["spec"]["template"];
+    let labels = |object: &Value| object["metadata"]["labels"].clone();
+
+    let monitor = find("ServiceMonitor", "it-millrace-operator");
+    assert!(selects(&monitor["spec"]["selector"]["matchLabels"], &labels(service)));
+    assert_eq!(monitor["metadata"]["labels"]["release"], "prometheus");
+    assert_eq!(monitor["spec"]["endpoints"][0]["port"], service["spec"]["ports"][0]["name"]);
+    let monitor = find("PodMonitor", "it-millrace-pipelines");
+    assert!(selects(&monitor["spec"]["selector"]["matchLabels"], &labels(&runtime)));
+    let port = &runtime["spec"]["containers"][0]["ports"][0];
+    assert_eq!(monitor["spec"]["podMetricsEndpoints"][0]["port"], port["name"]);
+    for (name, pod, port) in [
+        ("it-millrace-operator", operator, &operator["spec"]["containers"][0]["ports"][0]),
+        ("it-millrace-pipelines", &runtime, port),
+    ] {
+        let policy = find("NetworkPolicy", name);
+        assert!(selects(&policy["spec"]["podSelector"]["matchLabels"], &labels(pod)), "{name}");
+        assert_eq!(policy["spec"]["ingress"][0]["ports"][0]["port"], port["containerPort"], "{name}");
+    }
+    let budget = find("PodDisruptionBudget", "it-millrace-operator");
+    assert!(selects(&budget["spec"]["selector"]["matchLabels"], &labels(operator)));
+    assert!(selects(&service["spec"]["selector"], &labels(operator)));
 }
 
 #[test]

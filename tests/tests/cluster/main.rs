@@ -18,6 +18,7 @@ mod plugin;
 mod pods;
 mod reasons;
 mod refused;
+mod release;
 mod restarts;
 mod rights;
 mod secrets;
