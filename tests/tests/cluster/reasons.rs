@@ -216,8 +216,8 @@ fn every_state_of_the_docs_is_reached_and_says_its_cause() {
     let Some(cluster) = cluster::cluster() else { return };
     let namespace = cluster.namespace("reasons");
     let installed = namespace.install(&["replicas=1"]);
-    let (pipelines, sinks) = (namespace.watch("pipelines"), namespace.watch("sinks"));
-    let (windows, pods) = (namespace.watch("windows"), namespace.watch("pods"));
+    let (pipelines, sinks) = (namespace.watch("pipelines", None), namespace.watch("sinks", None));
+    let (windows, pods) = (namespace.watch("windows", None), namespace.watch("pods", None));
     let cases = cases();
     drive(&namespace, &cases, &[&pipelines, &windows, &sinks]);
 
