@@ -19,7 +19,7 @@ STEP := scripts/step
 # A whole Kubernetes on this machine, for tests: see docs/cluster.md.
 CLUSTER := python3 tests/cluster
 
-.PHONY: help setup build demo test test-local test-on-cluster lint docs bench bench-operator s3-gateway cluster-build cluster-up cluster-image cluster-demo cluster-test cluster-down install-yaml
+.PHONY: help setup build demo model-check test test-local test-on-cluster lint docs bench bench-operator s3-gateway cluster-build cluster-up cluster-image cluster-demo cluster-test cluster-down install-yaml
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test-local: setup ## Run the tests that need no cluster
 
 test-on-cluster: build ## Run the tests that need a cluster or an S3 server, as root: both are started here
 	@BUILD="$(BUILD)" MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) scripts/test-on-cluster
+
+model-check: setup ## Check the checkpoint protocol over more generations, epochs and crashes: minutes
+	@$(STEP) "Check the protocol" cargo test $(BUILD) --test checkpoint -- --ignored --nocapture
 
 lint: setup ## Check formatting, clippy with warnings denied, and that big dependencies have one version
 	@$(STEP) "Check the formatting" cargo fmt --all --check

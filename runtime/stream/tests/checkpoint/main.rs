@@ -63,7 +63,7 @@ fn retention_keeps_every_invariant() {
     check(Protocol { generations: 1, epochs: 3, crashes: 1, timeouts: 1, fault: None });
 }
 
-/// Minutes rather than seconds: `cargo test -p millrace-stream --test checkpoint -- --ignored`.
+/// Minutes rather than seconds: `make model-check`.
 #[test]
 #[ignore = "takes minutes"]
 fn more_generations_epochs_and_crashes_keep_every_invariant() {
