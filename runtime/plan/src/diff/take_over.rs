@@ -49,11 +49,23 @@ pub(super) fn take_over(was: &WindowDef, is: &WindowDef, new: &Plan, node: &Node
     if was.kind == is.kind {
         return TakeOver::AtOnce;
     }
-    let overlap = matches!(was.kind, WindowKind::Hopping { size_ms, slide_ms, .. } if size_ms > slide_ms);
+    // A window that began before the others and is not longer ends before any of them does.
+    let overlap = match was.kind {
+        WindowKind::Hopping { size_ms, slide_ms, .. } => size_ms > slide_ms && size_of(is.kind) < size_ms,
+        _ => false,
+    };
     match Boundaries::of(was.kind, is.kind) {
         None => TakeOver::Never,
         Some(_) if overlap && is_ranked(new, node, Some(stage)) => TakeOver::Ranked,
         Some(boundaries) => TakeOver::At(boundaries),
+    }
+}
+
+/// How long the windows are.
+fn size_of(kind: WindowKind) -> i64 {
+    match kind {
+        WindowKind::Tumbling { size_ms, .. } | WindowKind::Hopping { size_ms, .. } => size_ms,
+        WindowKind::Rolling { .. } | WindowKind::Session { .. } => i64::MAX,
     }
 }
 

@@ -178,7 +178,7 @@ fn a_range_or_a_gap_changes_for_the_rows_to_come() {
 }
 
 #[test]
-fn overlapping_windows_that_are_ranked_would_drop_state() {
+fn overlapping_windows_that_are_ranked_take_over_unless_they_become_shorter() {
     let ranked = [
         "t window=hopping: SELECT tenant, count(*) AS n FROM requests GROUP BY tenant ORDER BY n DESC LIMIT 3",
         "u window=hopping: SELECT tenant, count(*) AS n FROM requests GROUP BY tenant",
@@ -190,9 +190,18 @@ fn overlapping_windows_that_are_ranked_would_drop_state() {
         &yaml,
         &yaml.replace("slide: 2s", "slide: 5s"),
         expect![[r#"
+        Hot
+        Hot t: the window changes from `hopping, 10s long, one every 2s; late rows go to .late` to `hopping, 10s long, one every 5s; late rows go to .late`, from the next instant at which windows of both begin (one every 10s); those that began before it end as they were
+        Hot u: the window changes from `hopping, 10s long, one every 2s; late rows go to .late` to `hopping, 10s long, one every 5s; late rows go to .late`, from the next instant at which windows of both begin (one every 10s); those that began before it end as they were
+    "#]],
+    );
+    check_edit(
+        &yaml,
+        &yaml.replace("size: 10s, slide: 2s", "size: 8s, slide: 2s"),
+        expect![[r#"
         Refused
-        Refused t: the window changes from `hopping, 10s long, one every 2s; late rows go to .late` to `hopping, 10s long, one every 5s; late rows go to .late`, but its rows are ranked window by window, and windows of both would end at the same instant. The state of `t` would have to be dropped; to drop it, name `t` in `allowStateLoss`
-        Refused u: the window changes from `hopping, 10s long, one every 2s; late rows go to .late` to `hopping, 10s long, one every 5s; late rows go to .late`, but its rows are ranked window by window, and windows of both would end at the same instant. The state of `u` would have to be dropped; to drop it, name `u` in `allowStateLoss`
+        Refused t: the window changes from `hopping, 10s long, one every 2s; late rows go to .late` to `hopping, 8s long, one every 2s; late rows go to .late`, but its rows are ranked window by window, and windows of both would end at the same instant. The state of `t` would have to be dropped; to drop it, name `t` in `allowStateLoss`
+        Refused u: the window changes from `hopping, 10s long, one every 2s; late rows go to .late` to `hopping, 8s long, one every 2s; late rows go to .late`, but its rows are ranked window by window, and windows of both would end at the same instant. The state of `u` would have to be dropped; to drop it, name `u` in `allowStateLoss`
     "#]],
     );
     let tumbling = yaml.replace("window: hopping", "window: minute");
