@@ -75,5 +75,14 @@ pub fn happenings(before: &PipelineStatus, after: &PipelineStatus) -> Vec<Happen
             (None, None) => {}
         }
     }
+    if before.started_from != after.started_from
+        && let Some(started) = &after.started_from
+    {
+        match (&started.epoch, &started.error) {
+            (_, Some(error)) => tell(true, "StartFailed", error.clone()),
+            (Some(epoch), None) => tell(false, "StartedFrom", format!("checkpoint {epoch}, as `startFrom` says")),
+            (None, None) => tell(false, "StartedFrom", "the beginning, as `startFrom` says".to_owned()),
+        }
+    }
     told
 }

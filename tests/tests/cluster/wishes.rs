@@ -158,6 +158,9 @@ fn sources_are_moved_and_reset_once_for_a_token() {
         assert!(said["error"].as_str().unwrap().contains(says), "{said}");
     }
     assert_eq!(ids(&live).len(), all);
+    let events = live.events();
+    let told = |of: &str| events.iter().filter(|(reason, _)| reason == of).count();
+    assert_eq!((told("StartedFrom"), told("StartFailed")), (2, 3), "{events:#?}");
     // What cannot be meant is refused at once.
     for (start, says) in [
         (json!({"token": "t", "moveSources": [{"name": "ids"}]}), "exactly one of row, files must be set"),

@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 use millrace_crds::{ChangeResult, EditClass, Phase};
-use millrace_plan::handover::{EditResult, EditSaid, RunPhase, SavepointSaid};
+use millrace_plan::handover::{EditResult, EditSaid, RunPhase, SavepointSaid, StartSaid};
 use serde_json::json;
 
 use crate::testing::{START, World, pipeline, running, unready, web};
@@ -303,6 +303,25 @@ async fn an_edit_that_cannot_be_understood_leaves_what_runs_and_a_suspension_is_
     world.report("web", &report);
     world.settle().await;
     assert!(world.log().contains(&"scale web to 0".to_owned()));
+}
+
+#[tokio::test]
+async fn what_came_of_a_start_is_told_once() {
+    let mut world = with_web().await;
+    let start = json!({"token": "back", "moveSources": [{"name": "bid", "row": 5}]});
+    world.put("Pipeline", web().with("startFrom", start).build());
+    world.settle().await;
+    assert_eq!(world.plan("web").start_from.unwrap().move_sources[0].row, Some(5));
+    world.log();
+    let mut report = running(&world.plan("web").revision);
+    let error = Some("there is no such row".to_owned());
+    report.started = Some(StartSaid { token: "back".to_owned(), epoch: None, error: error.clone() });
+    world.report("web", &report);
+    world.settle().await;
+    assert_eq!(world.log(), ["status Pipeline web: Running, Running, change None", "event StartFailed"]);
+    assert_eq!(world.status("web").started_from.unwrap().error, error);
+    world.pass(std::time::Duration::from_secs(60)).await;
+    assert_eq!(world.log(), Vec::<String>::new());
 }
 
 #[tokio::test]
