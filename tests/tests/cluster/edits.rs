@@ -46,7 +46,7 @@ spec:
       columns: [{{name: ts, type: TIMESTAMP}}, {{name: v, type: BIGINT}}]
       eventTime: {{column: ts}}
   transforms:
-    - {{name: some, sql: SELECT {some}}}
+    - {{name: some, sql: \"SELECT {some}\"}}
     - {{name: fifths, sql: SELECT id FROM ids WHERE id % 5 = 0}}
     - {{name: sums, window: w, sql: \"SELECT window_start, sum(v) AS vs FROM lines\"}}
 {transforms}  outputs: [{{from: ids, sink: every}}, {{from: some, sink: some}}, {{from: fifths, sink: moving}}, {{from: ids, sink: \
