@@ -16,6 +16,8 @@ pub struct Said {
     pub idle: Option<RunPhase>,
     /// The revision that runs or is being started.
     pub revision: Option<Revision>,
+    /// How often a job has begun to run, so that it is news also when nothing else is.
+    pub runs: u64,
     /// The newest checkpoint when the job was started.
     pub found: Option<CheckpointSaid>,
     /// Checkpoints that failed since the last one was completed.
@@ -52,7 +54,10 @@ impl Said {
     /// Takes in what happened to the job.
     pub fn on(&mut self, event: &JobEvent, now: Timestamp) {
         match event {
-            JobEvent::Running { revision, .. } => self.revision = Some(revision.clone()),
+            JobEvent::Running { revision, .. } => {
+                self.revision = Some(revision.clone());
+                self.runs += 1;
+            }
             JobEvent::CheckpointCompleted(_) => {
                 (self.checkpoint_failures, self.checkpoint_error) = (0, None);
                 // The tasks have come through it. A sink that does not commit is another matter.
@@ -154,6 +159,14 @@ mod tests {
         assert_eq!(said.problem.as_ref().unwrap().since, Timestamp(1), "that it ran for a moment shows nothing");
         said.on(&JobEvent::Committed { epoch: Epoch(1), rows: 0 }, Timestamp(4));
         assert_eq!(said.problem, None);
+    }
+
+    #[test]
+    fn that_a_job_runs_is_news_also_when_it_runs_the_same_as_before() {
+        let mut said = Said { revision: Some(revision("a")), ..Said::default() };
+        let before = said.clone();
+        said.on(&JobEvent::Running { restored: None, revision: revision("a") }, Timestamp(1));
+        assert_ne!(said, before);
     }
 
     #[test]

@@ -282,6 +282,10 @@ impl Worker {
             Ok(found) => found,
             Err(error) => return self.fails(&error, wanted, &Found::default(), None),
         };
+        if let Some(wish) = wanted.start_from.as_ref().filter(|wish| found.started.as_ref() == Some(&wish.token)) {
+            // A pod before may have died before it could tell.
+            self.tell_acted(wish, None);
+        }
         let began =
             steer::begin(wanted, self.rejected.as_ref(), found.revision(), |token| self.has_acted(&found, token));
         let (plan, wish) = match began {
@@ -363,6 +367,10 @@ impl Worker {
             Err(error) => JobEnd::Ended(Box::new(Err(error))),
         };
         let has_progressed = self.last_checkpoint() != before;
+        if has_progressed && let Some(wish) = &wish {
+            // It may have ended before it was looked at.
+            self.tell_acted(wish, self.instruments.status.get().restored_from);
+        }
         if has_progressed {
             (self.failed, self.was_failing) = (0, false);
         }

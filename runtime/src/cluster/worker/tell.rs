@@ -4,7 +4,7 @@ use millrace_engine::status::JobPhase;
 use millrace_plan::handover::{
     EditResult, EditSaid, PlanDocument, Problem, ProblemOf, RunPhase, SavepointSaid, StartSaid, StartWish,
 };
-use millrace_stream::Revision;
+use millrace_stream::{Epoch, Revision};
 
 use super::Worker;
 use crate::cluster::{plan_watch::Wanted, start::Found};
@@ -37,9 +37,14 @@ impl Worker {
     pub(super) fn tell_started(&self, wish: Option<&StartWish>) {
         let state = self.instruments.status.get();
         let Some(wish) = wish.filter(|_| state.phase == JobPhase::Running) else { return };
+        self.tell_acted(wish, state.restored_from);
+    }
+
+    /// A wish has acted, whether its job still runs or not: the operator waits for this.
+    pub(super) fn tell_acted(&self, wish: &StartWish, epoch: Option<Epoch>) {
         let is_told = self.board.get().started.is_some_and(|started| started.token == wish.token);
         if !is_told {
-            let started = StartSaid { token: wish.token.clone(), epoch: state.restored_from, error: None };
+            let started = StartSaid { token: wish.token.clone(), epoch, error: None };
             self.board.update(|said| said.started = Some(started));
         }
     }
