@@ -36,7 +36,7 @@ fn what_users_say_of_pods_is_laid_over_them_and_what_would_break_them_is_refused
         "seccompProfile": {"type": "RuntimeDefault"},
     });
     let mounts = json!([{"name": "words", "mountPath": "/words"}, {"name": "lists", "mountPath": "/lists"}]);
-    let says = "cat /words/word /lists/list; exec sleep 2147483647";
+    let says = "cat /words/word /lists/list; echo; exec sleep 2147483647";
     let template = json!({
         "metadata": {"labels": {"team": "streams"}, "annotations": {"note": "mine"}},
         "spec": {
@@ -91,7 +91,7 @@ fn what_users_say_of_pods_is_laid_over_them_and_what_would_break_them_is_refused
     let said = Deadline::secs(60).wait_for("the sidecar", || {
         namespace.kubectl(["logs", "web-0", "-c", "sidecar"]).attempt().ok().filter(|said| !said.is_empty())
     });
-    assert_eq!(said, "open sesamea,b,c");
+    assert_eq!(said, "open sesamea,b,c\n");
     let process = live.process();
 
     // What would break pods is refused, with its place, and what runs runs on.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use millrace_tests::{cluster, cluster::Namespace, manifest};
+use millrace_tests::{Deadline, cluster, cluster::Namespace, manifest};
 use serde_json::{Value, json};
 
 use crate::live::{Live, Rows, expect_each_once};
@@ -67,7 +67,9 @@ fn a_suspension_ends_at_a_savepoint_and_a_savepoint_is_gone_back_to_once() {
         "{savepoint} is where it ends, and {} is the last checkpoint",
         live.epoch()
     );
-    assert_eq!(namespace.objects("pods").iter().filter(|pod| pod.ends_with("/web-0")).count(), 0);
+    // What is being deleted has no more to say.
+    let has_no_pod = || !namespace.objects("pods").contains("pod/web-0");
+    Deadline::secs(60).wait_for("the pod to go", || has_no_pod().then_some(()));
     let before = ids(&live);
     expect_each_once(&before, |_| true, "every row up to the savepoint");
 
