@@ -1,15 +1,12 @@
 //! A coordinator that is frozen past its Lease, replaced, and wakes.
 
-use std::{fs, panic::resume_unwind, path::PathBuf, thread, time::Duration};
+use std::{fs, panic::resume_unwind, thread, time::Duration};
 
-use millrace_tests::{
-    Deadline, cluster,
-    cluster::{Cluster, Processes},
-    coordination::Site,
-    wait,
-};
+use millrace_plan::handover::RunPhase;
+use millrace_tests::{Deadline, cluster, cluster::Processes, coordination::Site, wait};
+use serde_json::{Value, json};
 
-use super::flow::{Flow, RATE, Shape, is_unready, slowly};
+use super::flow::{Flow, RATE, Shape, slowly};
 
 /// Checkpoints and outputs are where both pods reach them, as on a file server; each pod has a volume of its own for the rest.
 const SHARED: Shape = Shape {
@@ -32,7 +29,7 @@ spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
 ";
 
 #[test]
-fn a_coordinator_that_wakes_up_replaced_moves_no_pointer_and_reports_nothing() {
+fn a_coordinator_that_is_frozen_past_its_lease_and_replaced_wakes_up_to_decide_and_report_nothing() {
     let Some(cluster) = cluster::cluster() else { return };
     if !cluster.is_ours() {
         println!("skipped: only containers of this machine can be frozen");
@@ -40,6 +37,7 @@ fn a_coordinator_that_wakes_up_replaced_moves_no_pointer_and_reports_nothing() {
     }
     let site = Site::over(cluster.namespace("zombie"));
     let installed = site.namespace().install(&["replicas=1"]);
+    site.namespace().apply(CLAIM);
     thread::scope(|scope| {
         let same_volume = scope.spawn(|| same_volume(&site));
         other_volume(&site);
@@ -48,62 +46,97 @@ fn a_coordinator_that_wakes_up_replaced_moves_no_pointer_and_reports_nothing() {
     installed.expect_nothing_forbidden();
 }
 
-/// The pod that comes next finds the same volume, in which the frozen one still works: it says so, and waits until the kubelet
-/// has killed that, a minute later.
-fn same_volume(site: &Site) {
-    let flow = Flow::start(site, "same-volume", RATE * 200, Shape::PLAIN);
-    let (uid, _) = flow.life().unwrap();
-    site.namespace().signal("STOP", &flow.pod);
-    site.namespace().delete_pod(&flow.pod, &["--grace-period=0", "--force"]);
-    flow.expect_another_pod(&uid);
-    flow.expect_status("a word of the pod before", |status| is_unready(status, "/data is in use by process"));
-    flow.expect_more(flow.files(), "the end of the pod before");
-    flow.expect_exactly_once();
-}
-
-/// The pod that comes next has another volume, and goes on from the checkpoints while the frozen one sleeps.
+/// The pod that replaces it has another volume, and goes on from the checkpoints while the zombie sleeps.
 fn other_volume(site: &Site) {
-    site.namespace().apply(CLAIM);
-    let flow = Flow::start(site, "numbers", RATE * 200, SHARED);
-    let (uid, _) = flow.life().unwrap();
-    let log = Log::of(&flow, &uid);
-    let volume = keep_volume(&flow);
-
-    let processes = site.namespace().processes(&flow.pod);
+    let flow = Flow::start(site, "other-volume", RATE * 200, SHARED);
+    let (objects, processes) = (flow.objects(), site.namespace().processes(&flow.pod));
     let left = frozen_before_the_pointer(&flow, &processes);
-    let objects = flow.objects();
     let of_zombie = generation(&flow);
-    // The kubelet ends what it finds without an object, but gives it a minute, and a frozen process hears no SIGTERM. The
-    // claim goes too, so that the successor has a volume of its own.
-    site.namespace().kubectl(["delete", "persistentvolumeclaim", "data-numbers-0", "--wait=false"]).run();
-    site.namespace().delete_pod(&flow.pod, &["--grace-period=0", "--force"]);
-    flow.expect_another_pod(&uid);
-    let held = Deadline::secs(60).poll(|| slowly(|| objects.holder().filter(|holder| !holder.ends_with(&uid))));
-    let successor = held.unwrap_or_else(|| panic!("no successor takes the Lease:\n{}", log.text()));
+    let successor = replace(&flow, json!({"name": "data", "emptyDir": {}}));
     let more = || objects.epoch().filter(|epoch| *epoch > left + 3);
-    let decided = Deadline::secs(60).poll(|| slowly(more));
+    let decided = Deadline::secs(30).poll(|| slowly(more));
     assert!(decided.is_some(), "the successor decides no epoch: {:?} after {left}", objects.epoch());
     let of_successor = Deadline::secs(30).wait_for("the successor's report", || {
         slowly(|| objects.report()?.generation.filter(|generation| generation.0 > of_zombie))
     });
 
-    assert!(processes.signal("CONT"), "the zombie is still there:\n{}", log.text());
-    let fenced = Deadline::secs(40)
-        .poll(|| Some(log.text()).filter(|text| text.contains("stepped down") || text.contains("steps down")));
-    let text = fenced.unwrap_or_else(|| panic!("the zombie does not step down:\n{}", log.text()));
-    println!("the zombie's last words:\n{}", text.lines().rev().take(6).collect::<Vec<_>>().join("\n"));
+    wake(&flow, &processes);
     // It may have tried all it can by now; what stands is the successor's, and goes on.
     for _ in 0..20 {
-        assert_eq!(objects.holder().as_deref(), Some(&*successor));
-        assert_eq!(generation(&flow), of_successor.0);
-        assert!(objects.checkpoint()["claimedBy"].starts_with(&successor), "{:?}", objects.checkpoint());
-        assert_eq!(objects.report().unwrap().generation, Some(of_successor));
+        let (holder, pointer, report) = (objects.holder().unwrap(), objects.checkpoint(), objects.report().unwrap());
+        assert!(is_of(&holder, &successor), "{holder}");
+        assert_eq!(pointer["generation"], of_successor.to_string());
+        assert!(is_of(&pointer["claimedBy"], &successor), "{pointer:?}");
+        assert_eq!((report.pod.as_str(), report.generation), (successor.as_str(), Some(of_successor)));
         wait::pass(Duration::from_millis(100));
     }
-    let (now, restarts) = flow.life().unwrap();
-    assert!(successor.ends_with(&now) && restarts == 0, "the successor was not disturbed: {restarts} restarts");
+    take_over_again(flow, &successor);
+}
+
+/// The pod that replaces it finds the same volume, in which the zombie still works: it says so, and waits.
+fn same_volume(site: &Site) {
+    let flow = Flow::start(site, "same-volume", RATE * 200, Shape::PLAIN);
+    let (objects, processes) = (flow.objects(), site.namespace().processes(&flow.pod));
+    assert!(processes.signal("STOP"));
+    let claim = json!({"name": "data", "persistentVolumeClaim": {"claimName": "data-same-volume-0"}});
+    let successor = replace(&flow, claim);
+    let waits = || {
+        let report = objects.report()?;
+        let problem = report.problem.filter(|problem| problem.message.contains("/data is in use by process"))?;
+        (report.pod == successor).then_some((report.phase, problem.message))
+    };
+    let (phase, message) = Deadline::secs(30).wait_for("a word of the zombie", || slowly(waits));
+    assert_eq!(phase, RunPhase::Starting, "{message}");
+    wake(&flow, &processes);
+    flow.expect_more(flow.files(), "rows of the successor");
+    assert!(is_of(&objects.holder().unwrap(), &successor));
+    take_over_again(flow, &successor);
+}
+
+/// Starts a pod like the Pipeline's, with another name and this volume, and waits until it has the Lease: what a StatefulSet
+/// does once the pod's object is gone and its node cannot be asked. On the one node here the kubelet would end the zombie.
+fn replace(flow: &Flow<'_>, volume: Value) -> String {
+    let (namespace, name) = (flow.namespace(), format!("{}-successor", flow.name));
+    let mut pod = namespace.get("pod", &flow.pod);
+    pod["metadata"] = json!({"name": name});
+    let spec = pod["spec"].as_object_mut().unwrap();
+    for of_the_first in ["nodeName", "hostname", "subdomain"] {
+        spec.remove(of_the_first);
+    }
+    let volumes = spec["volumes"].as_array_mut().unwrap();
+    volumes.retain(|volume| volume["name"] != "data");
+    volumes.push(volume);
+    pod["status"].take();
+    namespace.kubectl(["create", "-f", "-"]).input(&pod.to_string()).run();
+    let held = Deadline::secs(50).poll(|| slowly(|| flow.objects().holder().filter(|holder| is_of(holder, &name))));
+    assert!(held.is_some(), "the successor does not get the Lease:\n{}", namespace.logs(&name));
+    name
+}
+
+/// Lets the zombie go on, and waits until it knows what it is.
+fn wake(flow: &Flow<'_>, processes: &Processes) {
+    let log = || flow.namespace().logs(&flow.pod);
+    assert!(processes.signal("CONT"), "the zombie is still there:\n{}", log());
+    let steps_down = |text: &String| text.contains("stepped down") || text.contains("steps down");
+    let text = Deadline::secs(30).poll(|| slowly(|| Some(log()).filter(steps_down)));
+    let text = text.unwrap_or_else(|| panic!("the zombie does not step down:\n{}", log()));
+    println!("the zombie of {}: {}", flow.name, text.lines().rfind(|line| steps_down(&(*line).to_owned())).unwrap());
+}
+
+/// When the successor goes, what was the zombie goes on from there.
+fn take_over_again(flow: Flow<'_>, successor: &str) {
+    let (_, restarts) = flow.life().unwrap();
+    assert_eq!(restarts, 0, "it has stepped down, and not crashed");
+    flow.namespace().delete_pod(successor, &[]);
+    let held = || flow.objects().holder().filter(|holder| is_of(holder, &flow.pod));
+    let held = Deadline::secs(60).poll(|| slowly(held));
+    assert!(held.is_some(), "{} does not get the Lease again", flow.pod);
     flow.expect_exactly_once();
-    drop(volume);
+}
+
+/// Whether a holder or claimant is this pod.
+fn is_of(identity: &str, pod: &str) -> bool {
+    identity.split_once('_').is_some_and(|(name, _)| name == pod)
 }
 
 /// The generation that has claimed the pointer.
@@ -115,7 +148,7 @@ fn generation(flow: &Flow<'_>) -> u64 {
 /// that. The epoch that is decided then.
 fn frozen_before_the_pointer(flow: &Flow<'_>, processes: &Processes) -> u64 {
     let namespace = flow.namespace();
-    let manifests = namespace.volume("shared").join(format!("checkpoints/{}/numbers/manifests", namespace.name));
+    let manifests = namespace.volume("shared").join(format!("checkpoints/{}/other-volume/manifests", namespace.name));
     let newest = || {
         let files = fs::read_dir(&manifests).unwrap().flatten();
         files.filter_map(|file| epoch_of(file.file_name().to_str()?)).max().unwrap_or(0)
@@ -143,48 +176,4 @@ fn frozen_before_the_pointer(flow: &Flow<'_>, processes: &Processes) -> u64 {
 /// Of `12-3.json`, written by generation 3.
 fn epoch_of(manifest: &str) -> Option<u64> {
     manifest.strip_suffix(".json")?.split_once('-')?.0.parse().ok()
-}
-
-/// What a container has logged; the file goes when the kubelet has done with the pod.
-struct Log(PathBuf);
-
-impl Log {
-    fn of(flow: &Flow<'_>, uid: &str) -> Self {
-        let run = flow.namespace().cluster.kubeconfig();
-        let folder = format!("pod-logs/{}_{}_{uid}/millrace/0.log", flow.namespace().name, flow.pod);
-        Self(run.parent().expect("it is in a folder").join(folder))
-    }
-
-    fn text(&self) -> String {
-        fs::read_to_string(&self.0).unwrap_or_default()
-    }
-}
-
-/// The zombie's volume stays for as long as this lives, as it would on another machine.
-fn keep_volume(flow: &Flow<'_>) -> Volume {
-    let claim = flow.namespace().get("persistentvolumeclaim", "data-numbers-0");
-    let volume =
-        Volume { cluster: flow.namespace().cluster, name: claim["spec"]["volumeName"].as_str().unwrap().to_owned() };
-    volume.when_released("Retain");
-    volume
-}
-
-struct Volume {
-    cluster: &'static Cluster,
-    name: String,
-}
-
-impl Volume {
-    fn when_released(&self, policy: &str) {
-        let patch = format!("{{\"spec\": {{\"persistentVolumeReclaimPolicy\": \"{policy}\"}}}}");
-        if let Err(why) = self.cluster.kubectl(["patch", "persistentvolume", &self.name, "--patch", &patch]).attempt() {
-            println!("{} cannot be patched: {why}", self.name);
-        }
-    }
-}
-
-impl Drop for Volume {
-    fn drop(&mut self) {
-        self.when_released("Delete");
-    }
 }
