@@ -81,7 +81,7 @@ pub fn happenings(before: &PipelineStatus, after: &PipelineStatus) -> Vec<Happen
         match (&started.epoch, &started.error) {
             (_, Some(error)) => tell(true, "StartFailed", error.clone()),
             (Some(epoch), None) => tell(false, "StartedFrom", format!("checkpoint {epoch}, as `startFrom` says")),
-            (None, None) => tell(false, "StartedFrom", "the beginning, as `startFrom` says".to_owned()),
+            (None, None) => tell(false, "StartedFrom", "as `startFrom` says".to_owned()),
         }
     }
     told
