@@ -26,8 +26,8 @@ pub(super) fn role(owner: &Owner) -> Role {
         metadata: owner.metadata(&owner.name),
         rules: Some(vec![
             rule("", "configmaps", &[names.plan()], &["get", "list", "watch"]),
-            rule("", "configmaps", &[names.checkpoint(), names.report()], &["get", "list", "watch", "patch", "update"]),
-            rule("coordination.k8s.io", "leases", &[names.coordinator()], &["get", "patch", "update"]),
+            rule("", "configmaps", &[names.checkpoint(), names.report()], &["get", "patch", "update"]),
+            rule("coordination.k8s.io", "leases", &[names.coordinator()], &["get", "update"]),
         ]),
     }
 }
