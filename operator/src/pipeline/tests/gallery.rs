@@ -4,7 +4,10 @@
 use std::{collections::BTreeSet, fmt::Write};
 
 use expect_test::expect_file;
-use millrace_plan::handover::{EditResult, EditSaid, Problem, ProblemOf, ReportDocument, RunPhase, SavepointSaid};
+use millrace_plan::handover::{
+    EditResult, EditSaid, Problem, ProblemOf, ReportDocument, RunPhase, SavepointSaid, StartSaid,
+};
+use millrace_stream::Epoch;
 use serde_json::{Value, json};
 
 use crate::{
@@ -198,6 +201,13 @@ async fn savepoints(gallery: &mut Gallery) {
         };
         let world = told(ready(), |report| report.savepoint = Some(said)).await;
         gallery.web(name.unwrap_or("no-savepoint"), CURRENT, &world);
+    }
+    for (name, epoch, error) in
+        [("started-from", Some(Epoch(3)), None), ("no-start", None, Some("there is no savepoint savepoint-9"))]
+    {
+        let said = StartSaid { token: "t".to_owned(), epoch, error: error.map(str::to_owned) };
+        let world = told(ready(), |report| report.started = Some(said)).await;
+        gallery.web(name, CURRENT, &world);
     }
 }
 
