@@ -61,7 +61,7 @@ pub fn shows_problems_first(namespace: &Namespace<'_>) {
     }
     for (name, problem) in [
         ("bad-sink", "Read-only file system"),
-        ("crashing", "unexpected argument '--no-such-option' found"),
+        ("crashing", "error: --log millrace=shout"),
         ("unschedulable", "node affinity/selector"),
         ("image-pull", "connection refused"),
         ("unknown-column", "`idd`"),
@@ -88,7 +88,7 @@ pub fn shows_problems_first(namespace: &Namespace<'_>) {
     // What the container before this one has said, where there is one.
     Deadline::secs(60).wait_for("a second crash", || {
         let said = output(namespace, &["logs", "crashing", "--previous"], "");
-        text(&said.stdout).contains("unexpected argument '--no-such-option' found").then_some(())
+        text(&said.stdout).contains("error: --log millrace=shout").then_some(())
     });
 }
 

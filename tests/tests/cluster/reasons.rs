@@ -10,7 +10,7 @@ use std::{
 use millrace_crds::API_VERSION;
 use millrace_tests::{
     Deadline, cluster,
-    cluster::{Cluster, Namespace, Watch, condition},
+    cluster::{Cluster, Namespace, Watch, condition, version},
     workspace::repository,
 };
 use serde::Deserialize;
@@ -272,7 +272,6 @@ fn the_tools_of_gitops_agree(cluster: &Cluster, cases: &[Case], watches: &[&Watc
 
 /// Where a status has come to say that rows flow, the pod had come to be ready before. Versions of all kinds are numbers of one row.
 fn nothing_is_ready_without_a_ready_pod(pipelines: &[Arc<Value>], pods: &[Arc<Value>]) {
-    let number = |object: &Value| object["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap();
     let is_ready = |pod: &Value| {
         let conditions = pod["status"]["conditions"].as_array();
         conditions.into_iter().flatten().any(|it| it["type"] == "Ready" && it["status"] == "True")
@@ -293,7 +292,7 @@ fn nothing_is_ready_without_a_ready_pod(pipelines: &[Arc<Value>], pods: &[Arc<Va
         let known: Vec<&Value> = pods
             .iter()
             .map(|pod| &**pod)
-            .filter(|it| it["metadata"]["name"] == pod.as_str() && number(it) < number(pipeline))
+            .filter(|it| it["metadata"]["name"] == pod.as_str() && version(it) < version(pipeline))
             .collect();
         // The newest may not have been seen yet.
         let seen = known.iter().rev().take(2).any(|pod| is_ready(pod));
@@ -372,9 +371,13 @@ fn what_may_be_asked_only_of_one_that_runs_is_told(namespace: &Namespace<'_>) {
     };
     patch("running", json!({"spec": {"savepoint": {"token": "one"}}}));
     patch("rolled-back", json!({"spec": {"startFrom": {"token": "two", "savepoint": "savepoint-999"}}}));
+    patch("restarting", json!({"spec": {"startFrom": {"token": "three", "resetSources": ["ids"]}}}));
     namespace.wait_for("pipeline/running", ".status.savepoint.token", "one");
     let savepoint = namespace.get("pipeline", "running")["status"]["savepoint"].clone();
     assert!(savepoint["name"].as_str().unwrap_or_default().starts_with("savepoint-"), "{savepoint}");
+    namespace.wait_for("pipeline/restarting", ".status.startedFrom.token", "three");
+    let started = namespace.get("pipeline", "restarting")["status"]["startedFrom"].clone();
+    assert!(started["error"].is_null(), "{started}");
     namespace.wait_for("pipeline/rolled-back", ".status.startedFrom.token", "two");
     let started = namespace.get("pipeline", "rolled-back")["status"]["startedFrom"].clone();
     assert!(started["error"].as_str().unwrap_or_default().contains("there is no savepoint savepoint-999"), "{started}");
