@@ -197,7 +197,8 @@ spec:
             let object: Value = serde_json::from_str(&object).ok()?;
             Some(object["status"].clone()).filter(|status| is(status))
         };
-        let found = Deadline::secs(90).poll(|| slowly(status));
+        // After two minutes without an API server a kubelet takes another to say that its pods are ready.
+        let found = Deadline::secs(180).poll(|| slowly(status));
         found.unwrap_or_else(|| panic!("{}: no status with {what}\n{}", self.name, self.evidence()))
     }
 
