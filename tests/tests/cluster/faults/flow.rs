@@ -182,6 +182,14 @@ spec:
         Some((pod.metadata.uid?, containers.iter().map(|container| container.restart_count).sum()))
     }
 
+    /// Waits until the API server has it that the pod is this one, and that its container was started again this often: the
+    /// kubelet may tell that later than rows are seen.
+    #[track_caller]
+    pub fn expect_life(&self, life: &(String, i32)) {
+        let found = Deadline::secs(120).poll(|| slowly(|| self.life().filter(|now| now == life)));
+        assert!(found.is_some(), "{}: {:?} is not {life:?}", self.name, self.life());
+    }
+
     /// Waits until the pod is another one.
     pub fn expect_another_pod(&self, than: &str) {
         let another = || self.life().filter(|(uid, _)| uid != than);
