@@ -131,9 +131,13 @@ async fn replace(State(api): State<FakeApi>, Path((_, kind, name)): Address, Jso
 
 async fn merge(State(api): State<FakeApi>, Path((_, kind, name)): Address, Json(patch): Json<Value>) -> Response {
     write(&api, &format!("{kind}/{name}"), |mut value| {
-        // Only what reports do: keys of `data`.
+        // Only what reports do: keys of `data`, of which a null takes one away.
         for (key, text) in patch["data"].as_object().into_iter().flatten() {
-            value["data"][key] = text.clone();
+            if !text.is_null() {
+                value["data"][key] = text.clone();
+            } else if let Some(data) = value["data"].as_object_mut() {
+                data.remove(key);
+            }
         }
         value["metadata"]["resourceVersion"] = patch["metadata"]["resourceVersion"].clone();
         value

@@ -183,7 +183,10 @@ fn a_condition_behind_is_distinct_from_is_not_taken_for_its_right_side() {
             ],
             &["a > out"],
         ),
-        expect![[r#""#]],
+        expect![[r#"
+            spec.transforms[0].sql:1:31: where IS DISTINCT FROM ends is not clear here; expected parentheses around it, as in `(a IS DISTINCT FROM b) AND c`, or around its right side
+            spec.transforms[1].sql:1:44: where IS DISTINCT FROM ends is not clear here; expected parentheses around it, as in `(a IS DISTINCT FROM b) AND c`, or around its right side
+        "#]],
     );
 }
 
