@@ -22,7 +22,10 @@ pub fn next(
     }
     if let Some(rejected) = &decision.rejected {
         let entry = history.iter_mut().find(|entry| entry.revision == rejected.revision);
-        if let Some(entry) = entry.filter(|entry| entry.result == ChangeResult::Pending) {
+        // It may have run for a moment before it failed.
+        let is_open =
+            |entry: &&mut RevisionStatus| matches!(entry.result, ChangeResult::Pending | ChangeResult::TakenUp);
+        if let Some(entry) = entry.filter(is_open) {
             entry.result = rejected.result;
             entry.message = Some(rejected.message.clone());
         }
@@ -65,4 +68,45 @@ fn announce(history: &mut Vec<RevisionStatus>, change: &ChangeStatus, now: Times
     };
     history.insert(0, entry);
     history.truncate(KEPT);
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_crds::RejectedStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_revision_that_ran_for_a_moment_before_it_was_taken_back_is_told_to_be_taken_back() {
+        let at = time(Timestamp(0));
+        let ran = RevisionStatus {
+            revision: "two".to_owned(),
+            at: at.clone(),
+            class: EditClass::Hot,
+            reason: None,
+            result: ChangeResult::TakenUp,
+            message: None,
+        };
+        let before = PipelineStatus { history: vec![ran], ..PipelineStatus::default() };
+        let rejected = RejectedStatus {
+            revision: "two".to_owned(),
+            message: "divided by zero".to_owned(),
+            result: ChangeResult::RolledBack,
+            at,
+        };
+        let decision = Decision {
+            document: None,
+            previous: None,
+            replicas: 1,
+            builds: true,
+            change: None,
+            refusal: None,
+            rejected: Some(rejected),
+            is_dry_run: false,
+        };
+        let history = next(&before, &decision, Some("one"), Timestamp(1));
+        assert_eq!(history.len(), 1);
+        assert_eq!(history[0].result, ChangeResult::RolledBack);
+        assert_eq!(history[0].message.as_deref(), Some("divided by zero"));
+    }
 }

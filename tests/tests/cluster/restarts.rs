@@ -159,10 +159,16 @@ fn is_refused(live: &Live<'_>, good: &Spec, process: &Process, spec: &Spec, says
 /// Applies an edit that fails, and checks that the plan before goes on in the same process.
 #[track_caller]
 fn is_taken_back(live: &Live<'_>, good: &Spec, process: &Process, spec: &Spec, says: &str) {
-    let before = live.object.last().unwrap()["status"]["revision"].clone();
-    let object = live.edit(&spec.manifests());
+    let object = live.object.last().unwrap();
+    let (before, last) = (object["status"]["revision"].clone(), object["status"]["history"][0]["revision"].clone());
+    live.namespace.apply(&spec.manifests());
+    // It may run for a moment before it fails, and is told to be taken up then.
+    let object = live.object.wait_for("an edit that is taken back", |object| {
+        let newest = &object["status"]["history"][0];
+        newest["revision"] != last && newest["result"] == "RolledBack"
+    });
     let newest = &object["status"]["history"][0];
-    assert!(newest["result"] == "RolledBack" && newest["class"] == "Hot", "{newest:#}");
+    assert_eq!(newest["class"], "Hot", "{newest:#}");
     let rejected = object["status"]["rejected"].clone();
     assert!(rejected["message"].as_str().unwrap().contains(says), "expected {says:?}: {rejected:#}");
     assert_eq!(rejected["revision"], newest["revision"]);
