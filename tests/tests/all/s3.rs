@@ -124,6 +124,6 @@ fn a_store_that_is_away_for_a_while_ends_nothing() {
 fn a_bucket_that_is_not_there_is_said_to_be_missing() {
     let (workspace, gateway) = (Workspace::new(), Gateway::start());
     workspace.write("p.yaml", pipeline("s3://nowhere/checkpoints", 25_000));
-    let finished = gateway.reached_by(Millrace::run(&workspace, "p.yaml")).finish().expect_code(2);
+    let finished = gateway.reached_by(Millrace::run(&workspace, "p.yaml")).finish().expect_code(1);
     finished.expect_stderr(&["s3://nowhere/checkpoints", "NoSuchBucket"]);
 }
