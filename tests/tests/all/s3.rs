@@ -78,6 +78,12 @@ fn rows_are_seen_once_with_checkpoints_on_s3_however_often_the_process_is_killed
         "after-recover",
     ];
     seed.shuffle(&mut points);
+    // Points of a restore come by only where there is something to restore.
+    let first = gateway.reached_by(Millrace::run(&workspace, "p.yaml")).start();
+    let pointer = workspace.join("data/checkpoints/latest");
+    let decided = || std::fs::read_to_string(&pointer).unwrap_or_default();
+    Deadline::secs(60).wait_for("checkpoints", || decided().contains("\"epoch\":3").then_some(()));
+    first.kill();
     let (mut at_random, mut at_points) = (0, 0);
     while at_random < 6 || !points.is_empty() {
         let mut command = gateway.reached_by(Millrace::run(&workspace, "p.yaml"));
