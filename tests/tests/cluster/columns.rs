@@ -143,8 +143,12 @@ fn short_names_and_the_category_are_known_and_the_scale_is_a_field_of_the_spec()
 #[test]
 fn kubectl_explain_is_the_manual() {
     let Some(cluster) = cluster::cluster() else { return };
-    let explain =
-        |field: &str| cluster.kubectl(["explain", field]).run().split_whitespace().collect::<Vec<_>>().join(" ");
+    // Definitions that have just come are published a moment later.
+    let said = |field: &str| cluster.kubectl(["explain", field]).attempt().ok();
+    let explain = |field: &str| {
+        let text = Deadline::secs(60).wait_for(&format!("an explanation of {field}"), || said(field));
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
     for (field, says) in [
         ("pipeline", "A stream of rows from sources through SQL transforms to Sinks."),
         (
