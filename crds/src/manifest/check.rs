@@ -3,7 +3,7 @@
 //! What is wrong is left out or stood in for, so that the value always has the shape, and what follows can check the rest.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Range,
 };
 
@@ -24,6 +24,8 @@ pub(crate) struct Checker<'a> {
     pub file: &'a SourceFile,
     pub places: BTreeMap<String, Place>,
     pub problems: Vec<Problem>,
+    /// Fields that are missing because their names are mistyped, which is told at those names.
+    pub mistyped: BTreeSet<String>,
 }
 
 /// A field as it stands in the document.
@@ -35,7 +37,7 @@ struct Entry<'a> {
 
 impl<'a> Checker<'a> {
     pub fn new(file: &'a SourceFile) -> Self {
-        Self { file, places: BTreeMap::new(), problems: Vec::new() }
+        Self { file, places: BTreeMap::new(), problems: Vec::new(), mistyped: BTreeSet::new() }
     }
 
     pub fn complain(&mut self, span: &Range<usize>, path: &str, complaint: Complaint) {
@@ -185,7 +187,9 @@ impl<'a> Checker<'a> {
             if value.contains_key(name) {
                 continue;
             }
-            if !meant.contains(&name.as_str()) {
+            if meant.contains(&name.as_str()) {
+                self.mistyped.insert(join(path, name));
+            } else {
                 let complaint = Complaint::new(format!("field `{name}` is missing")).expected(field.shape.expected());
                 self.complain(&first_of(node), &join(path, name), complaint);
             }

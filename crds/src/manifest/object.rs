@@ -155,9 +155,9 @@ impl Reader {
         let spec = part("spec", kind.spec());
         let metadata: ObjectMeta = serde_json::from_value(metadata).unwrap_or_default();
         self.name(&mut checker, root, kind, &metadata);
-        let Checker { places, problems: found, .. } = checker;
+        let Checker { places, problems: found, mistyped, .. } = checker;
         let is_whole = !found.iter().any(|problem| matters(kind, &problem.path));
-        let broken = found.iter().map(|problem| problem.path.clone()).collect();
+        let broken = found.iter().map(|problem| problem.path.clone()).chain(mistyped).collect();
         problems.extend(found);
         let source = Object { file, root, places, is_whole, broken };
         match kind {

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
     Expr, GroupByExpr, Ident, LimitClause, OrderByKind, Query, Select, SelectItem, SetExpr, Spanned, TableFactor,
-    Visit, VisitMut, Visitor, VisitorMut, With,
+    Value, Visit, VisitMut, Visitor, VisitorMut, With,
 };
 
 use crate::{
@@ -92,7 +92,14 @@ impl Blame<'_> {
         if self.faults.len() > count {
             return;
         }
-        let parts = Parts::of(select, with);
+        let mut parts = Parts::of(select, with);
+        if let GroupByExpr::Expressions(keys, _) = &select.group_by {
+            keys.iter().for_each(|key| self.key(key, &parts));
+        }
+        // With a wrong key everything beside it would seem wrong, so each is tried without keys.
+        if self.faults.len() > count {
+            parts.grouped = None;
+        }
         for item in &select.projection {
             if let SelectItem::UnnamedExpr(expr)
             | SelectItem::ExprWithAlias { expr, .. }
@@ -104,17 +111,33 @@ impl Blame<'_> {
         if let Some(filter) = &select.selection {
             self.part(filter, &parts, Place::Where);
         }
-        if let GroupByExpr::Expressions(keys, _) = &select.group_by {
-            for key in keys.iter().filter(|key| !matches!(key, Expr::Identifier(_) | Expr::Value(_))) {
-                self.part(key, &parts, Place::List);
-            }
-        }
         for expr in select.having.iter().chain(&select.qualify) {
             self.part(expr, &parts, Place::After);
         }
         for expr in order {
             self.part(expr, &parts, Place::After);
         }
+    }
+
+    /// Tries a key by itself.
+    fn key(&mut self, key: &Expr, parts: &Parts<'_>) {
+        if let Some(fault) = parts.beyond(key) {
+            self.faults.push(fault.at(span_of(key.span())));
+            return;
+        }
+        let meant = resolve(key, parts.select);
+        let Some(faults) = (self.plans)(parts.with(&meant, Place::List, false)) else { return };
+        let found = self.innermost(&meant, parts);
+        let faults = if found.is_empty() { faults } else { found };
+        // An aggregate as a key is told of when the whole is planned.
+        self.faults.extend(faults.into_iter().filter(|fault| !is_about_keys(fault)));
+    }
+
+    /// What is wrong by itself in an expression.
+    fn innermost(&mut self, expr: &Expr, parts: &Parts<'_>) -> Vec<Fault> {
+        let mut inner = Inner { blame: self, parts, failed: vec![false], faults: Vec::new() };
+        let _: ControlFlow<()> = expr.visit(&mut inner);
+        inner.faults
     }
 
     /// Tries one expression in its place.
@@ -132,9 +155,7 @@ impl Blame<'_> {
             }
             Some(faults) => (expr.clone(), faults),
         };
-        let mut inner = Inner { blame: self, parts, failed: vec![false], faults: Vec::new() };
-        let _: ControlFlow<()> = meant.visit(&mut inner);
-        let found = inner.faults;
+        let found = self.innermost(&meant, parts);
         let own = span_of(expr.span());
         if !found.is_empty() {
             // What a name stands for stands elsewhere; it is the use of it that is wrong.
@@ -143,7 +164,8 @@ impl Blame<'_> {
             return;
         }
         let start = self.sql.place_of("SELECT");
-        self.faults.extend(faults.into_iter().map(|fault| {
+        let is_told = |fault: &Fault| parts.grouped.is_some() || !is_about_keys(fault);
+        self.faults.extend(faults.into_iter().filter(is_told).map(|fault| {
             let known = fault.span.filter(|span| Some(*span) != start);
             let span = known.or(own).or(fault.span);
             fault.at(span)
@@ -165,8 +187,8 @@ enum Place {
 struct Parts<'a> {
     select: &'a Select,
     with: Option<&'a With>,
-    /// With keys as expressions, so that they mean the same whatever the select list is.
-    grouped: GroupByExpr,
+    /// With keys as expressions, so that they mean the same whatever the select list is. `None`: some are wrong.
+    grouped: Option<GroupByExpr>,
 }
 
 impl<'a> Parts<'a> {
@@ -177,7 +199,21 @@ impl<'a> Parts<'a> {
                 GroupByExpr::Expressions(keys.iter().map(|key| resolve(key, select)).collect(), Vec::new())
             }
         };
-        Self { select, with, grouped }
+        Self { select, with, grouped: Some(grouped) }
+    }
+
+    /// What is wrong with a key that is the number of a result, and there is no such result.
+    fn beyond(&self, key: &Expr) -> Option<Fault> {
+        let Expr::Value(value) = key else { return None };
+        let Value::Number(number, _) = &value.value else { return None };
+        let results = &self.select.projection;
+        let is_one = |item: &SelectItem| matches!(item, SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. });
+        let is_there = number.to_string().parse().is_ok_and(|number| (1..=results.len()).contains(&number));
+        (!is_there && results.iter().all(is_one)).then(|| {
+            Fault::new(format!("there is no result number {number} to group by"))
+                .offending(number.to_string())
+                .expected(format!("a number from 1 to {}, or a column", results.len()))
+        })
     }
 
     /// A query with this expression and no other.
@@ -192,7 +228,8 @@ impl<'a> Parts<'a> {
         select.distinct = None;
         select.having = None;
         select.qualify = None;
-        select.group_by = if grouped && place != Place::Where { self.grouped.clone() } else { nothing() };
+        let keys = self.grouped.as_ref().filter(|_| grouped && place != Place::Where);
+        select.group_by = keys.cloned().unwrap_or_else(nothing);
         bare(SetExpr::Select(Box::new(select)), self.with)
     }
 
@@ -245,8 +282,7 @@ impl Visitor for Inner<'_, '_> {
         let mut failed = self.failed.pop().unwrap_or_default();
         if !failed && !matches!(expr, Expr::Value(_)) {
             let faults = (self.blame.plans)(self.parts.with(expr, Place::List, false)).unwrap_or_default();
-            // Beside an aggregate a column needs its key, which only the whole has.
-            let wrong = faults.into_iter().filter(|fault| !fault.message.contains("GROUP BY"));
+            let wrong = faults.into_iter().filter(|fault| !is_about_keys(fault));
             let place = span_of(expr.span());
             for fault in wrong {
                 failed = true;
@@ -261,8 +297,13 @@ impl Visitor for Inner<'_, '_> {
     }
 }
 
-fn number() -> datafusion_sql::sqlparser::ast::Value {
-    datafusion_sql::sqlparser::ast::Value::Number("1".into(), false)
+/// Whether a fault says that a column is no key: beside an aggregate it has to be one, and only the whole has the keys.
+fn is_about_keys(fault: &Fault) -> bool {
+    fault.message.contains("GROUP BY")
+}
+
+fn number() -> Value {
+    Value::Number("1".into(), false)
 }
 
 fn nothing() -> GroupByExpr {

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, ops::ControlFlow};
 
 use arrow::datatypes::{DataType, Schema};
 use datafusion_sql::sqlparser::ast::{
-    Expr, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, Visit, Visitor, visit_expressions,
+    Expr, GroupByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, Visit, Visitor, visit_expressions,
 };
 use millrace_crds::{SinkDestination, SinkFormatKind, SinkSpec};
 use millrace_stream::EVENT_TIME_COLUMN;
@@ -54,7 +54,11 @@ impl Visitor for Finder<'_> {
             .chain(select.selection.as_ref())
             .collect();
         self.look(select, &list, false);
-        let after: Vec<&Expr> = select.having.iter().chain(select.qualify.as_ref()).collect();
+        let keys = match &select.group_by {
+            GroupByExpr::Expressions(keys, _) => keys.as_slice(),
+            GroupByExpr::All(_) => &[],
+        };
+        let after: Vec<&Expr> = keys.iter().chain(&select.having).chain(&select.qualify).collect();
         self.look(select, &after, true);
         ControlFlow::Continue(())
     }

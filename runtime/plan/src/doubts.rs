@@ -63,6 +63,11 @@ impl Doubts {
         self.fields.contains(&format!("spec.sources[{source}].columns[{column}].type"))
     }
 
+    /// Whether it could not be read which column has a source's event time.
+    pub(crate) fn is_event_time_of(&self, number: usize) -> bool {
+        self.in_entry("sources", number).any(|field| ["eventTime", "eventTime.column"].contains(&field))
+    }
+
     /// Whether anything of a source could not be read.
     pub(crate) fn is_in_source(&self, number: usize) -> bool {
         self.in_entry("sources", number).next().is_some()

@@ -13,31 +13,31 @@ use std::{
 
 use datafusion_expr::Volatility;
 use datafusion_sql::sqlparser::ast::{
-    BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArguments, Query, Select, SelectItem, SetExpr,
-    SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins, Visit, Visitor,
+    BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query,
+    Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins, Visit, Visitor,
 };
 
 use crate::{
     error::{Fault, Span, place_of},
     functions::functions,
-    sql::{TableName, function_name, normal, span_of},
+    sql::{FormFaults, TableName, function_name, normal, span_of},
 };
 
 /// How much of an expression is repeated.
 const SHOWN_CHARS: usize = 60;
 
 /// The tables that a query names, and everything in it that no pipeline can do.
-pub(crate) fn check(text: &str, query: &Query) -> (Vec<TableName>, Vec<Fault>) {
-    let mut form = Form { text, faults: Vec::new(), tables: Vec::new(), named: BTreeSet::new() };
+pub(crate) fn check(text: &str, query: &Query) -> (Vec<TableName>, FormFaults) {
+    let mut form = Form { text, found: FormFaults::default(), tables: Vec::new(), named: BTreeSet::new() };
     let _: ControlFlow<()> = query.visit(&mut form);
     form.names(&query.body, &ctes(query));
-    (form.tables, form.faults)
+    (form.tables, form.found)
 }
 
 /// Looks at the form of a query.
 struct Form<'a> {
     text: &'a str,
-    faults: Vec<Fault>,
+    found: FormFaults,
     tables: Vec<TableName>,
     /// The names that WITH gives to subqueries.
     named: BTreeSet<String>,
@@ -51,8 +51,21 @@ fn ctes(query: &Query) -> BTreeMap<String, &SetExpr> {
 }
 
 impl Form<'_> {
+    /// Refuses what makes it unclear what the SELECT means.
     fn refuse(&mut self, fault: Fault) {
-        self.faults.push(fault);
+        self.found.faults.push(fault);
+        self.found.unclear = true;
+    }
+
+    /// Refuses a call, whose own type is not known then.
+    fn refuse_call(&mut self, fault: Fault) {
+        self.found.calls.extend(fault.span);
+        self.found.faults.push(fault);
+    }
+
+    /// Refuses a name, or that there is none, which changes nothing for the rest.
+    fn refuse_name(&mut self, fault: Fault) {
+        self.found.faults.push(fault);
     }
 
     fn refuse_word(&mut self, word: &str, message: &str, expected: &str) {
@@ -136,9 +149,10 @@ impl Form<'_> {
             let mut fault = Fault::new(format!("there is no function `{name}`")).at(span).offending(&name);
             fault.nearest = crate::error::nearest(&name, known.names());
             fault.expected = Some("one of DataFusion's functions or its JSON functions".to_owned());
-            self.refuse(fault);
+            // What a lambda's names mean is not known either.
+            if takes_lambda(function) { self.refuse(fault) } else { self.refuse_call(fault) }
         } else if known.scalar(&name).is_some_and(|f| f.signature().volatility != Volatility::Immutable) {
-            self.refuse(
+            self.refuse_call(
                 Fault::new(format!(
                     "`{name}()` gives something else each time, so a replay after a crash would not agree"
                 ))
@@ -176,12 +190,21 @@ impl Form<'_> {
             said.extend(besides.into_iter().filter(|(is_set, _)| *is_set).map(|(_, what)| what));
         }
         for what in said {
-            self.refuse(
+            self.refuse_call(
                 Fault::new(format!("`{name}` cannot be called with {what}"))
                     .at(span)
                     .offending(name)
                     .expected("its arguments alone"),
             );
+        }
+    }
+
+    /// Refuses a name without letters.
+    fn name(&mut self, name: &Ident, near: Option<Span>) {
+        if name.value.is_empty() {
+            let place = span_of(name.span).or(near);
+            let fault = Fault::new("this name is empty").at(place).offending(name.to_string());
+            self.refuse_name(fault.expected("a name of at least one character"));
         }
     }
 
@@ -199,7 +222,8 @@ impl Form<'_> {
             {
                 let text = shown(expr);
                 let fault = Fault::new(format!("`{text}` has no name"));
-                self.refuse(fault.at(span_of(expr.span())).expected(format!("a name: `{text} AS …`")).offending(text));
+                let fault = fault.at(span_of(expr.span())).expected(format!("a name: `{text} AS …`"));
+                self.refuse_name(fault.offending(text));
             }
         }
         let is_wildcard =
@@ -243,6 +267,18 @@ fn shown(expr: &Expr) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
+}
+
+/// Whether one of a call's arguments is a lambda, or what the parser takes for a JSON operator in its place.
+fn takes_lambda(function: &Function) -> bool {
+    let FunctionArguments::List(list) = &function.args else { return false };
+    list.args.iter().any(|arg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Lambda(_))) => true,
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::BinaryOp { left, op, .. })) => {
+            *op == BinaryOperator::Arrow && matches!(&**left, Expr::Identifier(_) | Expr::Tuple(_))
+        }
+        _ => false,
+    })
 }
 
 /// Whether an operator holds its sides together no better than IS does.

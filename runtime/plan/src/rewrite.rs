@@ -198,17 +198,19 @@ fn is_aggregate(expr: &Expr) -> bool {
     function.over.is_none() && function_name(function).is_some_and(|name| functions().aggregate(&name).is_some())
 }
 
+/// Whether an expression has an aggregate in it.
+pub(crate) fn has_aggregate(expr: &Expr) -> bool {
+    datafusion_sql::sqlparser::ast::visit_expressions(expr, |expr| {
+        if is_aggregate(expr) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+    .is_break()
+}
+
 /// Whether a SELECT groups.
 pub(crate) fn aggregates(select: &Select, order_by: &[&mut Expr]) -> bool {
     let grouped = match &select.group_by {
         GroupByExpr::All(_) => true,
         GroupByExpr::Expressions(keys, _) => !keys.is_empty(),
-    };
-    let has_aggregate = |expr: &Expr| {
-        datafusion_sql::sqlparser::ast::visit_expressions(expr, |expr| {
-            if is_aggregate(expr) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .is_break()
     };
     let in_list = select.projection.iter().any(|item| match item {
         SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } => has_aggregate(expr),

@@ -22,6 +22,18 @@ pub(crate) struct Sql {
     pub query: Query,
     /// The tables that it names, in order of appearance.
     pub tables: Vec<TableName>,
+    /// What can be refused by its form alone.
+    pub form: FormFaults,
+}
+
+/// What is wrong with the form of a SELECT.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct FormFaults {
+    pub faults: Vec<Fault>,
+    /// Whether they leave open what the SELECT means, so that nothing can be said of its columns.
+    pub unclear: bool,
+    /// The places of calls that are among the faults.
+    pub calls: Vec<Span>,
 }
 
 /// A table that SQL names.
@@ -33,6 +45,10 @@ pub(crate) struct TableName {
 
 impl Sql {
     /// Parses one SELECT, and finds everything in it that no pipeline can do.
+    ///
+    /// # Errors
+    ///
+    /// What keeps it from being read as one SELECT.
     pub fn parse(text: &str) -> Result<Self, Vec<Fault>> {
         depth::check(text).map_err(|fault| vec![fault])?;
         let parsed =
@@ -59,8 +75,8 @@ impl Sql {
                     .expected(one),
             ]);
         };
-        let (tables, faults) = form::check(text, &query);
-        if faults.is_empty() { Ok(Self { text: text.to_owned(), query: *query, tables }) } else { Err(faults) }
+        let (tables, form) = form::check(text, &query);
+        Ok(Self { text: text.to_owned(), query: *query, tables, form })
     }
 
     /// Where a word first stands in the text.

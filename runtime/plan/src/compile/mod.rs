@@ -205,7 +205,7 @@ impl<'a> Compiler<'a> {
                 Fault::new(format!("the source `{}` has no columns", spec.name)).expected("at least one column"),
             );
         }
-        if let Some(event_time) = &spec.event_time {
+        if let Some(event_time) = spec.event_time.as_ref().filter(|_| !self.doubts.is_event_time_of(number)) {
             let field = format!("{path}.eventTime.column");
             let names: Vec<&str> = declared.fields().iter().map(|field| field.name().as_str()).collect();
             match declared.index_of(&event_time.column) {
@@ -237,7 +237,7 @@ impl<'a> Compiler<'a> {
         self.columns.insert(spec.name.clone(), declared);
     }
 
-    /// Parses every transform; those that do not parse are left out from here on.
+    /// Parses every transform; those that do not parse, or of which it is not clear what they mean, are left out from here on.
     fn parse(&mut self) -> Vec<Work<'a>> {
         let pipeline = &self.spec.pipeline;
         let names: Vec<&str> = pipeline
@@ -271,6 +271,7 @@ impl<'a> Compiler<'a> {
                     continue;
                 }
             };
+            self.errors.extend(sql.form.faults.iter().map(|fault| fault.clone().in_field(format!("{path}.sql"))));
             for table in &sql.tables {
                 if knows_names && !names.contains(&table.name.as_str()) {
                     let fault = Fault::new(format!("there is no source or transform `{}`", table.name))
@@ -279,6 +280,9 @@ impl<'a> Compiler<'a> {
                         .among("one of", &table.name, names.iter().copied().filter(|name| *name != spec.name));
                     self.refuse(format!("{path}.sql"), fault);
                 }
+            }
+            if sql.form.unclear {
+                continue;
             }
             let late = self.takes(&spec.name, SideOutput::Late);
             works.push(Work { number, spec, sql, window, late, sure, planned: None, lowered: None });
@@ -339,11 +343,12 @@ impl<'a> Compiler<'a> {
         let unknown = checks::unknown_columns(&work.sql, &self.columns, pseudo_columns);
         let knows_types = !work.sql.tables.iter().any(|table| self.unsure.contains(&table.name));
         let mut query = work.sql.query.clone();
-        if !unknown.is_empty() || !work.sure {
+        if !unknown.is_empty() || !work.sure || !work.sql.form.faults.is_empty() {
             // Any window will do to look at the expressions one by one.
             let any = WindowKind::Tumbling { size_ms: 1, offset_ms: 0 };
             rewrite(&mut query, work.window.as_ref().map(|window| window.kind).or((!work.sure).then_some(any)));
-            let said: Vec<_> = unknown.iter().map(|fault| fault.span).collect();
+            let calls = work.sql.form.calls.iter().map(|call| Some(*call));
+            let said: Vec<_> = unknown.iter().map(|fault| fault.span).chain(calls).collect();
             let mut wrong =
                 if knows_types { logical::wrong_parts(&work.sql, &query, &self.columns) } else { Vec::new() };
             wrong.retain(|fault| !said.contains(&fault.span));

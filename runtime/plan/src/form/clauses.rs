@@ -2,11 +2,16 @@
 //! with an error that has no place, and pass over the others.
 
 use datafusion_sql::sqlparser::ast::{
-    ForClause, GroupByExpr, LimitClause, OrderByKind, Query, Select, SelectItem, TableAlias, TableFactor,
+    ForClause, GroupByExpr, LimitClause, OrderByKind, Query, Select, SelectItem, Spanned, TableAlias, TableFactor,
     WildcardAdditionalOptions,
 };
 
 use super::Form;
+use crate::{
+    error::Fault,
+    rewrite::{has_aggregate, resolve},
+    sql::span_of,
+};
 
 /// What stands in the place of several groupings at once.
 pub(super) const ONE_GROUPING: &str = "GROUP BY with plain expressions, and a transform for each other grouping";
@@ -115,7 +120,15 @@ impl Form<'_> {
                 SelectItem::ExprWithAliases { .. } => {
                     self.refuse_clause("AS (several names)", "one name for each expression");
                 }
-                SelectItem::UnnamedExpr(_) | SelectItem::ExprWithAlias { .. } => {}
+                SelectItem::ExprWithAlias { expr, alias } => self.name(alias, span_of(expr.span())),
+                SelectItem::UnnamedExpr(_) => {}
+            }
+        }
+        if let GroupByExpr::Expressions(keys, _) = &select.group_by {
+            for key in keys.iter().filter(|key| has_aggregate(&resolve(key, select))) {
+                let fault = Fault::new("an aggregate cannot be a key: its value is known only when its group is");
+                let fault = fault.at(span_of(key.span())).offending(key.to_string());
+                self.refuse(fault.expected("columns, or expressions of them"));
             }
         }
     }
@@ -178,9 +191,11 @@ impl Form<'_> {
     }
 
     fn alias(&mut self, alias: Option<&TableAlias>) {
-        if alias.is_some_and(|alias| alias.at.is_some()) {
+        let Some(alias) = alias else { return };
+        if alias.at.is_some() {
             self.refuse_clause("AT", "an alias alone");
         }
+        alias.columns.iter().for_each(|column| self.name(&column.name, span_of(alias.name.span)));
     }
 
     fn has_word(&self, word: &str) -> bool {

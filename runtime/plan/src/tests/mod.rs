@@ -11,6 +11,7 @@ mod nexmark;
 mod plans;
 mod ranking;
 mod running;
+mod together;
 mod windows;
 
 use std::fmt::Write;
