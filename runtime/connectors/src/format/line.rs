@@ -3,14 +3,14 @@
 //! | format | names of what a line has |
 //! |---|---|
 //! | `regex` | the expression's named groups |
-//! | `combined` | `remote_host`, `ident`, `user`, `time`, `request`, `method`, `target`, `protocol`, `status`, `bytes`, `referer`, `user_agent`; `-` is null. The common log format, which lacks the last two, is read too |
+//! | `combined` | `remote_host`, `ident`, `user`, `time`, `request`, `method`, `target`, `protocol`, `status`, `bytes`, `referer`, `user_agent`; `-` is null, and what the server has escaped is undone. The common log format, which lacks the last two, is read too |
 //! | `logfmt` | the line's keys; a key without value is the text `true` |
 //! | `syslog` | `priority`, `facility`, `severity`, `timestamp`, `hostname`, `app_name`, `proc_id`, `msg_id`, `structured_data`, `message`, of RFC 5424 and RFC 3164 |
 //!
 //! Timestamps of RFC 3164 have no year: it is the last one in which the message is not more than a day after its file was last
 //! written, or, of standard input, after the moment of reading. Blank lines are no rows; a line of another form is a bad row.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use millrace_stream::Timestamp;
@@ -37,7 +37,7 @@ pub struct LineDecoder {
 }
 
 enum Form {
-    Regex { regex: Regex, groups: Vec<Option<usize>>, locations: CaptureLocations, dash_is_null: bool },
+    Regex { regex: Regex, groups: Vec<Option<usize>>, locations: CaptureLocations, is_combined: bool },
     Logfmt,
     Syslog { written_micros: i64 },
 }
@@ -93,7 +93,7 @@ impl LineDecoder {
         layout: Option<&str>,
         inputs: &[InputColumn],
         schema: SchemaRef,
-        dash_is_null: bool,
+        is_combined: bool,
     ) -> Result<Self, SourceError> {
         Table::check(inputs)?;
         let regex = Regex::new(pattern).map_err(|error| SourceError::Unusable {
@@ -105,14 +105,14 @@ impl LineDecoder {
         let table = Table::new(inputs, schema, layout.map(Layout::new));
         let groups = regex.capture_names().map(|name| name.and_then(|name| table.named(name))).collect();
         let locations = regex.capture_locations();
-        Ok(Self { table, form: Form::Regex { regex, groups, locations, dash_is_null } })
+        Ok(Self { table, form: Form::Regex { regex, groups, locations, is_combined } })
     }
 
     fn row(&mut self, line: &str, chunk: &Chunk) -> Result<(), String> {
         let table = &mut self.table;
         table.begin_row();
         match &mut self.form {
-            Form::Regex { regex, groups, locations, dash_is_null } => {
+            Form::Regex { regex, groups, locations, is_combined } => {
                 // What matches at the start is the first that matches.
                 if regex.captures_read(locations, line).is_none_or(|found| found.start() > 0) {
                     return Err("the line does not match the pattern".to_owned());
@@ -120,8 +120,10 @@ impl LineDecoder {
                 for (group, column) in groups.iter().enumerate() {
                     if let (Some(column), Some((start, end))) = (column, locations.get(group)) {
                         let value = &line[start..end];
-                        if !(*dash_is_null && value == "-") {
-                            table.set(*column, value, chunk)?;
+                        match is_combined.then(|| combined_value(value)) {
+                            None => table.set(*column, value, chunk)?,
+                            Some(None) => {}
+                            Some(Some(value)) => table.set(*column, &value, chunk)?,
                         }
                     }
                 }
@@ -169,6 +171,46 @@ impl LineDecoder {
             pos = end;
         }
     }
+}
+
+/// What the combined log format means by a value: `-` is nothing. Apache and nginx write quotes, backslashes and bytes that
+/// are no plain text as `\"`, `\\`, `\n` or `\xC3`; that is undone if text comes of it, and stays as it is written if not, as where
+/// somebody has sent noise.
+fn combined_value(value: &str) -> Option<Cow<'_, str>> {
+    if value == "-" {
+        return None;
+    }
+    let Some(first) = value.find('\\') else { return Some(Cow::Borrowed(value)) };
+    let mut plain = value.as_bytes()[..first].to_vec();
+    let mut rest = &value.as_bytes()[first..];
+    while let Some((byte, behind)) = rest.split_first() {
+        rest = behind;
+        let escaped = if *byte == b'\\' { rest.split_first() } else { None };
+        let Some((letter, behind)) = escaped else {
+            plain.push(*byte);
+            continue;
+        };
+        rest = behind;
+        match letter {
+            b'"' | b'\\' => plain.push(*letter),
+            b'b' => plain.push(8),
+            b'n' => plain.push(b'\n'),
+            b'r' => plain.push(b'\r'),
+            b't' => plain.push(b'\t'),
+            b'v' => plain.push(11),
+            b'x' => {
+                let digits = rest.get(..2).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit));
+                let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+                let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) else {
+                    return Some(Cow::Borrowed(value));
+                };
+                plain.push(byte);
+                rest = &rest[2..];
+            }
+            _ => plain.extend([b'\\', *letter]),
+        }
+    }
+    Some(String::from_utf8(plain).map_or(Cow::Borrowed(value), Cow::Owned))
 }
 
 fn micros(ms: u64) -> i64 {

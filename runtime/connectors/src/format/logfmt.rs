@@ -1,4 +1,5 @@
-//! Lines of `key=value`, values with blanks in quotes.
+//! Lines of `key=value`, values with blanks in quotes. In quotes, `\n`, `\t`, `\r`, `\b`, `\f` and `\u00e9` are what they are
+//! in JSON, and `\` before any other character stands for that character.
 
 /// Calls `set` for each key of a line. A key without `=` has the value `true`.
 pub(super) fn parse(line: &str, mut set: impl FnMut(&str, &str) -> Result<(), String>) -> Result<(), String> {
@@ -13,8 +14,7 @@ pub(super) fn parse(line: &str, mut set: impl FnMut(&str, &str) -> Result<(), St
         match rest.strip_prefix('=') {
             None => set(key, "true")?,
             Some(value) if value.starts_with('"') => {
-                let (text, behind) =
-                    quoted(&value[1..]).ok_or_else(|| format!("the value of {key} has no closing quote"))?;
+                let (text, behind) = quoted(&value[1..]).map_err(|wrong| format!("the value of {key} {wrong}"))?;
                 match text {
                     Text::Plain(text) => set(key, text)?,
                     Text::Escaped(text) => set(key, &text)?,
@@ -41,24 +41,48 @@ enum Text<'a> {
 }
 
 /// The text up to the closing quote, and what stands behind it.
-fn quoted(text: &str) -> Option<(Text<'_>, &str)> {
-    let end = text.find(['"', '\\'])?;
+fn quoted(text: &str) -> Result<(Text<'_>, &str), &'static str> {
+    const OPEN: &str = "has no closing quote";
+    let end = text.find(['"', '\\']).ok_or(OPEN)?;
     if text[end..].starts_with('"') {
-        return Some((Text::Plain(&text[..end]), &text[end + 1..]));
+        return Ok((Text::Plain(&text[..end]), &text[end + 1..]));
     }
     let mut plain = text[..end].to_owned();
     let mut characters = text[end..].char_indices();
     while let Some((at, character)) = characters.next() {
         match character {
-            '"' => return Some((Text::Escaped(plain), &text[end + at + 1..])),
-            '\\' => plain.push(match characters.next()?.1 {
+            '"' => return Ok((Text::Escaped(plain), &text[end + at + 1..])),
+            '\\' => plain.push(match characters.next().ok_or(OPEN)?.1 {
                 'n' => '\n',
                 't' => '\t',
                 'r' => '\r',
+                'b' => '\u{8}',
+                'f' => '\u{c}',
+                'u' => {
+                    let (character, digits) = numbered(&text[end + at + 2..]).ok_or("has a malformed escape: `\\u`")?;
+                    characters.nth(digits - 1);
+                    character
+                }
                 other => other,
             }),
             other => plain.push(other),
         }
     }
-    None
+    Err(OPEN)
+}
+
+/// The character that the text behind `\u` stands for, and how much of the text that takes: four hexadecimal digits, or
+/// another escape as well for the other half of a surrogate pair.
+fn numbered(text: &str) -> Option<(char, usize)> {
+    let unit = |at: usize| {
+        let digits = text.get(at..at + 4).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()))?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let first = unit(0)?;
+    if let Some(character) = char::from_u32(u32::from(first)) {
+        return Some((character, 4));
+    }
+    let second = text.get(4..6).filter(|mark| *mark == "\\u").and_then(|_| unit(6))?;
+    let pair = char::decode_utf16([first, second]).next()?;
+    pair.ok().map(|character| (character, 10))
 }

@@ -115,12 +115,64 @@ fn lines_of_web_servers_are_read() {
     assert_eq!(
         rows,
         [
-            r#"127.0.0.1|frank|971211336000000|GET|/apache_pb.gif|200|2326|Mozilla/4.08 [en] (Win98; \"I\" ;Nav)"#,
+            r#"127.0.0.1|frank|971211336000000|GET|/apache_pb.gif|200|2326|Mozilla/4.08 [en] (Win98; "I" ;Nav)"#,
             "::1|~|971211336000000|GET|/|304|~|~",
             "10.0.0.1|~|971211336000000|~|~|400|0|~",
         ]
     );
     assert_eq!(bad.len(), 1);
+}
+
+#[test]
+fn what_a_server_has_escaped_in_the_combined_log_format_is_undone() {
+    let (inputs, schema) = columns(&["user:VARCHAR", "request:VARCHAR", "target:VARCHAR", "user_agent:VARCHAR"]);
+    let mut decoder = LineDecoder::combined(&inputs, schema).unwrap();
+    let line = |user: &str, request: &str, agent: &str| {
+        format!("::1 - {user} [10/Oct/2000:20:55:36 +0000] \"{request}\" 200 1 \"-\" \"{agent}\"\n")
+    };
+    let text = [
+        // Apache's way, and nginx's.
+        line("-", r#"GET /a\"b HTTP/1.1"#, r"tab\tand \\n, caf\xc3\xa9"),
+        line("-", r"GET /\x22b\x5C HTTP/1.1", r"\xC3\xA9\x2D"),
+        // Noise stays as the server wrote it.
+        line(r"\xff", r"\x16\x03\x01\xfe", r"\xZZ and \q and \x4"),
+        line(r"caf\xc3\xa9", r"GET /\q HTTP/1.1", r"\x2d"),
+    ]
+    .concat();
+    let (rows, bad) = decode(&mut decoder, text.as_bytes());
+    assert_eq!(
+        rows,
+        [
+            "~|GET /a\"b HTTP/1.1|/a\"b|tab\tand \\n, café",
+            "~|GET /\"b\\ HTTP/1.1|/\"b\\|é-",
+            r"\xff|\x16\x03\x01\xfe|~|\xZZ and \q and \x4",
+            r"café|GET /\q HTTP/1.1|/\q|-",
+        ]
+    );
+    assert_eq!(bad, [""; 0]);
+}
+
+#[test]
+fn escapes_in_logfmt_are_those_of_json() {
+    let (inputs, schema) = columns(&["msg:VARCHAR"]);
+    let mut decoder = LineDecoder::logfmt(&inputs, schema).unwrap();
+    let text = [
+        r#"msg="caf\u00e9 \"x\" \\u00e9 \ud83d\ude00!" other="\u00E9""#,
+        r#"msg="a\/b\tc\bd\fe""#,
+        r#"msg="\u00e""#,
+        r#"msg="\ud83d alone""#,
+        r#"msg="\ud83d\u0041""#,
+        r#"msg="\u00é9""#,
+        r#"msg="open\"#,
+        r#"msg="open\u00e9"#,
+        r"msg=bare\u00e9",
+    ]
+    .join("\n");
+    let (rows, bad) = decode(&mut decoder, text.as_bytes());
+    assert_eq!(rows, ["café \"x\" \\u00e9 😀!", "a/b\tc\u{8}d\u{c}e", r"bare\u00e9"]);
+    let malformed = "the value of msg has a malformed escape: `\\u`";
+    let open = "the value of msg has no closing quote";
+    assert_eq!(bad, [malformed, malformed, malformed, malformed, open, open]);
 }
 
 #[test]
