@@ -1,6 +1,26 @@
 //! What happens to a pipeline, as log lines.
 
 use millrace_engine::status::JobEvent;
+use millrace_stream::{BarrierKind, Revision};
+
+/// Why a checkpoint was taken, in a word.
+fn kind_name(kind: &BarrierKind) -> &'static str {
+    match kind {
+        BarrierKind::Checkpoint => "checkpoint",
+        BarrierKind::Savepoint => "savepoint",
+        BarrierKind::Reconfigure(_) => "edit",
+        BarrierKind::Drain => "end of input",
+        BarrierKind::Stop => "stop",
+    }
+}
+
+/// The revision that goes on from a checkpoint, if it is another.
+fn next_revision(kind: &BarrierKind) -> Option<&Revision> {
+    match kind {
+        BarrierKind::Reconfigure(revision) => Some(revision),
+        _ => None,
+    }
+}
 
 /// One line a thing that happens. On a terminal the live view shows checkpoints, so they are not logged as well.
 pub fn log(event: &JobEvent, is_live: bool) {
@@ -14,7 +34,8 @@ pub fn log(event: &JobEvent, is_live: bool) {
         JobEvent::CheckpointCompleted(report) => {
             tracing::info!(
                 epoch = report.epoch.0,
-                kind = ?report.kind,
+                kind = kind_name(&report.kind),
+                revision = next_revision(&report.kind).map(tracing::field::display),
                 duration_ms = report.duration.as_millis() as u64,
                 size_bytes = report.size_bytes,
                 uploaded_bytes = report.uploaded_bytes,

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use millrace_connectors::file_source::unmatched;
 use millrace_crds::{
     Pipeline,
     manifest::{Complaint, Located, Manifests, Problem, read},
@@ -82,6 +83,15 @@ pub struct Compiled {
 
 /// Compiles the pipeline that is meant.
 pub fn compile(texts: &Texts, wanted: Option<&str>) -> Compiled {
+    compile_and_look(texts, wanted, |_| Vec::new())
+}
+
+/// The same; `look` tells what is odd about the pipeline on this machine.
+fn compile_and_look(
+    texts: &Texts,
+    wanted: Option<&str>,
+    look: impl FnOnce(&Located<Pipeline>) -> Vec<Problem>,
+) -> Compiled {
     let (manifests, mut problems) = read(texts);
     let mut messages: Vec<String> = manifests.skipped.iter().map(|notice| format!("note: {notice}")).collect();
     let pipeline = match choose(&manifests, wanted) {
@@ -95,6 +105,7 @@ pub fn compile(texts: &Texts, wanted: Option<&str>) -> Compiled {
             return Compiled { plan: None, messages };
         }
     };
+    problems.extend(look(pipeline));
     let mut plan = None;
     match compile_one(&manifests, pipeline) {
         Ok(compiled) => {
@@ -184,12 +195,37 @@ fn render(problem: &Problem) -> String {
     })
 }
 
+/// The files of a source that are not there, or not yet, or on another machine.
+fn missing_files(pipeline: &Located<Pipeline>) -> Vec<Problem> {
+    let sources = pipeline.value.spec.sources.iter().enumerate();
+    let files = sources.filter_map(|(number, source)| Some((number, source.file.as_ref()?)));
+    let missing = files.flat_map(|(source, files)| {
+        let ends = if files.follow { "yet" } else { "here" };
+        unmatched(files).into_iter().map(move |path| (format!("spec.sources[{source}].file.paths[{path}]"), ends))
+    });
+    let problem = |(path, ends): (String, &str)| {
+        pipeline.problem(&path, Complaint::new(format!("no file matches this {ends}")).warning())
+    };
+    missing.map(problem).collect()
+}
+
 /// The plan of the arguments' manifests. What is wrong goes to standard error.
 ///
 /// # Errors
 /// Something is wrong, and has been said.
 pub fn load(args: &ManifestArgs) -> Result<Plan, Failure> {
-    let compiled = compile(&read_files(&args.files)?, args.pipeline.as_deref());
+    told(compile(&read_files(&args.files)?, args.pipeline.as_deref()))
+}
+
+/// The same, with a warning of each path of a source that no file matches on this machine.
+///
+/// # Errors
+/// Something is wrong, and has been said.
+pub fn load_and_look(args: &ManifestArgs) -> Result<Plan, Failure> {
+    told(compile_and_look(&read_files(&args.files)?, args.pipeline.as_deref(), missing_files))
+}
+
+fn told(compiled: Compiled) -> Result<Plan, Failure> {
     for message in &compiled.messages {
         eprintln!("{message}");
     }

@@ -8,9 +8,9 @@ use crate::{
     manifests, telemetry,
 };
 
-/// Checks manifests: silence on standard error, and one line on standard output, is a good sign.
+/// Checks manifests, and whether there are the files that they name: silence on standard error, and one line on standard output, is a good sign.
 pub fn check(args: &ManifestArgs) -> Result<(), Failure> {
-    let plan = manifests::load(args)?;
+    let plan = manifests::load_and_look(args)?;
     telemetry::say(&format!("{}: ok, {} nodes, revision {}", plan.spec.name, plan.nodes.len(), plan.revision));
     Ok(())
 }

@@ -97,6 +97,59 @@ metadata: {name: somebody-elses}
     finished.expect_stderr(&["p.yaml:14:22", "stauts", "status", "tenant", "ConfigMap"]);
 }
 
+/// A pipeline that prints the file's rows, in a manifest with this source.
+fn printing(file: &str) -> String {
+    format!(
+        "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: p}}
+spec:
+  sources:
+    - name: t
+      file: {{{file}}}
+      format: {{json: {{}}}}
+      columns: [{{name: n, type: INT}}]
+  outputs:
+    - {{from: t, sink: out}}
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Sink
+metadata: {{name: out}}
+spec:
+  stdout: {{}}
+"
+    )
+}
+
+#[test]
+fn a_path_that_no_file_matches_is_a_warning_of_the_check() {
+    let workspace = Workspace::new();
+    let checked = |file: &str| {
+        workspace.write("p.yaml", &printing(file));
+        Millrace::new(&workspace, ["check", "-f", "p.yaml"]).finish().expect_success()
+    };
+    let paths = "paths: [\"logs/*.ndjson\", in.ndjson]";
+    let both = checked(paths);
+    both.expect_stderr(&["p.yaml:7:22", "p.yaml:7:39", "no file matches this here"]);
+    checked(&format!("{paths}, follow: true")).expect_stderr(&["no file matches this yet"]);
+    workspace.write("in.ndjson", "");
+    let one = checked(paths);
+    assert_eq!(one.stderr.matches("no file matches").count(), 1, "{}", one.stderr);
+    workspace.write("logs/a.ndjson", "");
+    let none = checked(paths);
+    assert!(!none.stderr.contains("no file matches"), "{}", none.stderr);
+}
+
+#[test]
+fn printed_rows_are_counted_and_the_last_checkpoint_says_why_it_was_taken() {
+    let workspace = Workspace::new();
+    workspace.write("p.yaml", &printing("paths: [in.ndjson]"));
+    workspace.write("in.ndjson", "{\"n\": 1}\n{\"n\": 2}\n{\"n\": 3}\n");
+    let ran = Millrace::new(&workspace, ["run", "-f", "p.yaml"]).finish().expect_success();
+    assert_eq!(ran.stdout.lines().count(), 3, "{}", ran.stdout);
+    ran.expect_stderr(&["rows=3", "kind=\"end of input\""]);
+}
+
 #[test]
 fn every_example_passes_the_check_and_has_a_plan() {
     let workspace = Workspace::new();

@@ -55,6 +55,16 @@ struct Shared {
     on_error: OnError,
 }
 
+/// The numbers of the paths that no file matches now.
+pub fn unmatched(files: &FileSpec) -> Vec<usize> {
+    let matches = |pattern: &String| {
+        // What is no glob, or cannot be looked at, is told elsewhere.
+        glob::glob(pattern)
+            .map_or(true, |paths| paths.into_iter().any(|path| path.is_err() || path.is_ok_and(|p| p.is_file())))
+    };
+    files.paths.iter().enumerate().filter(|(_, pattern)| !matches(pattern)).map(|(number, _)| number).collect()
+}
+
 impl FileSource {
     /// The source of this spec.
     pub fn new(spec: &SourceSpec, files: &FileSpec) -> Self {

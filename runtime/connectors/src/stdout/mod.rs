@@ -6,9 +6,13 @@
 //! | form | on a terminal a [table]; otherwise a JSON object a line |
 //! | changelogs | each row begins with its operation, `_op` |
 //!
-//! Rows are printed when they come: what has been printed cannot be taken back, so there is nothing to commit.
+//! Rows are printed when they come: what has been printed cannot be taken back, so there is nothing to commit. A handle only
+//! says how many rows its task has printed, so that they are counted when their epoch is decided.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    collections::BTreeMap,
+    io::{self, IsTerminal, Write},
+};
 
 use arrow::array::RecordBatch;
 use futures::future::BoxFuture;
@@ -73,12 +77,12 @@ impl SinkFactory for StdoutSinkFactory {
             StdoutForm::Json => Form::Json(NdjsonEncoder::new(&cx.schema, changelog)),
             StdoutForm::Table { width } => Form::Table(Table::new(&cx.schema, changelog, width)),
         };
-        let sink = StdoutSink { form, buffer: Vec::new() };
+        let sink = StdoutSink { form, buffer: Vec::new(), task: cx.index, printed: 0 };
         Box::pin(async move { Ok(Box::new(sink) as Box<dyn Sink>) })
     }
 
     fn committer(&self, _cx: SinkContext) -> BoxFuture<'_, Result<Box<dyn Committer>, SinkError>> {
-        Box::pin(async { Ok(Box::new(NothingToCommit) as Box<dyn Committer>) })
+        Box::pin(async { Ok(Box::new(PrintedRows::default()) as Box<dyn Committer>) })
     }
 }
 
@@ -90,6 +94,9 @@ enum Form {
 struct StdoutSink {
     form: Form,
     buffer: Vec<u8>,
+    task: u32,
+    /// Rows since the task began.
+    printed: u64,
 }
 
 impl StdoutSink {
@@ -109,7 +116,9 @@ impl StdoutSink {
         printed.map_err(|source| match source.kind() {
             io::ErrorKind::BrokenPipe => refused("nobody reads the standard output any more".to_owned(), source),
             _ => SinkError::Io { what: "the standard output".to_owned(), source },
-        })
+        })?;
+        self.printed += batch.num_rows() as u64;
+        Ok(())
     }
 }
 
@@ -119,19 +128,41 @@ impl Sink for StdoutSink {
     }
 
     fn prepare(&mut self, _epoch: Epoch) -> BoxFuture<'static, Result<CommitHandle, SinkError>> {
-        Box::pin(async { Ok(CommitHandle(json!({"version": 1}))) })
+        let handle = CommitHandle(json!({"version": 1, "task": self.task, "rows": self.printed}));
+        Box::pin(std::future::ready(Ok(handle)))
     }
 }
 
-struct NothingToCommit;
+/// Counts what was printed.
+#[derive(Default)]
+struct PrintedRows {
+    /// The rows of each task that are counted.
+    counted: BTreeMap<u64, u64>,
+}
 
-impl Committer for NothingToCommit {
+impl PrintedRows {
+    /// The rows of these handles that are not counted yet. Those of an epoch that was aborted are in the next one's.
+    fn count(&mut self, handles: &[CommitHandle]) -> u64 {
+        let mut rows = 0;
+        for CommitHandle(handle) in handles {
+            let number = |name: &str| handle.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
+            let printed = number("rows");
+            let before = self.counted.insert(number("task"), printed).unwrap_or(0);
+            // Less than before: the task has begun anew.
+            rows += printed.checked_sub(before).unwrap_or(printed);
+        }
+        rows
+    }
+}
+
+impl Committer for PrintedRows {
     fn commit<'a>(
         &'a mut self,
         _epoch: Epoch,
-        _handles: &'a [CommitHandle],
+        handles: &'a [CommitHandle],
     ) -> BoxFuture<'a, Result<Committed, SinkError>> {
-        Box::pin(async { Ok(Committed::default()) })
+        let rows = self.count(handles);
+        Box::pin(std::future::ready(Ok(Committed { rows, ..Committed::default() })))
     }
 
     fn recover<'a>(
@@ -139,5 +170,24 @@ impl Committer for NothingToCommit {
         _decided: Option<(Epoch, &'a [CommitHandle])>,
     ) -> BoxFuture<'a, Result<Committed, SinkError>> {
         Box::pin(async { Ok(Committed::default()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handle(task: u32, rows: u64) -> CommitHandle {
+        CommitHandle(json!({"version": 1, "task": task, "rows": rows}))
+    }
+
+    #[test]
+    fn each_printed_row_is_counted_once() {
+        let mut printed = PrintedRows::default();
+        assert_eq!(printed.count(&[handle(0, 3), handle(1, 4)]), 7);
+        assert_eq!(printed.count(&[handle(0, 3), handle(1, 4)]), 0, "the same epoch again");
+        assert_eq!(printed.count(&[handle(0, 5), handle(1, 4)]), 2);
+        assert_eq!(printed.count(&[handle(0, 1), handle(1, 0)]), 1, "tasks that began anew");
+        assert_eq!(printed.count(&[CommitHandle(json!({"version": 1}))]), 0, "a handle of before");
     }
 }
