@@ -12,7 +12,7 @@ use datafusion_expr::{
     registry::FunctionRegistry,
 };
 
-use crate::pseudo;
+use crate::{bounded::bounded, pseudo};
 
 /// Every function by every name that it has.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ impl Functions {
             .chain(datafusion_functions_nested::all_default_nested_functions())
             .chain(pseudo::scalars())
         {
-            all.add_scalar(function);
+            all.add_scalar(bounded(function));
         }
         for function in
             datafusion_functions_aggregate::all_default_aggregate_functions().into_iter().chain(pseudo::aggregates())

@@ -34,6 +34,7 @@
 
 mod blame;
 mod boundary;
+mod bounded;
 mod checks;
 mod columns;
 mod comparisons;

@@ -182,3 +182,27 @@ fn json_values_are_texts_where_a_transform_ends() {
             +--------------------------+-----------------+-------+"#]],
     );
 }
+
+#[test]
+fn a_constant_that_would_be_without_bounds_is_made_neither_by_the_check_nor_by_a_task() {
+    for call in
+        ["lpad('x', 2147483647)", "lpad(channel, 2147483647)", "repeat('x', 2000000000)", "rpad('x', 9999999999)"]
+    {
+        let plan = match compiled(&transform(&format!("t: SELECT auction, {call} AS x FROM bid"))) {
+            Ok(plan) => plan,
+            Err(errors) => {
+                assert!(errors.iter().any(|error| error.message.contains("would make")), "{call}: {errors:?}");
+                continue;
+            }
+        };
+        let (source, transform) = parts(&plan);
+        let batch = bids(&source.schema);
+        let failed = transform.branches.iter().flat_map(|branch| &branch.steps).any(|step| match step {
+            Step::Project { exprs, .. } => exprs
+                .iter()
+                .any(|expr| expr.evaluate(&batch).err().is_some_and(|error| error.to_string().contains("would make"))),
+            _ => false,
+        });
+        assert!(failed, "{call}");
+    }
+}
