@@ -30,6 +30,8 @@ pub struct CsvDecoder {
     fields: Vec<Option<usize>>,
     /// The fields of a row must be as many as `fields`.
     exact: bool,
+    /// Which columns the file's header lacks, if it lacks some: none of its rows can be decoded then.
+    lacks: Option<String>,
     spans: Vec<Span>,
 }
 
@@ -71,6 +73,7 @@ impl CsvDecoder {
             table,
             fields,
             exact: false,
+            lacks: None,
             spans: Vec::new(),
         })
     }
@@ -136,6 +139,9 @@ impl CsvDecoder {
     }
 
     fn row(&mut self, chunk: &Chunk) -> Result<(), String> {
+        if let Some(lacks) = &self.lacks {
+            return Err(lacks.clone());
+        }
         if self.exact && self.spans.len() != self.fields.len() {
             return Err(format!("{} fields, where the header has {}", self.spans.len(), self.fields.len()));
         }
@@ -212,9 +218,8 @@ impl Decoder for CsvDecoder {
             .map(|input| &*input.path)
             .filter(|path| !names.iter().any(|name| name == path))
             .collect();
-        if !missing.is_empty() {
-            return Err(unusable(format!("the CSV header has no {}; it has {}", missing.join(", "), names.join(", "))));
-        }
+        self.lacks = (!missing.is_empty())
+            .then(|| format!("the CSV header has no {}; it has {}", missing.join(", "), names.join(", ")));
         self.fields = names.iter().map(|name| self.table.named(name)).collect();
         self.exact = true;
         Ok(Some(end))

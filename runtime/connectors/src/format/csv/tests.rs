@@ -111,9 +111,16 @@ fn a_quote_that_is_never_closed_costs_its_line_and_no_other_wherever_the_text_is
 }
 
 #[test]
-fn a_header_without_a_column_says_what_it_has() {
-    let error = decoder(CsvFormat::default()).preamble(b"a,n\n1,2\n", false).unwrap_err().to_string();
-    assert_eq!(error, "the CSV header has no s; it has a, n");
+fn under_a_header_without_a_column_no_row_can_be_decoded() {
+    let mut lacking = decoder(CsvFormat::default());
+    assert_eq!(lacking.preamble(b"a,n\n1,2\n", false).unwrap(), Some(4));
+    let (rows, bad) = decode_rest(&mut lacking, b"1,2\n\n3,4\n");
+    assert_eq!((rows.len(), bad.len()), (0, 2));
+    assert!(bad.iter().all(|bad| format!("{bad:?}").contains("the CSV header has no s; it has a, n")), "{bad:?}");
+    // The next file has it.
+    assert_eq!(lacking.preamble(b"s,n\n", false).unwrap(), Some(4));
+    let (rows, bad) = decode_rest(&mut lacking, b"x,2\n");
+    assert_eq!((rows.len(), bad.len()), (1, 0));
     assert_eq!(decoder(CsvFormat::default()).preamble(b"a,n", false).unwrap(), None);
 }
 
