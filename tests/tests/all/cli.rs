@@ -145,7 +145,7 @@ fn printed_rows_are_counted_and_the_last_checkpoint_says_why_it_was_taken() {
     let workspace = Workspace::new();
     workspace.write("p.yaml", &printing("paths: [in.ndjson]"));
     workspace.write("in.ndjson", "{\"n\": 1}\n{\"n\": 2}\n{\"n\": 3}\n");
-    let ran = Millrace::new(&workspace, ["run", "-f", "p.yaml"]).finish().expect_success();
+    let ran = Millrace::new(&workspace, ["run", "-f", "p.yaml", "--data-dir", "data"]).finish().expect_success();
     assert_eq!(ran.stdout.lines().count(), 3, "{}", ran.stdout);
     ran.expect_stderr(&["rows=3", "kind=\"end of input\""]);
 }
