@@ -8,7 +8,7 @@
 //! change of the table's columns or protocol, so the entry is checked against the newer version and written again as the
 //! next, at most [`ATTEMPTS`] times with a growing, jittered pause.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use delta_kernel::{SnapshotRef, schema::StructType};
 use futures::future::BoxFuture;
@@ -20,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{
     DeltaSettings, app_id,
     entry::{Entry, new_table, with_columns},
-    schema::{Fit, check_demands, fit, refuse_new_columns},
+    schema::{Fit, check_demands, fit, refuse_new_columns, required},
     table::{Attempt, Table},
 };
 use crate::{
@@ -43,6 +43,8 @@ pub(super) struct DeltaCommitter {
     publisher: Publisher,
     /// The newest version that was seen.
     seen: Option<SnapshotRef>,
+    /// The columns that may not be null, when the table was first looked at.
+    required: Option<BTreeSet<String>>,
     /// The newest epoch that is in the table. `None`: it has to be read from there.
     epoch: Option<Option<u64>>,
 }
@@ -56,7 +58,7 @@ impl DeltaCommitter {
         folder: Folder,
     ) -> Self {
         let publisher = Publisher::new(folder, &cx);
-        Self { cx, settings, table, ours, publisher, seen: None, epoch: None }
+        Self { cx, settings, table, ours, publisher, seen: None, required: None, epoch: None }
     }
 
     /// The table's newest version, after checking that our rows fit it; with the columns that it lacks.
@@ -68,6 +70,19 @@ impl DeltaCommitter {
         }
         let snapshot = self.table.snapshot(self.seen.clone()).await?;
         self.seen = Some(snapshot.clone());
+        // Rows that are written look for nulls where the table had none when the pipeline started.
+        let now = required(&snapshot.schema());
+        let known = self.required.get_or_insert_with(|| now.clone());
+        if let Some(column) = now.difference(known).next() {
+            return Err(SinkError::Refused {
+                what: format!(
+                    "since the pipeline started, `{column}` may not be null any more in the table {}; let it be null \
+                     until the pipeline has started again",
+                    self.table.place()
+                ),
+                source: None,
+            });
+        }
         let fit = check(&self.table, &snapshot, &self.ours, &self.settings)?;
         Ok((snapshot, fit))
     }

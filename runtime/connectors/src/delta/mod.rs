@@ -9,13 +9,14 @@
 //! | changelogs | refused |
 //!
 //! The table is made if it is not there. Its columns must fit the pipeline's: same names and types; what the table has
-//! beyond is null. What it lacks is refused, or added with `schemaEvolution: AddColumns`. A table that was made by others
-//! keeps its own `delta.logRetentionDuration` and must be partitioned as the Sink says.
+//! beyond is null. What it lacks is refused, or added with `schemaEvolution: AddColumns`. A null in a column that may have none
+//! fails the pipeline. A table that was made by others keeps its own
+//! `delta.logRetentionDuration` and must be partitioned as the Sink says.
 //!
 //! Data files are staged and renamed like those of the `parquet` sink, into place just before the commit: a Delta reader
 //! finds files by the log only, so nobody sees them before. Timestamps are stored as microseconds in UTC.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use futures::future::BoxFuture;
 
@@ -27,12 +28,14 @@ use crate::{
 
 mod committer;
 mod entry;
+mod required;
 mod schema;
 mod stats;
 mod table;
 
 use committer::{DeltaCommitter, check};
-use schema::delta_schema;
+use required::Required;
+use schema::{delta_schema, required};
 use table::Table;
 
 /// What a Sink says of its table.
@@ -88,13 +91,19 @@ impl SinkFactory for DeltaSinkFactory {
             let columns = Columns::new(&cx.schema, &self.table.partition_by)?;
             let ours = delta_schema(columns.stored())?;
             let table = Table::open(self.path.clone())?;
+            let mut never_null = BTreeSet::new();
             if table.exists() {
                 let snapshot = table.snapshot(None).await?;
                 check(&table, &snapshot, &ours, &self.table)?;
+                never_null = required(&snapshot.schema());
             }
             let folder = Folder::new(self.path.clone(), &cx);
             let sink = ParquetRows::open(folder, columns, &cx, self.files, self.batching, restored, stats::describe)?;
-            Ok(Box::new(sink) as Box<dyn Sink>)
+            let sink: Box<dyn Sink> = Box::new(sink);
+            Ok(match never_null.is_empty() {
+                true => sink,
+                false => Box::new(Required::new(sink, never_null, table.place())),
+            })
         })
     }
 

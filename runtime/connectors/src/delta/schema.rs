@@ -1,6 +1,6 @@
 //! Whether the pipeline's columns fit a table's, and what the table must be like for us to write to it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use arrow::datatypes::Schema;
 use delta_kernel::{
@@ -64,9 +64,8 @@ pub(super) fn fit(place: &str, ours: &StructType, table: &StructType) -> Result<
             },
         }
     }
-    for field in table.fields().filter(|field| !field.is_nullable()) {
-        // The pipeline's columns may always be null.
-        wrong.push(format!("`{}` may not be null in the table", field.name()));
+    for field in table.fields().filter(|field| !field.is_nullable() && ours.field(field.name()).is_none()) {
+        wrong.push(format!("`{}`, which the pipeline does not have, may not be null in the table", field.name()));
     }
     if wrong.is_empty() {
         return Ok(if lacks.is_empty() { Fit::Fits } else { Fit::Lacks(lacks) });
@@ -75,6 +74,11 @@ pub(super) fn fit(place: &str, ours: &StructType, table: &StructType) -> Result<
         what: format!("the rows do not fit the table {place}: {}", wrong.join("; ")),
         source: None,
     })
+}
+
+/// The columns that may not be null in the table.
+pub(super) fn required(table: &StructType) -> BTreeSet<String> {
+    table.fields().filter(|field| !field.is_nullable()).map(|field| field.name().clone()).collect()
 }
 
 /// The refusal of columns that the table lacks.

@@ -276,6 +276,46 @@ async fn a_column_of_another_type_and_another_partitioning_are_refused() {
 }
 
 #[tokio::test]
+async fn a_column_that_may_not_be_null_takes_values_and_no_nulls() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (factory, cx) = (factory(path, DeltaSettings::default()), cx(path, &rows(0..1)));
+    factory.committer(cx.clone()).await.unwrap().recover(None).await.unwrap();
+    let log = path.join("_delta_log/00000000000000000000.json");
+    let text = std::fs::read_to_string(&log).unwrap();
+    let nullable = r#"{\"name\":\"n\",\"type\":\"long\",\"nullable\":true"#;
+    let strict = text.replace(nullable, &nullable.replace("true", "false"));
+    assert_ne!(text, strict);
+    std::fs::write(&log, &strict).unwrap();
+    let mut committer = factory.committer(cx.clone()).await.unwrap();
+    committer.recover(None).await.unwrap();
+    let handle = put(&factory, &cx, 1, rows(0..3)).await;
+    committer.commit(Epoch(1), &[handle]).await.unwrap();
+    assert_eq!(read(path).await, [0, 1, 2]);
+
+    let with_null = |column: &str| {
+        let rows = rows(3..5);
+        let schema = rows.schema();
+        let columns = schema.fields().iter().zip(rows.columns()).map(|(field, values)| {
+            let nulls = arrow::compute::nullif(values, &arrow::array::BooleanArray::from(vec![true, false])).unwrap();
+            (field.name().clone(), if field.name() == column { nulls } else { values.clone() })
+        });
+        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, values)| (name, values, true))).unwrap()
+    };
+    let mut sink = factory.open(cx.clone(), None).await.unwrap();
+    sink.write(with_null("day")).await.unwrap();
+    let error = sink.write(with_null("n")).await.unwrap_err().to_string();
+    assert!(error.contains("a row has no `n`, which may not be null in the table"), "{error}");
+
+    // A column that the pipeline does not have would always be null.
+    let narrow = rows(0..1).project(&[1, 2]).unwrap();
+    let Err(error) = factory.open(context(narrow.schema(), path.to_path_buf()).0, None).await else {
+        panic!("it must be refused")
+    };
+    assert!(error.to_string().contains("`n`, which the pipeline does not have, may not be null"), "{error}");
+}
+
+#[tokio::test]
 async fn a_table_that_asks_for_more_than_adding_files_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
