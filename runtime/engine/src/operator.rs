@@ -51,6 +51,26 @@ pub struct OperatorStats {
     pub spilled_bytes: u64,
 }
 
+/// Whether an operator has done all that it was asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Progress {
+    /// It has.
+    Done,
+    /// It wants to be called again, when what it has emitted has gone on.
+    More,
+}
+
+/// About how many rows an operator emits before it lets them go on.
+pub(crate) const EMITTED_AT_ONCE: usize = 64 * 1024;
+
+impl Emitted {
+    /// Whether so many rows have been emitted that they had better go on.
+    pub(crate) fn is_much(&self) -> bool {
+        self.rows.iter().map(RecordBatch::num_rows).sum::<usize>() >= EMITTED_AT_ONCE
+    }
+}
+
 /// Writes frozen changes to the store.
 pub type Write = Box<dyn FnOnce(&TaskStore) -> Result<(), StateError> + Send>;
 
@@ -72,15 +92,17 @@ pub trait KeyedOperator: Send {
     fn process(&mut self, batch: RecordBatch, out: &mut Emitted) -> Result<(), OperatorError>;
 
     /// Event time has come to `watermark`; [`EventTime::MAX`] closes everything, and is not given while a
-    /// [`Frozen::write`] is under way.
-    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<(), OperatorError>;
+    /// [`Frozen::write`] is under way. Until it answers [`Progress::Done`] it is called again with the same watermark, and
+    /// nothing else save [`Self::thawed`], so that what a state far larger than memory comes to need not be in memory
+    /// at once.
+    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<Progress, OperatorError>;
 
     /// When (by [`Clock::monotonic`]) [`Self::tick`] wants to be called; `None`: not at all.
     fn next_tick(&self) -> Option<Duration> {
         None
     }
 
-    /// The time that [`Self::next_tick`] named has come.
+    /// The time that [`Self::next_tick`] named has come. What is left to be done is done when it is called again.
     fn tick(&mut self, _out: &mut Emitted) -> Result<(), OperatorError> {
         Ok(())
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! key group u16 | kind u8 | key, in Arrow's row format | what the state adds
+//! key group u16 | kind u8 | time i64, sign flipped | key, in Arrow's row format         of entries in the order of time
 //! ```
 
 use arrow::{
@@ -9,12 +10,49 @@ use arrow::{
     row::{RowConverter, Rows, SortField},
 };
 
+use millrace_state::{StateError, TaskStore};
+use millrace_stream::KeyGroupRange;
+
 use crate::{group::GroupKeys, operator::OperatorError};
 
 /// The first bytes of the names of a kind.
 pub(crate) fn prefix(key_group: u16, kind: u8) -> [u8; 3] {
     let [high, low] = key_group.to_be_bytes();
     [high, low, kind]
+}
+
+/// What the name at a time, of a kind, begins with.
+pub(crate) fn timed_prefix(key_group: u16, kind: u8, time: i64) -> [u8; TIMED_PREFIX] {
+    let mut name = [0; TIMED_PREFIX];
+    name[..3].copy_from_slice(&prefix(key_group, kind));
+    name[3..].copy_from_slice(&((time as u64) ^ (1 << 63)).to_be_bytes());
+    name
+}
+
+/// Where the key begins in a name at a time.
+pub(crate) const TIMED_PREFIX: usize = 11;
+
+/// The time in a name at a time.
+pub(crate) fn time_of(name: &[u8]) -> Option<i64> {
+    let time = name.get(3..TIMED_PREFIX)?.try_into().ok()?;
+    Some((u64::from_be_bytes(time) ^ (1 << 63)) as i64)
+}
+
+/// Deletes all names of kinds from the first up to, not including, the second.
+pub(crate) fn delete_kinds(
+    store: &TaskStore,
+    state: &'static str,
+    key_groups: KeyGroupRange,
+    kinds: (u8, u8),
+) -> Result<(), StateError> {
+    let mut run = store.writer();
+    for key_group in key_groups.start..key_groups.end {
+        let mut scan = store.scan(state, &prefix(key_group, kinds.0)..&prefix(key_group, kinds.1))?;
+        while let Some(entry) = scan.next_entry() {
+            run.delete(state, entry?.0)?;
+        }
+    }
+    run.finish().map(|_| ())
 }
 
 /// What makes rows of keys; `None` for keys without columns.
@@ -47,6 +85,13 @@ impl<'a> KeyRows<'a> {
         let row = self.rows.as_ref().map(|rows| rows.row(at));
         names.push([&prefix, row.as_ref().map_or(&[][..], |row| row.data()), more]);
     }
+
+    /// Adds the name at a time, of a kind, of the group at this place.
+    pub(crate) fn timed_name(&self, at: usize, kind: u8, time: i64, names: &mut Names) {
+        let prefix = timed_prefix(self.keys.key_group(self.groups[at]).0, kind, time);
+        let row = self.rows.as_ref().map(|rows| rows.row(at));
+        names.push([&prefix, row.as_ref().map_or(&[][..], |row| row.data()), &[]]);
+    }
 }
 
 /// Names, one behind the other in one piece of memory.
@@ -65,7 +110,7 @@ fn head(name: &[u8]) -> u128 {
 }
 
 impl Names {
-    fn push(&mut self, parts: [&[u8]; 3]) {
+    pub(crate) fn push(&mut self, parts: [&[u8]; 3]) {
         parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
         self.ends.push(self.bytes.len());
     }
@@ -76,6 +121,10 @@ impl Names {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.ends.is_empty()
+    }
+
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + self.ends.capacity() * size_of::<usize>()
     }
 
     pub(crate) fn get(&self, at: usize) -> &[u8] {

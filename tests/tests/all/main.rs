@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bounded;
 mod changed_ranges_and_gaps;
 mod changed_windows;
 mod cli;

@@ -9,52 +9,44 @@
 //! out          a@0       b@5       a@10        b@16
 //! ```
 //!
-//! What is remembered: rows that wait for the watermark, and for each key when it last came out, for as long as that can
-//! keep anything from coming out. The latter is in memory for every such key.
+//! What is remembered: rows that wait for the watermark ([`Waiting`]), and for each key when it last came out, for as long as
+//! that can keep anything from coming out ([`marks`]). Both leave memory when it is short. Waiting rows that have left
+//! memory come out one key group after another.
 
+mod marks;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use arrow::{
-    array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array},
-    compute,
-    datatypes::DataType,
+    array::{RecordBatch, UInt32Array},
+    compute::{self, concat_batches},
 };
 use millrace_plan::Distinct;
 use millrace_stream::{Epoch, EventTime, KeyGroupRange};
 
+use self::marks::Marks;
 use crate::{
     aggregate::longs,
-    group::{Groups, NO_GROUP},
-    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, is_full},
+    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Progress, is_full},
     topn::push_in_batches,
     window::{facts::Facts, row_log::RowLog, waiting::Waiting},
 };
 
 /// The names of the states in the task's store: rows that wait, and when keys last came out.
-pub(crate) const STATES: [&str; 2] = ["waiting", "marks"];
-
-/// A key that came out never.
-const NEVER: i64 = i64::MIN;
+pub(crate) const STATES: [&str; 3] = ["waiting", marks::STATES[0], marks::STATES[1]];
 
 /// Drops repeats.
 pub struct DistinctWithin {
     plan: Distinct,
     waiting: Waiting,
-    groups: Groups,
-    /// When each group last came out.
-    last: Vec<i64>,
-    marks: RowLog,
-    mark_columns: Vec<usize>,
-    mark_bucket_ms: i64,
+    marks: Marks,
     watermark: i64,
+    /// The first key group of the first bucket of waiting rows that have not been looked at, when those of others have.
+    looked_at_until: Option<u16>,
     key_groups: KeyGroupRange,
     memory_budget_bytes: usize,
     batch_rows: usize,
     late_rows: u64,
-    groups_after_reclaim: usize,
 }
 
 impl DistinctWithin {
@@ -63,107 +55,65 @@ impl DistinctWithin {
     /// # Errors
     /// Fails if stored state cannot be read.
     pub fn new(plan: &Distinct, cx: OperatorContext) -> Result<Self, OperatorError> {
-        let types: Vec<DataType> = plan.keys.iter().map(|key| plan.input.field(*key).data_type().clone()).collect();
-        let mark_columns: Vec<usize> = std::iter::once(0).chain(plan.keys.iter().copied()).collect();
-        let mark_schema = Arc::new(plan.input.project(&mark_columns)?);
-        let mark_keys: Vec<usize> = (1..=plan.keys.len()).collect();
         let waiting = RowLog::new(STATES[0], &plan.input, &plan.keys, &cx.store, cx.key_groups);
         let mut distinct = Self {
             waiting: Waiting::new(waiting),
-            groups: Groups::new(&types)?,
-            last: Vec::new(),
-            marks: RowLog::new(STATES[1], &mark_schema, &mark_keys, &cx.store, cx.key_groups),
-            mark_columns,
-            mark_bucket_ms: (plan.within_ms / 8).max(1),
+            marks: Marks::new(plan, &cx)?,
             plan: plan.clone(),
             watermark: i64::MIN,
+            looked_at_until: None,
             key_groups: cx.key_groups,
             memory_budget_bytes: cx.memory_budget_bytes,
             batch_rows: cx.batch_rows.max(1),
             late_rows: 0,
-            groups_after_reclaim: 0,
         };
         if let Some(facts) = Facts::join(&cx.restored)? {
             distinct.watermark = facts.watermark;
-            distinct.waiting.log_mut().load(facts.next_part, cx.memory_budget_bytes)?;
-            distinct.marks.load(facts.next_part, cx.memory_budget_bytes)?;
-            let buckets: Vec<i64> = distinct.marks.buckets().collect();
-            for bucket in buckets {
-                let marks = distinct.marks.read(bucket)?;
-                distinct.remember(&marks)?;
-            }
-            distinct.marks.drop_written();
+            distinct.waiting.log_mut().load(facts.next_part, cx.memory_budget_bytes / 2)?;
+            distinct.marks.load(facts.next_part, cx.memory_budget_bytes / 4)?;
         }
         Ok(distinct)
     }
 
-    /// Notes when keys came out.
-    fn remember(&mut self, marks: &RecordBatch) -> Result<(), OperatorError> {
-        let mut groups = Vec::new();
-        self.groups.intern(&marks.columns()[1..], marks.num_rows(), &mut groups)?;
-        self.last.resize(self.groups.len(), NEVER);
-        for (group, time) in groups.iter().zip(longs(marks.column(0)).unwrap_or_default()) {
-            let last = &mut self.last[*group as usize];
-            *last = (*last).max(*time);
-        }
+    fn emit(&mut self, due: &RecordBatch, out: &mut Emitted) -> Result<(), OperatorError> {
+        let rows = self.marks.first_of(due)?;
+        push_in_batches(&rows, self.batch_rows, &mut out.rows);
         Ok(())
     }
 
-    /// The rows that come out of `rows`, which are in the order of their event times.
-    fn first_of(&mut self, rows: &RecordBatch) -> Result<RecordBatch, OperatorError> {
-        let keys: Vec<ArrayRef> = self.plan.keys.iter().map(|key| Arc::clone(rows.column(*key))).collect();
-        let mut groups = Vec::new();
-        self.groups.intern(&keys, rows.num_rows(), &mut groups)?;
-        self.last.resize(self.groups.len(), NEVER);
-        let times = longs(rows.column(0)).unwrap_or_default();
-        let comes_out = groups.iter().zip(times).map(|(group, time)| {
-            let last = &mut self.last[*group as usize];
-            let first = *last == NEVER || time.saturating_sub(*last) >= self.plan.within_ms;
-            if first {
-                *last = *time;
+    /// Looks at the rows of these buckets that are before `watermark`, one key group after another.
+    fn take_cold(&mut self, due: &[i64], watermark: i64, out: &mut Emitted) -> Result<Progress, OperatorError> {
+        let parted = self.waiting.log().parted(due.iter().copied())?;
+        let from = self.looked_at_until.take().unwrap_or(self.key_groups.start);
+        for key_group in from..self.key_groups.end {
+            let mut pieces: Vec<(usize, u64, RecordBatch)> = Vec::new();
+            self.waiting.log().read_parted(&parted, key_group, |bucket, number, rows| {
+                pieces.push((due.iter().position(|of| *of == bucket).unwrap_or(0), number, rows));
+                Ok(())
+            })?;
+            pieces.sort_by_key(|(bucket, number, _)| (*bucket, *number));
+            let rows = concat_batches(&self.plan.input, pieces.iter().map(|(_, _, rows)| rows))?;
+            let rows = self.waiting.part(&rows, watermark)?;
+            self.emit(&by_time(&rows)?, out)?;
+            self.mind_memory()?;
+            if out.is_much() {
+                self.looked_at_until = Some(key_group + 1);
+                return Ok(Progress::More);
             }
-            Some(first)
-        });
-        let comes_out: BooleanArray = comes_out.collect();
-        Ok(compute::filter_record_batch(rows, &comes_out)?)
-    }
-
-    fn mark(&mut self, rows: &RecordBatch) -> Result<(), OperatorError> {
-        let marks = rows.project(&self.mark_columns)?;
-        let times = longs(marks.column(0)).unwrap_or_default();
-        let bucket_of = |time: i64| time.saturating_sub(time.rem_euclid(self.mark_bucket_ms));
-        let mut from = 0;
-        while from < times.len() {
-            let bucket = bucket_of(times[from]);
-            let to = from + times[from..].iter().take_while(|time| bucket_of(**time) == bucket).count();
-            self.marks.append(bucket, marks.slice(from, to - from));
-            from = to;
         }
-        Ok(())
+        due.iter().for_each(|bucket| self.waiting.log_mut().remove(*bucket));
+        Ok(Progress::Done)
     }
 
-    /// Forgets keys that can no longer keep anything from coming out.
-    fn forget(&mut self) -> Result<(), OperatorError> {
-        const FEW: usize = 16 * 1024;
-        let horizon = self.watermark.saturating_sub(self.plan.within_ms);
-        let over: Vec<i64> = self
-            .marks
-            .buckets()
-            .take_while(|bucket| bucket.saturating_add(self.mark_bucket_ms - 1) <= horizon)
-            .collect();
-        over.into_iter().for_each(|bucket| self.marks.remove(bucket));
-        if self.groups.len() < FEW.max(2 * self.groups_after_reclaim) {
+    /// Keeps to the memory budget. Rows before the watermark that is coming may not have been looked at yet: what can keep
+    /// one of them from coming out is kept.
+    fn mind_memory(&mut self) -> Result<(), OperatorError> {
+        let waiting = self.waiting.log().memory_bytes();
+        if waiting + self.marks.memory_bytes() <= self.memory_budget_bytes {
             return Ok(());
         }
-        let live: Vec<bool> = self.last.iter().map(|last| *last != NEVER && *last > horizon).collect();
-        let renumbered = self.groups.retain(&live)?;
-        let mut last = vec![NEVER; self.groups.len()];
-        for (old, new) in renumbered.iter().enumerate().filter(|(_, new)| **new != NO_GROUP) {
-            last[*new as usize] = self.last[old];
-        }
-        self.last = last;
-        self.groups_after_reclaim = self.groups.len();
-        Ok(())
+        self.waiting.log_mut().spill_to(self.memory_budget_bytes / 2)?;
+        self.marks.mind_memory(self.watermark, self.memory_budget_bytes / 2)
     }
 }
 
@@ -171,20 +121,32 @@ impl KeyedOperator for DistinctWithin {
     fn process(&mut self, batch: RecordBatch, _out: &mut Emitted) -> Result<(), OperatorError> {
         let late = self.waiting.append(&batch, self.watermark)?;
         self.late_rows += late.map_or(0, |late| late.num_rows() as u64);
-        self.waiting.log_mut().spill_to(self.memory_budget_bytes)
+        self.mind_memory()
     }
 
-    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<(), OperatorError> {
-        if watermark.0 <= self.watermark {
-            return Ok(());
+    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<Progress, OperatorError> {
+        let watermark = watermark.0;
+        if watermark <= self.watermark && self.looked_at_until.is_none() {
+            return Ok(Progress::Done);
         }
-        self.watermark = watermark.0;
-        while let Some(due) = self.waiting.take_due(watermark.0)? {
-            let rows = self.first_of(&due)?;
-            self.mark(&rows)?;
-            push_in_batches(&rows, self.batch_rows, &mut out.rows);
+        loop {
+            let due = self.waiting.due(watermark);
+            if due.iter().any(|bucket| self.waiting.log().is_cold(*bucket)) {
+                if self.take_cold(&due, watermark, out)? == Progress::More {
+                    return Ok(Progress::More);
+                }
+            } else {
+                let Some(rows) = self.waiting.take(&due, watermark)? else { break };
+                self.emit(&rows, out)?;
+                self.mind_memory()?;
+            }
+            if out.is_much() {
+                return Ok(Progress::More);
+            }
         }
-        self.forget()
+        self.watermark = watermark;
+        self.marks.forget(watermark)?;
+        Ok(Progress::Done)
     }
 
     fn freeze(&mut self, _epoch: Epoch, _out: &mut Emitted) -> Result<Frozen, OperatorError> {
@@ -201,27 +163,22 @@ impl KeyedOperator for DistinctWithin {
     }
 
     fn is_full(&self) -> bool {
-        is_full(self.waiting.log().memory_bytes(), self.memory_budget_bytes)
+        is_full(self.waiting.log().memory_bytes() + self.marks.memory_bytes(), self.memory_budget_bytes)
     }
 
     fn thawed(&mut self) -> Result<(), OperatorError> {
         self.waiting.log_mut().thaw();
         self.marks.thaw();
-        // What is in the store is only read again by a restart.
-        self.marks.drop_written();
-        Ok(())
+        self.mind_memory()
     }
 
     fn stats(&self) -> OperatorStats {
         let waiting = self.waiting.log();
         OperatorStats {
-            entries: waiting.rows() + self.last.len() as u64,
-            memory_bytes: (waiting.memory_bytes()
-                + self.marks.memory_bytes()
-                + self.groups.memory_bytes()
-                + self.last.capacity() * 8) as u64,
+            entries: waiting.rows() + self.marks.len() as u64,
+            memory_bytes: (waiting.memory_bytes() + self.marks.memory_bytes()) as u64,
             late_rows: self.late_rows,
-            spilled_bytes: waiting.spilled_bytes(),
+            spilled_bytes: waiting.spilled_bytes() + self.marks.spilled_bytes(),
             ..OperatorStats::default()
         }
     }

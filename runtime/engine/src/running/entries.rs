@@ -7,7 +7,8 @@
 //! pending  key group u16 | 2 | key                           (nothing): the key is still to be emitted
 //! ```
 //!
-//! States are rows of Arrow's row format too. Numbers are big-endian.
+//! States are rows of Arrow's row format too. Numbers are big-endian. As long as all keys are in memory the store has them as
+//! columns ([`columns`]), and no entries.
 
 use std::sync::Arc;
 
@@ -19,13 +20,15 @@ use arrow::{
 use millrace_state::{StateError, TaskStore};
 use millrace_stream::KeyGroupRange;
 
+mod columns;
+
 use super::STATE;
 use crate::{
     aggregate::Aggregates,
-    group::{GroupKeys, Groups, NO_GROUP},
+    group::{GroupKeys, Groups},
     operator::OperatorError,
     stored_keys::{KeyRows, Names, key_converter, prefix},
-    window::{chunks::unstorable, table::Table},
+    window::{chunks::unstorable, delta_log::DeltaLog, table::Table},
 };
 
 const VERSION: u8 = 1;
@@ -93,6 +96,7 @@ impl Entry {
 /// The entries of a task, by the number of their group. They can go to another thread; the groups stay.
 pub(super) struct Entries {
     key_types: Vec<DataType>,
+    key_groups: KeyGroupRange,
     entries: Vec<Entry>,
     pending: Vec<u32>,
     states: RowConverter,
@@ -101,6 +105,17 @@ pub(super) struct Entries {
     store: Arc<TaskStore>,
     /// Whether everything that the store has is in memory too.
     complete: bool,
+    /// What the store has as columns; nothing unless everything is in memory.
+    log: DeltaLog,
+    next_part: u64,
+    /// Whether the store has entries of keys that the log will have.
+    entries_go: bool,
+    /// Whether keys that are not in memory may be still to be emitted.
+    pending_away: bool,
+    /// Whether there are more of them behind the cursor.
+    pending_again: bool,
+    /// Where to go on with those.
+    cursor: Option<(u16, Vec<u8>)>,
     /// Whether the store has something else of some entry.
     dirty: bool,
     bytes: usize,
@@ -110,6 +125,7 @@ pub(super) struct Entries {
 impl Entries {
     pub(super) fn new(
         key_types: &[DataType],
+        key_groups: KeyGroupRange,
         aggregates: &Aggregates,
         store: &Arc<TaskStore>,
     ) -> Result<Self, OperatorError> {
@@ -117,6 +133,7 @@ impl Entries {
         let states = RowConverter::new(fields.iter().map(|field| SortField::new(field.data_type().clone())).collect())?;
         Ok(Self {
             key_types: key_types.to_vec(),
+            key_groups,
             entries: Vec::new(),
             pending: Vec::new(),
             states,
@@ -124,6 +141,12 @@ impl Entries {
             empty_states: fields.iter().map(|field| arrow::array::new_empty_array(field.data_type())).collect(),
             store: Arc::clone(store),
             complete: true,
+            log: columns::log(key_types, fields),
+            next_part: 1,
+            entries_go: false,
+            pending_away: false,
+            pending_again: false,
+            cursor: None,
             dirty: false,
             bytes: 0,
             spilled_bytes: 0,
@@ -244,15 +267,33 @@ impl Entries {
     }
 
     pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty() || self.pending_away
+    }
+
+    /// The same, of those in memory.
+    pub(super) fn has_pending_here(&self) -> bool {
         !self.pending.is_empty()
     }
 
     pub(super) fn is_dirty(&self) -> bool {
-        self.dirty
+        self.dirty || self.entries_go
     }
 
-    /// Writes what the store has otherwise; answers how many bytes that were.
-    pub(super) fn write(&mut self, keys: &GroupKeys, store: &TaskStore) -> Result<u64, StateError> {
+    /// Above every part number that will have been used when what there is has been written.
+    pub(super) fn next_part(&self) -> u64 {
+        self.next_part + 1
+    }
+
+    /// Writes what the store has otherwise.
+    pub(super) fn write(&mut self, keys: &GroupKeys, store: &TaskStore) -> Result<(), StateError> {
+        if self.complete {
+            return self.write_to_log(keys, store);
+        }
+        self.write_entries(keys, store).map(|_| ())
+    }
+
+    /// Writes changed entries; answers how many bytes that were.
+    fn write_entries(&mut self, keys: &GroupKeys, store: &TaskStore) -> Result<u64, StateError> {
         let Some(changes) = self.changes(keys) else { return Ok(0) };
         changes.write(store)
     }
@@ -272,75 +313,127 @@ impl Entries {
         (!changed.is_empty()).then(|| Changes { keys, key_types: self.key_types.clone(), changed })
     }
 
-    /// Lets every entry leave memory, save those that are still to be emitted.
+    /// Lets every entry leave memory. Those that are still to be emitted are marked in the store.
     pub(super) fn evict(&mut self, groups: &mut Groups) -> Result<(), OperatorError> {
         self.know(groups.len());
         let store = Arc::clone(&self.store);
-        self.spilled_bytes += self.write(groups.keys(), &store)?;
-        let live: Vec<bool> = self.entries.iter().map(|entry| entry.pending).collect();
-        let renumbered = groups.retain(&live)?;
-        let mut kept = vec![Entry::default(); groups.len()];
-        for (entry, group) in self.entries.drain(..).zip(&renumbered).filter(|(_, group)| **group != NO_GROUP) {
-            kept[*group as usize] = entry;
+        if self.complete {
+            // The store has no entries, or not of all.
+            self.entries.iter_mut().for_each(|entry| entry.dirty = entry.current.is_some());
+            self.dirty = true;
         }
-        self.entries = kept;
-        self.pending.iter_mut().for_each(|group| *group = renumbered[*group as usize]);
-        self.bytes = self.entries.iter().map(Entry::bytes).sum();
-        self.complete = false;
+        self.spilled_bytes += self.write_entries(groups.keys(), &store)?;
+        self.log.clear(&store)?;
+        if !self.pending.is_empty() {
+            // What is being brought back may have passed them.
+            self.pending_again |= self.cursor.is_some();
+            self.pending_away = true;
+        }
+        *groups = Groups::new(&self.key_types)?;
+        (self.entries, self.pending) = Default::default();
+        (self.bytes, self.complete, self.entries_go) = (0, false, false);
         Ok(())
     }
 
-    /// Reads the keys that are still to be emitted, and everything else as far as `budget_bytes` allow.
+    /// Brings back keys that are still to be emitted, up to `most` of them; answers whether there are more.
+    pub(super) fn fetch_pending(&mut self, groups: &mut Groups, most: usize) -> Result<bool, OperatorError> {
+        if !self.pending_away {
+            return Ok(false);
+        }
+        let store = Arc::clone(&self.store);
+        let mut found: Vec<Vec<u8>> = Vec::new();
+        let (mut key_group, mut from) = match self.cursor.take() {
+            Some((key_group, from)) => (key_group, Some(from)),
+            None => (self.key_groups.start, None),
+        };
+        while key_group < self.key_groups.end && self.cursor.is_none() {
+            let from = from.take().unwrap_or_else(|| prefix(key_group, PENDING).to_vec());
+            let mut scan = store.scan(STATE, &from[..]..&prefix(key_group, PENDING + 1))?;
+            while let Some(entry) = scan.next_entry() {
+                let (name, _) = entry?;
+                if found.len() == most {
+                    self.cursor = Some((key_group, name.to_vec()));
+                    break;
+                }
+                found.push(name[3..].to_vec());
+            }
+            key_group += 1;
+        }
+        let is_more = self.cursor.is_some();
+        self.pending_away = is_more || std::mem::take(&mut self.pending_again);
+        let known = groups.len() as u32;
+        let numbers = self.intern(groups, &found)?;
+        self.know(groups.len());
+        let new: Vec<u32> = numbers.iter().copied().filter(|group| *group >= known).collect();
+        self.fetch(groups.keys(), &new)?;
+        for group in numbers {
+            let entry = &mut self.entries[group as usize];
+            entry.marked = true;
+            // One that came back with a row and has been emitted since is emitted as nothing.
+            if !std::mem::replace(&mut entry.pending, true) {
+                self.pending.push(group);
+            }
+        }
+        Ok(is_more)
+    }
+
+    /// The groups of keys in Arrow's row format.
+    fn intern(&self, groups: &mut Groups, keys: &[Vec<u8>]) -> Result<Vec<u32>, OperatorError> {
+        let columns = match key_converter(&self.key_types)?.filter(|_| !keys.is_empty()) {
+            None => Vec::new(),
+            Some(converter) => {
+                let parser = converter.parser();
+                converter.convert_rows(keys.iter().map(|key| parser.parse(key)))?
+            }
+        };
+        let mut numbers = Vec::new();
+        groups.intern(&columns, keys.len(), &mut numbers)?;
+        Ok(numbers)
+    }
+
+    /// Reads what was written, as far as `budget_bytes` allow; `next_part` is above every part number that was used.
     pub(super) fn load(
         &mut self,
         groups: &mut Groups,
-        range: KeyGroupRange,
+        next_part: u64,
         budget_bytes: usize,
     ) -> Result<(), OperatorError> {
+        self.next_part = self.next_part.max(next_part);
+        self.load_log(groups, budget_bytes)?;
         let store = Arc::clone(&self.store);
-        let converter = key_converter(&self.key_types)?;
-        let mut pending = Vec::new();
-        for key_group in range.start..range.end {
-            for kind in [PENDING, ENTRY] {
-                let (from, to) = (prefix(key_group, kind), prefix(key_group, kind + 1));
-                let mut scan = store.scan(STATE, &from..&to)?;
-                let (mut keys, mut entries): (Vec<Vec<u8>>, Vec<Entry>) = Default::default();
-                while let Some(found) = scan.next_entry() {
-                    let (key, value) = found?;
-                    if kind == ENTRY && self.bytes > budget_bytes {
-                        self.complete = false;
-                        break;
+        for key_group in self.key_groups.start..self.key_groups.end {
+            let mut pending = store.scan(STATE, &prefix(key_group, PENDING)..&prefix(key_group, PENDING + 1))?;
+            self.pending_away |= pending.next_entry().transpose()?.is_some();
+            let mut scan = store.scan(STATE, &prefix(key_group, ENTRY)..&prefix(key_group, ENTRY + 1))?;
+            let (mut keys, mut entries): (Vec<Vec<u8>>, Vec<Entry>) = Default::default();
+            let mut bytes = 0;
+            while let Some(found) = scan.next_entry() {
+                let (name, value) = found?;
+                self.entries_go = self.complete;
+                if self.memory_bytes() + groups.memory_bytes() + bytes > budget_bytes {
+                    if self.complete && !self.log.is_empty() {
+                        // Of these the store has no entries.
+                        self.evict(groups)?;
                     }
-                    keys.push(key[3..].to_vec());
-                    let entry = if kind == ENTRY { Entry::decode(value)? } else { Entry::default() };
-                    self.bytes += entry.bytes() + key.len();
-                    entries.push(entry);
+                    (self.complete, self.entries_go) = (false, false);
+                    break;
                 }
-                let columns = match &converter {
-                    None => Vec::new(),
-                    Some(converter) => {
-                        let parser = converter.parser();
-                        converter.convert_rows(keys.iter().map(|key| parser.parse(key)))?
-                    }
-                };
-                let mut numbers = Vec::new();
-                groups.intern(&columns, keys.len(), &mut numbers)?;
-                self.entries.resize(groups.len(), Entry::default());
-                for (group, entry) in numbers.into_iter().zip(entries) {
-                    let held = &mut self.entries[group as usize];
-                    if kind == ENTRY {
-                        let (pending, marked) = (held.pending, held.marked);
-                        *held = Entry { pending, marked, ..entry };
-                    } else {
-                        (held.pending, held.marked) = (true, true);
-                        pending.push(group);
-                    }
-                }
+                let entry = Entry::decode(value)?;
+                bytes += entry.bytes() + size_of::<Entry>() + name.len();
+                keys.push(name[3..].to_vec());
+                entries.push(entry);
+            }
+            let numbers = self.intern(groups, &keys)?;
+            self.entries.resize(groups.len(), Entry::default());
+            for (group, entry) in numbers.into_iter().zip(entries) {
+                self.bytes += entry.bytes();
+                self.entries[group as usize] = entry;
             }
         }
-        self.pending = pending;
-        let wanted = self.pending.clone();
-        self.fetch(groups.keys(), &wanted)
+        if self.complete {
+            while self.fetch_pending(groups, usize::MAX)? {}
+        }
+        Ok(())
     }
 
     pub(super) fn memory_bytes(&self) -> usize {

@@ -14,8 +14,9 @@
 //! the entries, and neither is owed at once. Nor does anything leave memory while the checkpoint of a store is taken that has
 //! not changed, lest it hold rows from behind the barrier. Only the end of the stream waits for them (see [`KeyedOperator::advance`]).
 //!
-//! Entries are a write-back cache of the task's store ([`entries`]): over the memory budget the clean and the changed alike
-//! leave memory, in one sorted run, and come back, many sorted keys at a time, when rows of their keys do.
+//! A barrier writes the entries that changed as columns. Over the memory budget entries become a write-back cache of the
+//! task's store ([`entries`]): the clean and the changed alike leave memory, in one sorted run, and come back, many sorted
+//! keys at a time, when rows of their keys do or they are to be emitted.
 
 pub(crate) mod entries;
 #[cfg(test)]
@@ -39,13 +40,21 @@ use self::entries::Entries;
 use crate::{
     aggregate::{Aggregates, longs},
     group::Groups,
-    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Write, is_full},
+    operator::{
+        Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Progress, Write, is_full,
+    },
     topn::push_in_batches,
     window::{chunks::unstorable, facts::Facts, table::Table},
 };
 
-/// The name of the state in the task's store.
-pub(crate) const STATE: &str = "running";
+/// The names of the states in the task's store: entries of keys, and chunks of columns.
+pub(crate) const STATES: [&str; 2] = [STATE, CHUNKS];
+
+const STATE: &str = "running";
+const CHUNKS: &str = "running_chunks";
+
+/// How many keys that are still to be emitted are brought back at a time.
+const PENDING_AT_ONCE: usize = 8 * 1024;
 
 /// A GROUP BY without a window.
 pub struct Running {
@@ -68,6 +77,8 @@ pub struct Running {
     batch_rows: usize,
     clock: Arc<dyn Clock>,
     last_emission: Duration,
+    /// Whether what was to be emitted then has not all been.
+    is_behind: bool,
     numbers: Vec<u32>,
     locals: Vec<u32>,
 }
@@ -84,10 +95,10 @@ impl Running {
         let results = plan.output.fields()[first_result..].iter();
         let results = RowConverter::new(results.map(|field| SortField::new(field.data_type().clone())).collect())?;
         let mut groups = Groups::new(&key_types)?;
-        let mut entries = Entries::new(&key_types, &aggregates, &cx.store)?;
+        let mut entries = Entries::new(&key_types, cx.key_groups, &aggregates, &cx.store)?;
         let facts = Facts::join(&cx.restored)?;
-        if facts.is_some() {
-            entries.load(&mut groups, cx.key_groups, cx.memory_budget_bytes / 2)?;
+        if let Some(facts) = &facts {
+            entries.load(&mut groups, facts.next_part, cx.memory_budget_bytes / 2)?;
         }
         Ok(Self {
             plan: plan.clone(),
@@ -105,19 +116,35 @@ impl Running {
             batch_rows: cx.batch_rows.max(1),
             last_emission: cx.clock.monotonic(),
             clock: cx.clock,
+            is_behind: false,
             numbers: Vec::new(),
             locals: Vec::new(),
         })
     }
 
-    /// Emits the keys whose results have changed since they were last emitted; nothing while the entries are lent.
-    fn emit(&mut self, out: &mut Emitted) -> Result<(), OperatorError> {
-        let Some(entries) = &mut self.entries else { return Ok(()) };
-        self.last_emission = self.clock.monotonic();
-        let keys = self.groups.keys();
-        if let Some(changes) = self.changes.take() {
-            entries.fold(changes, keys, &self.aggregates)?;
+    /// Emits keys whose results have changed since they were last emitted: those in memory, and then some of the others.
+    /// Nothing while the entries are lent.
+    fn emit(&mut self, out: &mut Emitted) -> Result<Progress, OperatorError> {
+        let Some(entries) = &mut self.entries else { return Ok(Progress::Done) };
+        if !std::mem::take(&mut self.is_behind) {
+            self.last_emission = self.clock.monotonic();
         }
+        if let Some(changes) = self.changes.take() {
+            entries.fold(changes, self.groups.keys(), &self.aggregates)?;
+        }
+        self.emit_pending(out)?;
+        let Some(entries) = self.entries.as_mut().filter(|_| !self.writing) else { return Ok(Progress::Done) };
+        if entries.has_pending() {
+            self.is_behind = entries.fetch_pending(&mut self.groups, PENDING_AT_ONCE)?;
+            self.emit_pending(out)?;
+            self.mind_memory()?;
+        }
+        Ok(if self.is_behind { Progress::More } else { Progress::Done })
+    }
+
+    fn emit_pending(&mut self, out: &mut Emitted) -> Result<(), OperatorError> {
+        let Some(entries) = &mut self.entries else { return Ok(()) };
+        let keys = self.groups.keys();
         let groups = entries.take_pending();
         if groups.is_empty() {
             return Ok(());
@@ -202,33 +229,44 @@ impl KeyedOperator for Running {
         };
         changes.update(&batch, &self.numbers, known, &mut self.locals)?;
         if self.plan.emit_every_ms == 0 {
-            self.emit(out)?;
+            let _ = self.emit(out)?;
         }
         self.mind_memory()
     }
 
-    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<(), OperatorError> {
+    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<Progress, OperatorError> {
         match (watermark, &self.entries) {
             (EventTime::MAX, None) => Err(OperatorError::StillWriting),
-            (EventTime::MAX, Some(_)) => self.emit(out),
-            _ => Ok(()),
+            (EventTime::MAX, Some(_)) => {
+                let progress = self.emit(out)?;
+                let is_left = self.entries.as_ref().is_some_and(Entries::has_pending);
+                Ok(if is_left { Progress::More } else { progress })
+            }
+            _ => Ok(Progress::Done),
         }
     }
 
     fn next_tick(&self) -> Option<Duration> {
         let entries = self.entries.as_ref()?;
+        if self.writing && self.changes.is_none() && !entries.has_pending_here() {
+            // What is to be emitted is away, and would not leave memory again.
+            return None;
+        }
         let is_behind = self.changes.is_some() || entries.has_pending();
-        is_behind.then(|| self.last_emission + Duration::from_millis(self.plan.emit_every_ms))
+        is_behind.then(|| match self.is_behind {
+            true => Duration::ZERO,
+            false => self.last_emission + Duration::from_millis(self.plan.emit_every_ms),
+        })
     }
 
     fn tick(&mut self, out: &mut Emitted) -> Result<(), OperatorError> {
-        self.emit(out)
+        self.emit(out).map(|_| ())
     }
 
     fn freeze(&mut self, _epoch: Epoch, _out: &mut Emitted) -> Result<Frozen, OperatorError> {
-        let meta = Facts::new(self.key_groups, i64::MIN, self.latest, 1).to_value();
         let lent = self.stats();
         let mut entries = self.entries.take().ok_or(OperatorError::StillWriting)?;
+        let meta = Facts::new(self.key_groups, i64::MIN, self.latest, entries.next_part()).to_value();
         self.writing = true;
         let changes = self.changes.take();
         if changes.is_none() && !entries.is_dirty() {

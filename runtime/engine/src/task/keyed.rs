@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     inputs::{InputEvent, Inputs},
-    operator::{Emitted, KeyedOperator},
+    operator::{Emitted, KeyedOperator, Progress},
     router::Router,
 };
 
@@ -101,9 +101,14 @@ impl KeyedTask {
             // The operator emits all that it has, and needs what is being written for that.
             self.until_written().await?;
         }
-        let mut emitted = Emitted::default();
-        self.operator.advance(watermark, &mut emitted)?;
-        self.emit(emitted).await?;
+        loop {
+            let mut emitted = Emitted::default();
+            let progress = self.operator.advance(watermark, &mut emitted)?;
+            self.emit(emitted).await?;
+            if progress == Progress::Done {
+                break;
+            }
+        }
         self.router.send_control(&Message::Watermark(watermark))?;
         self.show(false);
         Ok(())

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, RecordBatch, UInt32Array, UInt64Array},
-    compute,
+    compute::{self, concat_batches},
     row::{RowConverter, SortField},
 };
 use millrace_plan::TopN;
@@ -22,7 +22,7 @@ use millrace_stream::{Epoch, EventTime, KeyGroupRange};
 
 use crate::{
     aggregate::longs,
-    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, is_full},
+    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Progress, is_full},
     window::{facts::Facts, row_log::RowLog},
 };
 
@@ -42,6 +42,8 @@ pub struct Top {
     log: RowLog,
     /// How many rows a window had left when it was last thinned out.
     left: BTreeMap<i64, usize>,
+    /// The first key group of the first window that has not been emitted, when others of it have.
+    emitted_until: Option<u16>,
     watermark: i64,
     key_groups: KeyGroupRange,
     memory_budget_bytes: usize,
@@ -77,6 +79,7 @@ impl Top {
             plan: plan.clone(),
             log,
             left: BTreeMap::new(),
+            emitted_until: None,
             watermark: facts.map_or(i64::MIN, |facts| facts.watermark),
             key_groups: cx.key_groups,
             memory_budget_bytes: cx.memory_budget_bytes,
@@ -114,37 +117,89 @@ impl Top {
         Ok((UInt32Array::from(kept), numbers))
     }
 
+    /// Drops rows of a window that are certainly not among its first. Of a window that has left memory in part, only those
+    /// are looked at that are not in the store.
     fn thin_out(&mut self, window: i64) -> Result<(), OperatorError> {
-        let (rows, _) = self.log.size_of(window);
+        let is_cold = self.log.is_cold(window);
+        let rows = if is_cold { self.log.unstored(window) } else { self.log.size_of(window).0 };
         let left = self.left.get(&window).copied().unwrap_or(0);
         if rows < ROWS_BEFORE_THINNING.max(4 * left) {
             return Ok(());
         }
+        if is_cold {
+            let all = self.log.take_unstored(window)?;
+            let first = self.only_first(&all)?;
+            self.left.insert(window, first.num_rows());
+            self.log.append(window, first);
+            return Ok(());
+        }
         let all = self.log.read(window)?;
-        let (mut first, _) = self.first(&all)?;
-        self.left.insert(window, first.len());
-        if first.len() < rows {
-            let mut order = first.values().to_vec();
-            order.sort_unstable();
-            first = UInt32Array::from(order);
-            self.log.replace(window, compute::take_record_batch(&all, &first)?);
+        let first = self.only_first(&all)?;
+        self.left.insert(window, first.num_rows());
+        if first.num_rows() < rows {
+            self.log.replace(window, first);
         }
         Ok(())
     }
 
-    fn emit(&mut self, window: i64, out: &mut Emitted) -> Result<(), OperatorError> {
-        let all = self.log.read(window)?;
-        let (first, numbers) = self.first(&all)?;
-        let rows = compute::take_record_batch(&all, &first)?;
+    /// The rows that are among the first, as they came.
+    fn only_first(&self, rows: &RecordBatch) -> Result<RecordBatch, OperatorError> {
+        let mut first = self.first(rows)?.0.values().to_vec();
+        first.sort_unstable();
+        Ok(compute::take_record_batch(rows, &UInt32Array::from(first))?)
+    }
+
+    /// Emits the first rows of all rows of some partitions.
+    fn emit_first(&self, all: &RecordBatch, out: &mut Emitted) -> Result<(), OperatorError> {
+        let (first, numbers) = self.first(all)?;
+        let rows = compute::take_record_batch(all, &first)?;
         let mut columns = rows.columns().to_vec();
         if self.plan.row_number {
             columns.push(Arc::new(UInt64Array::from(numbers)));
         }
         let rows = RecordBatch::try_new(Arc::clone(&self.plan.output), columns)?;
         push_in_batches(&rows, self.batch_rows, &mut out.rows);
+        Ok(())
+    }
+
+    /// Emits a window that is in memory only in part, one key group after another.
+    fn emit_cold(&mut self, window: i64, out: &mut Emitted) -> Result<Progress, OperatorError> {
+        let parted = self.log.parted(std::iter::once(window))?;
+        let from = self.emitted_until.take().unwrap_or(self.key_groups.start);
+        for key_group in from..self.key_groups.end {
+            let (mut pieces, mut rows, mut left) = (Vec::new(), 0, 0);
+            self.log.read_parted(&parted, key_group, |_, _, piece| {
+                rows += piece.num_rows();
+                pieces.push(piece);
+                if rows >= ROWS_BEFORE_THINNING.max(4 * left) {
+                    let first = self.only_first(&concat_batches(&self.plan.input, &pieces)?)?;
+                    (rows, left) = (first.num_rows(), first.num_rows());
+                    pieces = vec![first];
+                }
+                Ok(())
+            })?;
+            if rows > 0 {
+                self.emit_first(&concat_batches(&self.plan.input, &pieces)?, out)?;
+            }
+            if out.is_much() {
+                self.emitted_until = Some(key_group + 1);
+                return Ok(Progress::More);
+            }
+        }
+        Ok(Progress::Done)
+    }
+
+    fn emit(&mut self, window: i64, out: &mut Emitted) -> Result<Progress, OperatorError> {
+        if self.log.is_cold(window) {
+            if self.emit_cold(window, out)? == Progress::More {
+                return Ok(Progress::More);
+            }
+        } else {
+            self.emit_first(&self.log.read(window)?, out)?;
+        }
         self.log.remove(window);
         self.left.remove(&window);
-        Ok(())
+        Ok(Progress::Done)
     }
 }
 
@@ -181,13 +236,14 @@ impl KeyedOperator for Top {
         self.log.spill_to(self.memory_budget_bytes)
     }
 
-    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<(), OperatorError> {
-        let passed: Vec<i64> = self.log.buckets().take_while(|window| *window < watermark.0).collect();
-        for window in passed {
-            self.emit(window, out)?;
+    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<Progress, OperatorError> {
+        while let Some(window) = self.log.first_bucket().filter(|window| *window < watermark.0) {
+            if self.emit(window, out)? == Progress::More || out.is_much() {
+                return Ok(Progress::More);
+            }
         }
         self.watermark = self.watermark.max(watermark.0);
-        Ok(())
+        Ok(Progress::Done)
     }
 
     fn freeze(&mut self, _epoch: Epoch, _out: &mut Emitted) -> Result<Frozen, OperatorError> {

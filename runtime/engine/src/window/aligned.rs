@@ -10,6 +10,7 @@
 //! to the windows of the era that owns its event time, and to those of earlier ones that had begun before and hold it too.
 //! It is late if all of them are closed for good.
 
+mod blocks;
 mod checkpoint;
 mod close;
 mod cold;
@@ -35,11 +36,16 @@ use super::{
 };
 use crate::{
     aggregate::longs,
-    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Write, is_full},
+    operator::{
+        Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Progress, Write, is_full,
+    },
+    stored_keys::delete_kinds,
 };
 
-/// The name of the state in the task's store.
-pub(super) const STATE: &str = "window";
+/// The names of the states in the task's store.
+pub(super) const STATES: [&str; 2] = [STATE, blocks::STATE];
+
+const STATE: &str = "window";
 
 /// A windowed GROUP BY over aligned windows.
 pub struct AlignedWindows {
@@ -51,6 +57,8 @@ pub struct AlignedWindows {
     memory_budget_bytes: usize,
     /// Event time so far.
     watermark: i64,
+    /// Whether not all windows that it has passed have been closed.
+    is_closing: bool,
     /// The greatest event time seen.
     latest: i64,
     late_rows: LateRows,
@@ -67,6 +75,9 @@ impl AlignedWindows {
     /// Fails if the plan's aggregates or keys cannot be computed, or stored state cannot be read.
     pub fn new(plan: &WindowAggregate, cx: OperatorContext) -> Result<Self, OperatorError> {
         let tasks = WindowFacts::read_all(&cx.restored)?;
+        if !tasks.is_empty() {
+            delete_kinds(&cx.store, blocks::STATE, cx.key_groups, (0, u8::MAX))?;
+        }
         let eras = Eras::restored(&tasks, &plan.def)?;
         let budget_bytes = cx.memory_budget_bytes / eras.len();
         let restored =
@@ -78,6 +89,7 @@ impl AlignedWindows {
             key_groups: cx.key_groups,
             memory_budget_bytes: cx.memory_budget_bytes,
             watermark: tasks.iter().map(|facts| facts.watermark).max().unwrap_or(i64::MIN),
+            is_closing: false,
             latest: WindowFacts::latest(&tasks),
             late_rows: plan.def.late_rows,
             late: plan.late.clone(),
@@ -155,13 +167,19 @@ impl KeyedOperator for AlignedWindows {
         self.send_late(&batch, late, out)
     }
 
-    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<(), OperatorError> {
+    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<Progress, OperatorError> {
         self.start(out);
-        if watermark.0 <= self.watermark {
-            return Ok(());
+        if watermark.0 <= self.watermark && !self.is_closing {
+            return Ok(Progress::Done);
         }
-        self.watermark = watermark.0;
-        self.eras.iter_mut().try_for_each(|era| era.advance(watermark.0, out))
+        self.watermark = self.watermark.max(watermark.0);
+        for era in &mut self.eras {
+            self.is_closing = era.advance(self.watermark, out)? == Progress::More;
+            if self.is_closing {
+                return Ok(Progress::More);
+            }
+        }
+        Ok(Progress::Done)
     }
 
     fn freeze(&mut self, _epoch: Epoch, out: &mut Emitted) -> Result<Frozen, OperatorError> {

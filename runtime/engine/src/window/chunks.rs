@@ -128,6 +128,18 @@ impl Layout {
         key_of(prefix_of(key_group, kind, self.era), slice, part)
     }
 
+    /// The store's key of a chunk of a part.
+    pub(crate) fn part_key(&self, key_group: u16, slice: i64, part: u64) -> Vec<u8> {
+        self.key_of(key_group, Kind::Part, slice, part)
+    }
+
+    /// The chunk of a part that lies in one key group.
+    pub(crate) fn chunk(&self, keys: &GroupKeys, part: &Part) -> Result<RecordBatch, OperatorError> {
+        let mut columns = keys.gather(&part.groups)?;
+        columns.extend_from_slice(part.state()?);
+        batch(&self.parts, columns, part.groups.len())
+    }
+
     fn schema(&self, kind: Kind) -> &SchemaRef {
         match kind {
             Kind::Part => &self.parts,
@@ -290,7 +302,7 @@ pub(crate) fn by_key_group(groups: &[u32], keys: &GroupKeys) -> (Vec<u32>, Vec<u
     sort_by_key_group(&groups.iter().map(|group| keys.key_group(*group)).collect::<Vec<_>>())
 }
 
-fn sort_by_key_group(of: &[KeyGroup]) -> (Vec<u32>, Vec<u32>) {
+pub(crate) fn sort_by_key_group(of: &[KeyGroup]) -> (Vec<u32>, Vec<u32>) {
     let mut starts = vec![0_u32; usize::from(KEY_GROUPS) + 1];
     of.iter().for_each(|key_group| starts[usize::from(key_group.0) + 1] += 1);
     for key_group in 0..usize::from(KEY_GROUPS) {

@@ -59,6 +59,11 @@ impl Grid {
         self.size_ms / self.slice_ms
     }
 
+    /// The length of a slice.
+    pub fn slice_ms(&self) -> i64 {
+        self.slice_ms
+    }
+
     /// The start of the slice that `time` lies in.
     #[inline]
     pub fn slice_of(&self, time: i64) -> i64 {

@@ -12,6 +12,7 @@
 
 pub mod aligned;
 pub(crate) mod chunks;
+pub(crate) mod delta_log;
 pub(crate) mod eras;
 pub(crate) mod facts;
 pub mod grid;
@@ -36,12 +37,12 @@ use crate::{
 pub fn states(op: &KeyedOp) -> &'static [&'static str] {
     match op {
         KeyedOp::Window(window) => match window.def.kind {
-            WindowKind::Tumbling { .. } | WindowKind::Hopping { .. } => &[aligned::STATE],
+            WindowKind::Tumbling { .. } | WindowKind::Hopping { .. } => &aligned::STATES,
             WindowKind::Rolling { .. } => &[rolling::STATE],
-            WindowKind::Session { .. } => &[session::STATE],
+            WindowKind::Session { .. } => &session::STATES,
         },
         KeyedOp::Top(_) => &[topn::STATE],
-        KeyedOp::Running(_) => &[running::STATE],
+        KeyedOp::Running(_) => &running::STATES,
         KeyedOp::Distinct(_) => &distinct::STATES,
     }
 }

@@ -45,7 +45,9 @@ use crate::{
     aggregate::{Aggregates, longs},
     distinct::by_time,
     group::{Groups, NO_GROUP},
-    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Write, is_full},
+    operator::{
+        Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Progress, Write, is_full,
+    },
     topn::push_in_batches,
 };
 
@@ -63,6 +65,8 @@ pub struct RollingWindows {
     log: RowLog,
     /// Late rows within the allowed lateness, which come out next.
     late: Vec<RecordBatch>,
+    /// The first key group whose due rows have not come out, when those of others have.
+    emitted_until: Option<u16>,
     watermark: i64,
     /// The greatest event time seen.
     latest: i64,
@@ -109,6 +113,7 @@ impl RollingWindows {
             eras,
             log,
             late: Vec::new(),
+            emitted_until: None,
             watermark: watermark.unwrap_or(i64::MIN),
             latest: WindowFacts::latest(&tasks),
             key_groups: cx.key_groups,
@@ -163,8 +168,7 @@ impl RollingWindows {
     /// The remembered rows with times in `times`.
     fn rows_in(&self, times: Range<i64>) -> Result<RecordBatch, OperatorError> {
         let mut found = Vec::new();
-        let first = times.start.saturating_sub(self.widest_ms);
-        for bucket in self.log.buckets().filter(|bucket| *bucket > first && *bucket < times.end) {
+        for bucket in self.buckets_of(times.clone()) {
             let rows = self.log.read(bucket)?;
             let (rows, _) = part_by_time(&rows, times.end)?;
             let (_, rows) = part_by_time(&rows, times.start)?;
@@ -173,15 +177,89 @@ impl RollingWindows {
         Ok(concat_batches(&self.plan.input, &found)?)
     }
 
-    /// Emits the rows of `due`, which are remembered too.
-    fn emit(&mut self, due: &RecordBatch, out: &mut Emitted) -> Result<(), OperatorError> {
+    /// The event times of the rows that lie in the ranges of rows with these times.
+    fn reach_of(&self, times: &[i64]) -> Range<i64> {
+        let (first, last) = (times.iter().min(), times.iter().max());
+        let widest = times.iter().map(|time| range_of(self.eras.at(*time))).max().unwrap_or(1);
+        let (first, last) = (first.copied().unwrap_or(0), last.copied().unwrap_or(0));
+        first.saturating_sub(widest).saturating_add(1)..last.saturating_add(1)
+    }
+
+    /// The buckets that may have rows with times in `times`.
+    fn buckets_of(&self, times: Range<i64>) -> impl Iterator<Item = i64> {
+        let first = times.start.saturating_sub(self.widest_ms);
+        self.log.buckets().filter(move |bucket| *bucket > first && *bucket < times.end)
+    }
+
+    /// Emits the rows of `due`, which are remembered too; one key group after another if not all that lie in their ranges
+    /// are in memory.
+    fn emit(&mut self, due: &Due, out: &mut Emitted) -> Result<Progress, OperatorError> {
+        let reach = match due {
+            Due::Rows(rows) if rows.num_rows() == 0 => return Ok(Progress::Done),
+            Due::Rows(rows) => self.reach_of(longs(rows.column(0)).unwrap_or_default()),
+            Due::Times(times) if times.is_empty() => return Ok(Progress::Done),
+            Due::Times(times) => {
+                let widest = self.eras.list().iter().map(range_of).max().unwrap_or(1);
+                times.start.saturating_sub(widest).saturating_add(1)..times.end
+            }
+        };
+        if !self.buckets_of(reach.clone()).any(|bucket| self.log.is_cold(bucket)) {
+            let due = match due {
+                Due::Rows(rows) => rows.clone(),
+                Due::Times(times) => self.rows_in(times.clone())?,
+            };
+            if due.num_rows() > 0 {
+                let all = self.rows_in(self.reach_of(longs(due.column(0)).unwrap_or_default()))?;
+                self.emit_rows(&due, &all, out)?;
+            }
+            return Ok(Progress::Done);
+        }
+        let own = match due {
+            Due::Rows(rows) => Some(key_groups_of(rows, &self.plan.keys)),
+            Due::Times(_) => None,
+        };
+        let parted = self.log.parted(self.buckets_of(reach.clone()))?;
+        let from = self.emitted_until.take().unwrap_or(self.key_groups.start);
+        for key_group in from..self.key_groups.end {
+            let of_group = match (due, &own) {
+                (Due::Rows(rows), Some(own)) => {
+                    let own: BooleanArray = own.iter().map(|group| Some(group.0 == key_group)).collect();
+                    if own.true_count() == 0 {
+                        continue;
+                    }
+                    Some(compute::filter_record_batch(rows, &own)?)
+                }
+                _ => None,
+            };
+            let mut pieces: Vec<(i64, u64, RecordBatch)> = Vec::new();
+            self.log.read_parted(&parted, key_group, |bucket, number, rows| {
+                let (_, rows) = part_by_time(&part_by_time(&rows, reach.end)?.0, reach.start)?;
+                pieces.push((bucket, number, rows));
+                Ok(())
+            })?;
+            pieces.sort_by_key(|(bucket, number, _)| (*bucket, *number));
+            let all = concat_batches(&self.plan.input, pieces.iter().map(|(_, _, rows)| rows))?;
+            let due = match (of_group, due) {
+                (None, Due::Times(times)) => part_by_time(&part_by_time(&all, times.end)?.0, times.start)?.1,
+                (rows, _) => rows.unwrap_or_else(|| all.slice(0, 0)),
+            };
+            if due.num_rows() > 0 {
+                self.emit_rows(&due, &all, out)?;
+            }
+            if out.is_much() {
+                self.emitted_until = Some(key_group + 1);
+                return Ok(Progress::More);
+            }
+        }
+        Ok(Progress::Done)
+    }
+
+    /// Emits the rows of `due`, over those of `all`, among which they are.
+    fn emit_rows(&self, due: &RecordBatch, all: &RecordBatch, out: &mut Emitted) -> Result<(), OperatorError> {
         let due = by_time(due)?;
         let times = longs(due.column(0)).unwrap_or_default();
-        let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(()) };
         let ranges: Vec<i64> = times.iter().map(|time| range_of(self.eras.at(*time))).collect();
-        let widest = ranges.iter().copied().max().unwrap_or(1);
-        let all = self.rows_in(first.saturating_sub(widest).saturating_add(1)..last.saturating_add(1))?;
-        let results = self.results(&due, &ranges, &all)?;
+        let results = self.results(&due, &ranges, all)?;
         let micros = |bounds: &mut dyn Iterator<Item = i64>| {
             let bounds = bounds.map(|bound| bound.saturating_mul(1000));
             TimestampMicrosecondArray::from_iter_values(bounds).with_timezone("UTC")
@@ -239,10 +317,21 @@ impl RollingWindows {
         if late.is_empty() {
             return Ok(());
         }
-        let late = concat_batches(&self.plan.input, &late)?;
-        self.stats.corrections += late.num_rows() as u64;
-        self.emit(&late, out)
+        let late = Due::Rows(concat_batches(&self.plan.input, &late)?);
+        if let Due::Rows(rows) = &late {
+            self.stats.corrections += rows.num_rows() as u64;
+        }
+        // They came since the watermark last moved, so they are not many.
+        while self.emit(&late, out)? == Progress::More {}
+        Ok(())
     }
+}
+
+/// The rows that are to come out.
+enum Due {
+    Rows(RecordBatch),
+    /// Those with times in a span.
+    Times(Range<i64>),
 }
 
 /// Aggregates over ranges of rows.
@@ -319,15 +408,18 @@ impl KeyedOperator for RollingWindows {
         self.log.spill_to(self.memory_budget_bytes)
     }
 
-    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<(), OperatorError> {
+    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<Progress, OperatorError> {
         if watermark.0 <= self.watermark {
-            return Ok(());
+            return Ok(Progress::Done);
         }
-        self.emit_late(out)?;
-        let first = self.log.buckets().next().unwrap_or(watermark.0);
-        let due = self.rows_in(self.watermark.max(first)..watermark.0)?;
+        if self.emitted_until.is_none() {
+            self.emit_late(out)?;
+        }
+        let first = self.log.first_bucket().unwrap_or(watermark.0);
+        if self.emit(&Due::Times(self.watermark.max(first)..watermark.0), out)? == Progress::More {
+            return Ok(Progress::More);
+        }
         self.watermark = watermark.0;
-        self.emit(&due, out)?;
         let horizon = watermark.0.saturating_sub(self.kept_ms());
         while let Some(bucket) = self.log.first_bucket()
             && bucket.saturating_add(self.widest_ms - 1) <= horizon
@@ -337,7 +429,7 @@ impl KeyedOperator for RollingWindows {
         if self.eras.len() > 1 {
             self.forget_eras();
         }
-        Ok(())
+        Ok(Progress::Done)
     }
 
     fn freeze(&mut self, _epoch: Epoch, out: &mut Emitted) -> Result<Frozen, OperatorError> {

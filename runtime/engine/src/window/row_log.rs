@@ -12,8 +12,8 @@ use std::{
 };
 
 use arrow::{
-    array::RecordBatch,
-    compute::concat_batches,
+    array::{RecordBatch, UInt32Array},
+    compute::{concat_batches, take_record_batch},
     datatypes::{Schema, SchemaRef},
 };
 use millrace_state::{StateError, TaskStore};
@@ -49,6 +49,25 @@ struct RowPart {
     count: usize,
     bytes: usize,
     stored: Vec<Stored>,
+}
+
+impl RowPart {
+    fn is_fresh(&mut self) -> bool {
+        self.stored.is_empty()
+    }
+}
+
+/// Rows of some buckets; see [`RowLog::parted`].
+pub(crate) struct Parted {
+    buckets: Vec<PartedBucket>,
+}
+
+struct PartedBucket {
+    bucket: i64,
+    /// What is in memory, with the number of its part, sorted by key group, and where each key group begins.
+    in_memory: Vec<(u64, RecordBatch, Vec<u32>)>,
+    /// The key groups of each part that are only in the store. Others of the same part may be in memory.
+    cold: BTreeMap<u64, u128>,
 }
 
 /// Rows in memory.
@@ -169,6 +188,80 @@ impl RowLog {
         Ok(())
     }
 
+    /// Whether rows of a bucket are only in the store.
+    pub(crate) fn is_cold(&self, bucket: i64) -> bool {
+        self.buckets.get(&bucket).is_some_and(|parts| parts.iter().any(|part| part.rows.is_none()))
+    }
+
+    /// The rows of buckets, to be read one key group at a time: what is in memory is sorted by key group for that.
+    pub(crate) fn parted(&self, buckets: impl Iterator<Item = i64>) -> Result<Parted, OperatorError> {
+        let mut parted = Parted { buckets: Vec::new() };
+        for bucket in buckets {
+            let (mut in_memory, mut cold) = (Vec::new(), BTreeMap::new());
+            for part in self.buckets.get(&bucket).into_iter().flatten() {
+                let number = part.stored.iter().map(|stored| stored.part).min().unwrap_or(u64::MAX);
+                match &part.rows {
+                    None => part.stored.iter().for_each(|stored| {
+                        *cold.entry(stored.part).or_default() |= stored.key_groups.get().copied().unwrap_or(0);
+                    }),
+                    Some(rows) => {
+                        for rows in rows.batches() {
+                            let (order, starts) = chunks::sort_by_key_group(&chunks::key_groups_of(rows, &self.keys));
+                            let rows = take_record_batch(rows, &UInt32Array::from(order))?;
+                            in_memory.push((number, rows, starts));
+                        }
+                    }
+                }
+            }
+            parted.buckets.push(PartedBucket { bucket, in_memory, cold });
+        }
+        Ok(parted)
+    }
+
+    /// The rows of one key group: with their bucket, and a number that rises from older rows of a bucket to younger ones.
+    pub(crate) fn read_parted(
+        &self,
+        parted: &Parted,
+        key_group: u16,
+        mut take: impl FnMut(i64, u64, RecordBatch) -> Result<(), OperatorError>,
+    ) -> Result<(), OperatorError> {
+        for PartedBucket { bucket, in_memory, cold } in &parted.buckets {
+            for (number, rows, starts) in in_memory {
+                let at = usize::from(key_group);
+                let (from, to) = (starts[at] as usize, starts[at + 1] as usize);
+                if from < to {
+                    take(*bucket, *number, rows.slice(from, to - from))?;
+                }
+            }
+            let is_cold = |key_groups: &u128| key_groups & (1 << key_group) != 0;
+            if cold.values().any(is_cold) {
+                let wanted = |_, part| cold.get(&part).is_some_and(is_cold);
+                let slices = (*bucket, bucket.checked_add(1));
+                self.layout.scan(&self.store, key_group, Kind::Part, slices, wanted, &mut take)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How many rows of a bucket are not in the store.
+    pub(crate) fn unstored(&self, bucket: i64) -> usize {
+        let parts = self.buckets.get(&bucket).into_iter().flatten();
+        parts.filter(|part| part.stored.is_empty()).map(|part| part.count).sum()
+    }
+
+    /// Takes the rows of a bucket away that are not in the store.
+    pub(crate) fn take_unstored(&mut self, bucket: i64) -> Result<RecordBatch, OperatorError> {
+        let mut taken = Vec::new();
+        for part in self.buckets.get_mut(&bucket).into_iter().flat_map(|parts| parts.extract_if(.., RowPart::is_fresh))
+        {
+            self.rows -= part.count as u64;
+            self.memory_bytes -= part.bytes;
+            taken.extend(part.rows.iter().flat_map(Rows::batches).cloned());
+        }
+        self.fresh.remove(&bucket);
+        Ok(concat_batches(&self.schema, &taken)?)
+    }
+
     /// Forgets a bucket.
     pub(crate) fn remove(&mut self, bucket: i64) {
         self.fresh.remove(&bucket);
@@ -281,7 +374,8 @@ impl RowLog {
     /// Fails if it cannot be read.
     pub(crate) fn load(&mut self, next_part: u64, budget_bytes: usize) -> Result<(), OperatorError> {
         self.next_part = self.next_part.max(next_part);
-        let mut found: Vec<(i64, u64, RowPart)> = Vec::new();
+        let mut found: BTreeMap<(i64, u64), Vec<RowPart>> = BTreeMap::new();
+        let mut cold: BTreeMap<(i64, u64), (usize, u128)> = BTreeMap::new();
         for key_group in chunks::key_groups(self.key_groups) {
             self.layout.scan(
                 &self.store,
@@ -290,24 +384,28 @@ impl RowLog {
                 (i64::MIN, None),
                 |_, _| true,
                 |bucket, part, rows| {
-                    let bytes = rows.get_array_memory_size();
-                    let in_memory = self.memory_bytes + bytes <= budget_bytes / 2;
-                    self.memory_bytes += if in_memory { bytes } else { 0 };
-                    self.rows += rows.num_rows() as u64;
+                    let (count, bytes) = (rows.num_rows(), rows.get_array_memory_size());
+                    self.rows += count as u64;
+                    if self.memory_bytes + bytes > budget_bytes / 2 {
+                        let (of, key_groups) = cold.entry((bucket, part)).or_default();
+                        *of += count;
+                        *key_groups |= 1 << key_group;
+                        return Ok(());
+                    }
+                    self.memory_bytes += bytes;
                     let stored = vec![Stored { part, key_groups: Arc::new(OnceLock::from(1 << key_group)) }];
-                    let count = rows.num_rows();
-                    found.push((
-                        bucket,
-                        part,
-                        RowPart { count, bytes, rows: in_memory.then_some(Rows::Whole(rows)), stored },
-                    ));
+                    let rows = Some(Rows::Whole(rows));
+                    found.entry((bucket, part)).or_default().push(RowPart { count, bytes, rows, stored });
                     Ok(())
                 },
             )?;
         }
-        found.sort_by_key(|(bucket, part, _)| (*bucket, *part));
-        for (bucket, _, part) in found {
-            self.buckets.entry(bucket).or_default().push(part);
+        for ((bucket, part), (count, key_groups)) in cold {
+            let stored = vec![Stored { part, key_groups: Arc::new(OnceLock::from(key_groups)) }];
+            found.entry((bucket, part)).or_default().push(RowPart { count, bytes: 0, rows: None, stored });
+        }
+        for ((bucket, _), parts) in found {
+            self.buckets.entry(bucket).or_default().extend(parts);
         }
         Ok(())
     }

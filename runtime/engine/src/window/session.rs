@@ -17,12 +17,13 @@
 //!
 //! Rows go into a table of *changes* by session, columnar like everything else; that sessions join is noted, and costs
 //! nothing until the changes are *folded* into the sessions' states: when a session closes, or when memory is short. A
-//! barrier puts the changes aside and takes a snapshot of the sessions, both in no time; the writer folds for itself, the
-//! task bit by bit. Only while states have left memory are they folded at the barrier. Sessions wait for their end in a wheel of buckets; one that has grown since is put back.
+//! barrier puts the changes aside and takes a snapshot of the sessions, both in no time; the writer folds, and the task takes
+//! over what it has folded, bit by bit. Sessions wait for their end in a wheel of buckets; one that has grown since is put
+//! back.
 //!
-//! A session's entry in the store is written at the barrier after it changed and deleted at the one after it closed or its
-//! start moved. Over the memory budget the states leave memory, and are read back, many sorted keys at a time, when
-//! they are needed; what remains of an open session is its key and about sixty bytes.
+//! A barrier writes the sessions that changed as columns. Over the memory budget all sessions leave memory, as an entry a
+//! key and a note of when it is due, and come back, many sorted keys at a time, when there are rows of their keys or they
+//! are due; nothing of them stays in memory.
 
 mod open;
 
@@ -44,12 +45,18 @@ use super::{
 };
 use crate::{
     aggregate::{Aggregates, longs},
-    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, is_full},
+    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Progress, is_full},
     topn::push_in_batches,
 };
 
-/// The name of the state in the task's store.
-pub(super) const STATE: &str = "sessions";
+/// The names of the states in the task's store: entries of keys, and chunks of columns.
+pub(super) const STATES: [&str; 2] = [STATE, CHUNKS];
+
+const STATE: &str = "sessions";
+const CHUNKS: &str = "session_chunks";
+
+/// How many keys that are due are brought back at a time.
+const DUE_AT_ONCE: usize = 1024;
 
 /// A GROUP BY over sessions.
 pub struct SessionWindows {
@@ -62,6 +69,8 @@ pub struct SessionWindows {
     wheel: BTreeMap<i64, Vec<u32>>,
     notch_ms: i64,
     watermark: i64,
+    /// Whether not all sessions have been emitted that the watermark has passed.
+    is_behind: bool,
     /// The greatest event time seen.
     latest: i64,
     key_groups: KeyGroupRange,
@@ -93,13 +102,14 @@ impl SessionWindows {
         // What one of the tasks had not done yet has to be done.
         let watermark = tasks.iter().map(|facts| facts.watermark).min();
         let mut windows = Self {
-            open: OpenSessions::new(&key_types, gaps, &aggregates, &cx.store)?,
+            open: OpenSessions::new(&key_types, cx.key_groups, gaps, &aggregates, &cx.store)?,
             aggregates,
             changes: None,
             wheel: BTreeMap::new(),
             notch_ms: (gap_of(eras.last()) / 16).max(1),
             eras,
             watermark: watermark.unwrap_or(i64::MIN),
+            is_behind: false,
             latest: WindowFacts::latest(&tasks),
             key_groups: cx.key_groups,
             memory_budget_bytes: cx.memory_budget_bytes,
@@ -110,7 +120,8 @@ impl SessionWindows {
             plan: plan.clone(),
         };
         if !tasks.is_empty() {
-            windows.open.load(cx.key_groups, cx.memory_budget_bytes / 2)?;
+            let next_part = tasks.iter().map(|facts| facts.next_part).max().unwrap_or(1);
+            windows.open.load(next_part, cx.memory_budget_bytes / 2)?;
             windows.watch_new();
         }
         if tasks.iter().any(|facts| facts.latest.is_none()) {
@@ -165,7 +176,7 @@ impl SessionWindows {
     }
 
     fn emit(&mut self, sessions: &[u32], out: &mut Emitted) -> Result<(), OperatorError> {
-        let states = self.open.states(sessions)?;
+        let states = self.open.states_of(sessions)?;
         let mut total = self.aggregates.accumulators()?;
         total.merge(&states, &(0..sessions.len() as u32).collect::<Vec<_>>(), sessions.len())?;
         let ends: Vec<i64> = sessions.iter().map(|session| self.open.end_of(*session)).collect();
@@ -211,12 +222,15 @@ impl SessionWindows {
         if self.memory_bytes() > self.memory_budget_bytes && !self.open.is_writing() {
             self.fold()?;
             self.open.evict()?;
+            self.wheel.clear();
         }
         Ok(())
     }
 
     fn memory_bytes(&self) -> usize {
-        self.open.memory_bytes() + self.changes.as_ref().map_or(0, Table::memory_bytes)
+        // The wheel has four bytes of each session, and room to grow.
+        let wheel = self.open.slots() * 8;
+        self.open.memory_bytes() + wheel + self.changes.as_ref().map_or(0, Table::memory_bytes)
     }
 }
 
@@ -242,19 +256,25 @@ impl KeyedOperator for SessionWindows {
         self.mind_memory()
     }
 
-    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<(), OperatorError> {
-        if watermark.0 <= self.watermark {
-            return Ok(());
+    fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<Progress, OperatorError> {
+        if watermark.0 <= self.watermark && !self.is_behind {
+            return Ok(Progress::Done);
         }
-        self.watermark = watermark.0;
-        let ended = self.take_ended(watermark.0);
-        if ended.is_empty() {
-            return Ok(());
+        self.watermark = self.watermark.max(watermark.0);
+        self.is_behind = self.open.fetch_due(self.watermark, DUE_AT_ONCE)?;
+        self.watch_new();
+        let ended = self.take_ended(self.watermark);
+        if !ended.is_empty() {
+            self.fold()?;
+            self.emit(&ended, out)?;
+            self.open.close(&ended);
+            self.open.reclaim()?;
         }
-        self.fold()?;
-        self.emit(&ended, out)?;
-        self.open.close(&ended);
-        self.open.reclaim()
+        if !self.is_behind {
+            return Ok(Progress::Done);
+        }
+        self.mind_memory()?;
+        Ok(Progress::More)
     }
 
     fn freeze(&mut self, _epoch: Epoch, _out: &mut Emitted) -> Result<Frozen, OperatorError> {
@@ -264,8 +284,10 @@ impl KeyedOperator for SessionWindows {
         self.eras.forget(|era, until| {
             until.saturating_add(gap_of(era)).saturating_add(era.window.allowed_lateness_ms) <= watermark
         });
-        let facts = WindowFacts::new(self.key_groups, self.watermark, self.latest, 1, self.eras.list());
-        Ok(Frozen { meta: facts.to_value(), write: self.open.freeze()? })
+        let write = self.open.freeze();
+        let next_part = self.open.next_part();
+        let facts = WindowFacts::new(self.key_groups, self.watermark, self.latest, next_part, self.eras.list());
+        Ok(Frozen { meta: facts.to_value(), write })
     }
 
     fn is_full(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use arrow::{
     array::{RecordBatch, UInt32Array},
-    compute,
+    compute::{self, concat_batches},
 };
 
 use super::row_log::RowLog;
@@ -36,20 +36,36 @@ impl Waiting {
         append_by_bucket(&mut self.0, rows, watermark, bucket_of)
     }
 
-    /// The rows of the first bucket that are before `watermark`, in order of time; `None`: no more.
-    pub(crate) fn take_due(&mut self, watermark: i64) -> Result<Option<RecordBatch>, OperatorError> {
-        let Some(bucket) = self.0.first_bucket().filter(|bucket| *bucket < watermark) else { return Ok(None) };
-        let rows = self.0.read(bucket)?;
-        if bucket.saturating_add(BUCKET_MS) <= watermark {
-            self.0.remove(bucket);
-            return Ok(Some(by_time(&rows)?));
-        }
-        let (due, later) = part_by_time(&rows, watermark)?;
-        if due.num_rows() == 0 {
+    /// The first buckets that have rows before `watermark`: mostly one, and in any case all of a second. Those whose rows came
+    /// first are first.
+    pub(crate) fn due(&self, watermark: i64) -> Vec<i64> {
+        let Some(second) = self.0.first_bucket().map(bucket_of) else { return Vec::new() };
+        let of_second = self.0.buckets().take_while(|bucket| *bucket < watermark && bucket_of(*bucket) == second);
+        let mut due: Vec<i64> = of_second.collect();
+        due.reverse();
+        due
+    }
+
+    /// The rows of these buckets that are before `watermark`, in order of time; `None`: no more.
+    pub(crate) fn take(&mut self, due: &[i64], watermark: i64) -> Result<Option<RecordBatch>, OperatorError> {
+        let Some(second) = due.first().map(|bucket| bucket_of(*bucket)) else { return Ok(None) };
+        let rows = due.iter().map(|bucket| self.0.read(*bucket)).collect::<Result<Vec<_>, _>>()?;
+        let rows = concat_batches(rows[0].schema_ref(), &rows)?;
+        let (due_rows, later) = part_by_time(&rows, watermark)?;
+        if due_rows.num_rows() == 0 {
             return Ok(None);
         }
-        self.0.replace(bucket, later);
-        Ok(Some(by_time(&due)?))
+        due.iter().for_each(|bucket| self.0.remove(*bucket));
+        self.0.append(second, later);
+        Ok(Some(by_time(&due_rows)?))
+    }
+
+    /// Of rows that are being read key group by key group, those that are before `watermark`; the others wait on, in a bucket
+    /// that begins there.
+    pub(crate) fn part(&mut self, rows: &RecordBatch, watermark: i64) -> Result<RecordBatch, OperatorError> {
+        let (due, later) = part_by_time(rows, watermark)?;
+        self.0.append(watermark, later);
+        Ok(due)
     }
 }
 

@@ -22,7 +22,7 @@ use millrace_state::{StateError, TaskStore};
 use super::era::EraWindows;
 use crate::{
     aggregate::Aggregates,
-    operator::{Emitted, OperatorContext, OperatorError, Write},
+    operator::{Emitted, OperatorContext, OperatorError, Progress, Write},
     window::{
         chunks::{self, Content, Kind, PartWrite, Stored, unstorable},
         eras::Era,
@@ -181,7 +181,7 @@ impl EraWindows {
                 behind.load()?;
                 let mut out = Emitted::default();
                 behind.watermark = furthest;
-                behind.close_windows(&mut out)?;
+                while behind.close_windows(&mut out)? == Progress::More {}
                 pending.append(&mut out.rows);
             }
         }

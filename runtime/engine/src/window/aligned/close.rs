@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     group::{GroupKeys, NO_GROUP},
-    operator::{Emitted, OperatorError},
+    operator::{Emitted, OperatorError, Progress},
     window::{chunks::Kind, table::Table},
 };
 
@@ -21,16 +21,21 @@ pub(super) enum Panes {
 }
 
 impl EraWindows {
-    /// Closes every window that ends by the watermark, in order.
-    pub(super) fn close_windows(&mut self, out: &mut Emitted) -> Result<(), OperatorError> {
+    /// Closes windows that end by the watermark, in order.
+    pub(super) fn close_windows(&mut self, out: &mut Emitted) -> Result<Progress, OperatorError> {
         while let Some(end) = self.next_close()
             && end <= self.watermark
         {
-            self.close(end, out)?;
+            if self.close(end, out)? == Progress::More {
+                return Ok(Progress::More);
+            }
             self.closed_until = end;
+            if out.is_much() {
+                return Ok(Progress::More);
+            }
         }
         self.closed_until = self.closed_until.max(self.plan.grid.last_window_end_by(self.watermark));
-        Ok(())
+        Ok(Progress::Done)
     }
 
     /// The end of the first window that is open and not empty.
@@ -44,7 +49,7 @@ impl EraWindows {
         Some(if first > self.closed_until { first } else { grid.next_window_end(self.closed_until) })
     }
 
-    fn close(&mut self, end: i64, out: &mut Emitted) -> Result<(), OperatorError> {
+    fn close(&mut self, end: i64, out: &mut Emitted) -> Result<Progress, OperatorError> {
         let start = end.saturating_sub(self.plan.grid.size_ms());
         if self.slices.range(start..end).any(|(_, slice)| slice.is_cold()) {
             self.sliding = None;
@@ -64,7 +69,8 @@ impl EraWindows {
             self.total_of_slices(start, end)?
         };
         let keys = self.groups.keys();
-        emit(&self.plan, keys, (start, end), &Panes::All(0), &groups, &results, out)
+        emit(&self.plan, keys, (start, end), &Panes::All(0), &groups, &results, out)?;
+        Ok(Progress::Done)
     }
 
     /// The result of a window of one slice.
@@ -115,6 +121,8 @@ impl EraWindows {
                 self.deletes.extend(merging.abandon(start).map(|stored| (Kind::Part, start, stored)));
             }
         }
+        // Windows that are still to be closed begin later.
+        self.blocks.forget(self.plan.grid.next_window_end(self.closed_until).saturating_sub(self.plan.grid.size_ms()));
         self.corrections.forget(self.watermark.saturating_sub(self.plan.lateness_ms), &mut self.deletes);
     }
 

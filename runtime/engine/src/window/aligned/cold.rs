@@ -1,7 +1,10 @@
 //! Windows whose slices are, in part, only in the store.
 //!
 //! They are merged one key group after another, so that a hundred-and-twenty-eighth of the window has to fit in memory,
-//! with an interner of their own: the keys of the store never enter the task's.
+//! with an interner of their own: the keys of the store never enter the task's. Windows that overlap share what they
+//! read of their slices ([`super::blocks`]).
+
+use std::collections::BTreeSet;
 
 use arrow::{
     array::{ArrayRef, UInt32Array},
@@ -14,24 +17,26 @@ use super::{
 };
 use crate::{
     group::Groups,
-    operator::{Emitted, OperatorError},
+    operator::{Emitted, OperatorError, Progress},
     window::{
-        chunks::{self, Kind, by_key_group},
+        chunks::{Kind, by_key_group},
         table::Table,
     },
 };
 
 impl EraWindows {
     /// Emits the window from `start` to `end`, key group by key group.
-    pub(super) fn close_cold(&mut self, start: i64, end: i64, out: &mut Emitted) -> Result<(), OperatorError> {
+    pub(super) fn close_cold(&mut self, start: i64, end: i64, out: &mut Emitted) -> Result<Progress, OperatorError> {
         let mut in_memory = Vec::new();
         for (_, slice) in self.slices.range_mut(start..end) {
             slice.seal(&mut self.scratch.spare);
             in_memory.extend(slice.in_memory().cloned());
         }
+        let cover = self.cover(start, end)?;
         let keys = self.groups.keys();
         let sorted: Vec<_> = in_memory.iter().map(|part| by_key_group(&part.groups, keys)).collect();
-        for key_group in chunks::key_groups(self.key_groups) {
+        let from = self.closed_key_groups.take().unwrap_or(self.key_groups.start);
+        for key_group in from..self.key_groups.end {
             let mut groups = Groups::new(&self.plan.key_types)?;
             let mut total = Table::new(&self.plan.aggregates, 0, &mut Vec::new())?;
             let (mut numbers, mut locals) = (Vec::new(), Vec::new());
@@ -49,20 +54,24 @@ impl EraWindows {
                 let state = compute::take_arrays(part.state()?, &UInt32Array::from(rows.to_vec()), None)?;
                 take(&keys.gather(&of)?, &state, rows.len())?;
             }
-            self.read_cold(key_group, start, end, |_, keys, state, rows| take(keys, state, rows))?;
+            self.read_cover(key_group, &cover, take)?;
             let (present, results) = total.evaluate(&mut Vec::new())?;
             emit(&self.plan, groups.keys(), (start, end), &Panes::All(0), &present, &results, out)?;
+            if out.is_much() && key_group + 1 < self.key_groups.end {
+                self.closed_key_groups = Some(key_group + 1);
+                return Ok(Progress::More);
+            }
         }
-        Ok(())
+        Ok(Progress::Done)
     }
 
-    /// Reads what is only in the store of the slices from `start` to `end`, of one key group: for each chunk its slice, its
-    /// keys, its states and how many rows it has.
+    /// Reads what is only in the store of the slices from `start` to `end`, of one key group and save the parts that are
+    /// `known`: for each chunk its slice, its keys, its states and how many rows it has.
     pub(super) fn read_cold(
         &self,
         key_group: u16,
-        start: i64,
-        end: i64,
+        (start, end): (i64, i64),
+        known: &BTreeSet<u64>,
         mut take: impl FnMut(i64, &[ArrayRef], &[ArrayRef], usize) -> Result<(), OperatorError>,
     ) -> Result<(), OperatorError> {
         let bit = 1_u128 << key_group;
@@ -71,6 +80,7 @@ impl EraWindows {
             let cold: Vec<u64> = cold
                 .filter(|stored| stored.key_groups.get().is_none_or(|key_groups| key_groups & bit != 0))
                 .map(|stored| stored.part)
+                .filter(|part| !known.contains(part))
                 .collect();
             if cold.is_empty() {
                 continue;

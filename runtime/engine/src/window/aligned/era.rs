@@ -14,11 +14,17 @@ use millrace_plan::{WindowAggregate, WindowKind};
 use millrace_state::TaskStore;
 use millrace_stream::KeyGroupRange;
 
-use super::{STATE, checkpoint::Merging, late::Corrections, sliding::Sliding};
+use super::{
+    STATE,
+    blocks::{self, Blocks},
+    checkpoint::Merging,
+    late::Corrections,
+    sliding::Sliding,
+};
 use crate::{
     aggregate::Aggregates,
     group::Groups,
-    operator::{Emitted, OperatorContext, OperatorError, OperatorStats},
+    operator::{Emitted, OperatorContext, OperatorError, OperatorStats, Progress},
     window::{
         chunks::{Kind, Layout, Stored},
         eras::Era,
@@ -41,8 +47,13 @@ pub(super) struct EraWindows {
     pub(super) watermark: i64,
     /// Every window that ends by then has been closed.
     pub(super) closed_until: i64,
+    /// The first key group of the next window that has not been emitted, when others of it have.
+    pub(super) closed_key_groups: Option<u16>,
+    /// Whether not all windows that the watermark has passed have been closed.
+    is_closing: bool,
     pub(super) sliding: Option<Sliding>,
     pub(super) corrections: Corrections,
+    pub(super) blocks: Blocks,
     /// What the next checkpoint writes.
     pub(super) next_part: u64,
     pub(super) deletes: Vec<(Kind, i64, Stored)>,
@@ -123,8 +134,11 @@ impl EraWindows {
             slices: BTreeMap::new(),
             watermark: i64::MIN,
             closed_until: i64::MIN,
+            closed_key_groups: None,
+            is_closing: false,
             sliding: None,
             corrections: Corrections::default(),
+            blocks: Blocks::new(Layout::new(blocks::STATE, &key_types, aggregates.state_fields()).of_era(era.number)),
             next_part: 1,
             deletes: Vec::new(),
             writing: false,
@@ -283,13 +297,19 @@ impl EraWindows {
         Ok(())
     }
 
-    /// Event time has come to `watermark`, further than before.
-    pub(super) fn advance(&mut self, watermark: i64, out: &mut Emitted) -> Result<(), OperatorError> {
-        self.correct(out)?;
+    /// Event time has come to `watermark`, further than before, or there is more to do there.
+    pub(super) fn advance(&mut self, watermark: i64, out: &mut Emitted) -> Result<Progress, OperatorError> {
+        if !self.is_closing {
+            self.correct(out)?;
+        }
         self.watermark = watermark;
-        self.close_windows(out)?;
-        self.forget_slices();
-        self.reclaim_groups()
+        let progress = self.close_windows(out)?;
+        self.is_closing = progress == Progress::More;
+        if progress == Progress::Done {
+            self.forget_slices();
+            self.reclaim_groups()?;
+        }
+        Ok(progress)
     }
 
     /// The given rows, ascending, in all columns that are read; the others keep their place and hold nothing sensible.

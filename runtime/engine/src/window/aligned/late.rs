@@ -11,7 +11,7 @@
 //! never decided; the last correction's values do not.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -213,7 +213,7 @@ impl EraWindows {
             let mut sought = Groups::new(&self.plan.key_types)?;
             let mut numbers = Vec::new();
             sought.intern(&keys.gather(&groups)?, groups.len(), &mut numbers)?;
-            self.read_cold(key_group, start, end, |slice, chunk_keys, state, rows| {
+            self.read_cold(key_group, (start, end), &BTreeSet::new(), |slice, chunk_keys, state, rows| {
                 sought.intern(chunk_keys, rows, &mut numbers)?;
                 let of: Vec<u32> =
                     numbers.iter().map(|number| groups.get(*number as usize).copied().unwrap_or(NO_GROUP)).collect();

@@ -3,17 +3,26 @@
 //! | module | what |
 //! |---|---|
 //! | [`changes`] | rows since a barrier, and how they become part of the sessions' states |
-//! | [`stored`] | sessions in the store |
-//! | [`shared`] | the vector that they lie in, of which a barrier takes a snapshot |
+//! | [`states`] | the states, as columns |
+//! | [`shared`] | the vector that the sessions lie in, of which a barrier takes a snapshot |
+//! | [`stored`] | what a barrier writes |
+//! | [`load`] | starting from what was written |
+//! | [`spilled`] | sessions of keys that have left memory |
 //!
 //! Time is parted into *rounds*: one ends when what changed in it is handed to a writer, at a barrier or when memory is
 //! short. A session that is touched notes the round, and under which start the store had it before.
 
 mod changes;
+mod load;
 mod shared;
+mod spilled;
+mod states;
 mod stored;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
 use arrow::{
     array::ArrayRef,
@@ -21,18 +30,27 @@ use arrow::{
     row::{RowConverter, SortField},
 };
 use millrace_state::TaskStore;
+use millrace_stream::KeyGroupRange;
 
-use self::{changes::Layer, shared::Shared};
+use self::{
+    changes::{Applying, Layer},
+    shared::Shared,
+    spilled::Spilled,
+    states::{At, NOWHERE, States},
+    stored::Refolded,
+};
 use crate::{
     aggregate::Aggregates,
     group::{Groups, NO_GROUP},
     operator::OperatorError,
-    running::entries::State,
-    stored_keys::Names,
+    window::delta_log::DeltaLog,
 };
 
 /// Marks what is not a session.
 const NONE: u32 = u32::MAX;
+
+/// The round of sessions that were read from the store.
+const LOADED: u32 = 0;
 
 /// One session, or a slot for one.
 #[derive(Clone, Debug)]
@@ -46,10 +64,8 @@ struct Session {
     next: u32,
     /// The session that this one has joined.
     joined: u32,
-    /// What its rows came to before the changes that have not been folded. `None`: nothing yet, or only in the store.
-    state: Option<State>,
-    /// Whether the state is only in the store.
-    cold: bool,
+    /// Where that lies which its rows came to before the changes that have not been folded.
+    at: At,
     /// The last round in which rows came to it.
     touched: u32,
     /// The start under which the store had it before that round.
@@ -88,9 +104,9 @@ impl Session {
         if self.touched == round { self.stored } else { Some(self.start) }
     }
 
-    /// Whether it is one that the round has changed.
-    fn is_changed_in(&self, round: u32) -> bool {
-        self.touched == round && !self.free && self.joined == NONE
+    /// Whether it is a session, and not a slot or part of another one.
+    fn is_open(&self) -> bool {
+        !self.free && self.joined == NONE
     }
 }
 
@@ -126,6 +142,7 @@ pub(super) struct OpenSessions {
     gaps: Vec<(i64, i64)>,
     groups: Groups,
     key_types: Vec<DataType>,
+    key_groups: KeyGroupRange,
     /// The first open session of each group.
     first: Vec<u32>,
     sessions: Shared<Session>,
@@ -137,18 +154,24 @@ pub(super) struct OpenSessions {
     joined: Vec<u32>,
     /// Changes that have been put aside and are to be folded, oldest first.
     layers: VecDeque<Layer>,
-    /// How many sessions have their state only in the store.
-    cold: usize,
+    /// States that a writer has folded for the first of the layers, and that are being taken over.
+    applying: VecDeque<Applying>,
+    /// Whether the task has folded anything, or freed a slot, since the last barrier.
+    folded: bool,
+    /// Where the writer puts what it has folded.
+    refolded: Arc<Mutex<Option<Refolded>>>,
     new: Vec<u32>,
     aggregates: Aggregates,
-    states: RowConverter,
-    state_columns: usize,
+    states: States,
     empty_states: Vec<ArrayRef>,
     store: Arc<TaskStore>,
-    /// The store's keys of sessions that are gone.
-    deletes: Names,
+    /// What the store has of sessions that are gone: their groups, and the starts under which it has them.
+    gone: Vec<(u32, i64)>,
+    /// The chunks that the store has; the writer has them while it writes.
+    log: Arc<Mutex<DeltaLog>>,
+    next_part: u64,
+    spilled: Spilled,
     writing: bool,
-    bytes: usize,
     spilled_bytes: u64,
     groups_after_reclaim: usize,
     scratch: Vec<u32>,
@@ -164,6 +187,7 @@ fn state_converter(aggregates: &Aggregates) -> Result<RowConverter, OperatorErro
 impl OpenSessions {
     pub(super) fn new(
         key_types: &[DataType],
+        key_groups: KeyGroupRange,
         gaps: Vec<(i64, i64)>,
         aggregates: &Aggregates,
         store: &Arc<TaskStore>,
@@ -173,6 +197,7 @@ impl OpenSessions {
             gaps,
             groups: Groups::new(key_types)?,
             key_types: key_types.to_vec(),
+            key_groups,
             first: Vec::new(),
             sessions: Shared::default(),
             free: Vec::new(),
@@ -180,16 +205,19 @@ impl OpenSessions {
             dirty: false,
             joined: Vec::new(),
             layers: VecDeque::new(),
-            cold: 0,
+            applying: VecDeque::new(),
+            folded: false,
+            refolded: Arc::default(),
             new: Vec::new(),
-            states: state_converter(aggregates)?,
             aggregates: aggregates.clone(),
-            state_columns: fields.len(),
+            states: States::default(),
             empty_states: fields.iter().map(|field| arrow::array::new_empty_array(field.data_type())).collect(),
             store: Arc::clone(store),
-            deletes: Names::default(),
+            gone: Vec::new(),
+            log: Arc::new(Mutex::new(stored::log(key_types, aggregates))),
+            next_part: 1,
+            spilled: Spilled::default(),
             writing: false,
-            bytes: 0,
             spilled_bytes: 0,
             groups_after_reclaim: 0,
             scratch: Vec::new(),
@@ -205,8 +233,10 @@ impl OpenSessions {
         sessions: &mut Vec<u32>,
     ) -> Result<(), OperatorError> {
         let mut groups = std::mem::take(&mut self.scratch);
+        let known = self.groups.len();
         self.groups.intern(keys, times.len(), &mut groups)?;
         self.first.resize(self.groups.len(), NONE);
+        self.fetch_from(known)?;
         sessions.clear();
         sessions.extend(groups.iter().zip(times).map(|(group, time)| self.session_of(*group, *time)));
         self.scratch = groups;
@@ -312,8 +342,7 @@ impl OpenSessions {
             gap_ms: span.gap_ms,
             next: self.first[group as usize],
             joined: NONE,
-            state: None,
-            cold: false,
+            at: NOWHERE,
             touched: self.round,
             stored: None,
             unfolded: false,
@@ -338,27 +367,29 @@ impl OpenSessions {
     /// Forgets the state of a session that has joined another, and frees its slot once the wheel has let go of it.
     fn give_back(&mut self, session: u32) {
         let slot = &mut self.sessions[session as usize];
-        self.bytes -= slot.state.take().map_or(0, |state| state.len() + 16);
-        self.cold -= usize::from(std::mem::take(&mut slot.cold));
+        self.states.release(std::mem::replace(&mut slot.at, NOWHERE));
         slot.unfolded = false;
         if !slot.watched {
-            slot.free = true;
-            self.free.push(session);
+            self.set_free(session);
         }
+    }
+
+    /// Another session may take this slot. What a writer has folded for the one that had it is of no use any more.
+    fn set_free(&mut self, session: u32) {
+        self.sessions[session as usize].free = true;
+        self.free.push(session);
+        self.folded = true;
     }
 
     /// Forgets sessions, which the wheel has let go of.
     pub(super) fn close(&mut self, sessions: &[u32]) {
-        // Keys of groups that exist can always be read.
-        let noted = self.note_deletes(sessions);
-        debug_assert!(noted.is_ok());
+        self.note_gone(sessions);
         for closed in sessions {
             let slot = &mut self.sessions[*closed as usize];
-            (slot.watched, slot.unfolded, slot.free) = (false, false, true);
+            (slot.watched, slot.unfolded) = (false, false);
             let (group, next) = (slot.group, std::mem::replace(&mut slot.next, NONE));
-            self.bytes -= slot.state.take().map_or(0, |state| state.len() + 16);
-            self.cold -= usize::from(std::mem::take(&mut slot.cold));
-            self.free.push(*closed);
+            self.states.release(std::mem::replace(&mut slot.at, NOWHERE));
+            self.set_free(*closed);
             self.unlink(group, *closed, next);
         }
     }
@@ -366,11 +397,14 @@ impl OpenSessions {
     /// Forgets keys without sessions, when there are many.
     pub(super) fn reclaim(&mut self) -> Result<(), OperatorError> {
         const FEW: usize = 16 * 1024;
-        if self.writing || self.groups.len() < FEW.max(2 * self.groups_after_reclaim) {
+        // What the store has of a key that is not in memory would be read.
+        if self.writing || self.spilled.is_some() || self.groups.len() < FEW.max(2 * self.groups_after_reclaim) {
             return Ok(());
         }
-        let live: Vec<bool> = self.first.iter().map(|first| *first != NONE).collect();
+        let mut live: Vec<bool> = self.first.iter().map(|first| *first != NONE).collect();
+        self.gone.iter().for_each(|(group, _)| live[*group as usize] = true);
         let renumbered = self.groups.retain(&live)?;
+        self.gone.iter_mut().for_each(|(group, _)| *group = renumbered[*group as usize]);
         // A session that has joined another and waits for the wheel to let go needs no group any more.
         for session in self.sessions.iter_mut().filter(|session| !session.free && session.joined == NONE) {
             session.group = renumbered[session.group as usize];
@@ -384,17 +418,12 @@ impl OpenSessions {
         Ok(())
     }
 
-    pub(super) fn thaw(&mut self) {
-        self.writing = false;
-    }
-
     pub(super) fn is_writing(&self) -> bool {
         self.writing
     }
 
-    /// Whether some states are only in the store.
-    pub(super) fn is_cold(&self) -> bool {
-        self.cold > 0
+    pub(super) fn next_part(&self) -> u64 {
+        self.next_part
     }
 
     /// The sessions that were made since this was last asked; the wheel has to take them.
@@ -411,8 +440,7 @@ impl OpenSessions {
         let slot = &mut self.sessions[session as usize];
         slot.watched = false;
         if !slot.unfolded {
-            slot.free = true;
-            self.free.push(session);
+            self.set_free(session);
         }
     }
 
@@ -426,8 +454,8 @@ impl OpenSessions {
 
     /// The greatest event time in an open session.
     pub(super) fn latest(&self) -> i64 {
-        let open = self.sessions.iter().filter(|session| !session.free && session.joined == NONE);
-        open.map(|session| session.last).max().unwrap_or(i64::MIN)
+        let open = self.sessions.iter().filter(|session| session.is_open());
+        open.map(|session| session.last).max().unwrap_or(i64::MIN).max(self.spilled.latest())
     }
 
     pub(super) fn keys_of(&self, sessions: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
@@ -446,10 +474,12 @@ impl OpenSessions {
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
-        self.bytes
+        self.states.memory_bytes()
             + self.sessions.memory_bytes()
             + self.layers.iter().map(Layer::memory_bytes).sum::<usize>()
-            + (self.first.capacity() + self.places.capacity()) * 4
+            + (self.first.capacity() + self.places.capacity() + self.new.capacity()) * 4
+            + self.gone.capacity() * size_of::<(u32, i64)>()
+            + self.spilled.memory_bytes()
             + self.groups.memory_bytes()
     }
 

@@ -9,7 +9,7 @@ use millrace_stream::{Epoch, EventTime, KeyGroup, KeyGroupRange, ManualClock, Ti
 use tempfile::TempDir;
 
 use crate::{
-    operator::{Emitted, Frozen, KeyedOperator, OperatorContext},
+    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, Progress},
     window::{eras, make_operator, states},
 };
 
@@ -24,6 +24,10 @@ pub(crate) struct Fleet {
     pub(crate) clock: Arc<ManualClock>,
     tasks: Vec<Task>,
     stores: usize,
+    /// The greatest number of rows that a task emitted when it was called once for a watermark.
+    pub(crate) most_emitted: usize,
+    /// The greatest memory that a task said to hold.
+    pub(crate) most_memory_bytes: u64,
     epoch: Epoch,
     /// Of the last checkpoint.
     metas: Vec<serde_json::Value>,
@@ -51,6 +55,8 @@ impl Fleet {
             clock: Arc::new(ManualClock::at(Timestamp(1_000_000))),
             tasks: Vec::new(),
             stores: 0,
+            most_emitted: 0,
+            most_memory_bytes: 0,
             epoch: Epoch(0),
             metas: Vec::new(),
         };
@@ -103,20 +109,35 @@ impl Fleet {
             let rows = compute::filter_record_batch(batch, &own).unwrap();
             if rows.num_rows() > 0 {
                 task.operator.process(rows, out).unwrap();
+                self.most_memory_bytes = self.most_memory_bytes.max(task.operator.stats().memory_bytes);
             }
         }
     }
 
     pub(crate) fn advance(&mut self, watermark: i64, out: &mut Emitted) {
-        self.tasks.iter_mut().for_each(|task| task.operator.advance(EventTime(watermark), out).unwrap());
+        for task in &mut self.tasks {
+            loop {
+                let mut emitted = Emitted::default();
+                let progress = task.operator.advance(EventTime(watermark), &mut emitted).unwrap();
+                let rows = emitted.rows.iter().map(RecordBatch::num_rows).sum();
+                self.most_emitted = self.most_emitted.max(rows);
+                out.rows.append(&mut emitted.rows);
+                out.late.append(&mut emitted.late);
+                self.most_memory_bytes = self.most_memory_bytes.max(task.operator.stats().memory_bytes);
+                if progress == Progress::Done {
+                    break;
+                }
+            }
+        }
     }
 
     pub(crate) fn tick(&mut self, out: &mut Emitted) {
         use millrace_stream::Clock;
         let now = self.clock.monotonic();
         for task in &mut self.tasks {
-            if task.operator.next_tick().is_some_and(|at| at <= now) {
+            while task.operator.next_tick().is_some_and(|at| at <= now) {
                 task.operator.tick(out).unwrap();
+                self.most_memory_bytes = self.most_memory_bytes.max(task.operator.stats().memory_bytes);
             }
         }
     }

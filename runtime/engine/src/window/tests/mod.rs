@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 pub(crate) mod aligned;
+mod bounded;
 mod eras;
 pub(crate) mod fleet;
 pub(crate) mod plans;

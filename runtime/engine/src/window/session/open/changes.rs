@@ -7,14 +7,15 @@
 //! ```
 //!
 //! *Folding* merges a layer into the states, bit by bit while rows come, all of it when a session closes. A writer does the
-//! same for itself, over a snapshot of the sessions.
+//! same for itself, over a snapshot of the sessions; when nothing has been folded meanwhile, the task takes its states over
+//! instead of folding again.
 
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 
-use super::{NONE, OpenSessions, Session, shared::Shared};
-use crate::{aggregate::Aggregates, operator::OperatorError, running::entries::State, window::table::Part};
+use super::{At, NONE, NOWHERE, OpenSessions, Session, shared::Shared};
+use crate::{aggregate::Aggregates, operator::OperatorError, window::table::Part};
 
 /// How many changed sessions are folded at a time while rows come.
 const FOLDED_AT_ONCE: usize = 8 * 1024;
@@ -43,6 +44,17 @@ impl Layer {
     }
 }
 
+/// States that a writer has folded, and that are being taken over bit by bit.
+pub(super) struct Applying {
+    /// The sessions.
+    pub(super) slots: Arc<Vec<u32>>,
+    /// The piece that has their states, in that order.
+    pub(super) piece: u32,
+    pub(super) applied: usize,
+    /// How many layers they hold.
+    layers: usize,
+}
+
 impl OpenSessions {
     /// Puts changes aside.
     pub(in crate::window::session) fn put_aside(&mut self, changes: Part) {
@@ -52,7 +64,7 @@ impl OpenSessions {
 
     /// Folds all that was put aside.
     pub(in crate::window::session) fn fold_all(&mut self) -> Result<(), OperatorError> {
-        while !self.layers.is_empty() {
+        while !self.layers.is_empty() || !self.applying.is_empty() {
             self.fold_rows(usize::MAX)?;
         }
         Ok(())
@@ -60,13 +72,24 @@ impl OpenSessions {
 
     /// Folds a part of what was put aside, unless a writer has a snapshot: what is written to would be copied.
     pub(in crate::window::session) fn fold_some(&mut self) -> Result<(), OperatorError> {
-        if self.writing || self.layers.is_empty() { Ok(()) } else { self.fold_rows(FOLDED_AT_ONCE) }
+        if self.writing {
+            return Ok(());
+        }
+        if self.layers.is_empty() && self.applying.is_empty() {
+            return self.gather_sparse();
+        }
+        self.fold_rows(FOLDED_AT_ONCE)
     }
 
     /// Folds up to so many changes of the oldest layer.
     fn fold_rows(&mut self, most: usize) -> Result<(), OperatorError> {
+        self.folded = true;
+        if !self.applying.is_empty() {
+            self.apply(most);
+            return Ok(());
+        }
         let Some(layer) = self.layers.front_mut() else { return Ok(()) };
-        let (content, handed_over) = (Arc::clone(&layer.content), layer.handed_over);
+        let content = Arc::clone(&layer.content);
         let from = layer.folded;
         let to = content.changes.groups.len().min(from.saturating_add(most));
         layer.folded = to;
@@ -76,22 +99,76 @@ impl OpenSessions {
         let changed = &content.changes.groups[from..to];
         let folding = Folding::new(&self.sessions, changed, joined, &mut places);
         self.places = places;
-        let known = self.states(&folding.known)?;
+        let known = self.states_of(&folding.known)?;
         let states = folding.total(&self.aggregates, &content.changes, from, &known)?;
-        let rows = if self.state_columns == 0 { None } else { Some(self.states.convert_columns(&states)?) };
-        for (at, root) in folding.roots.iter().enumerate() {
-            let state = rows.as_ref().map_or_else(|| State::from([]), |rows| State::from(rows.row(at).data()));
-            let session = &mut self.sessions[*root as usize];
-            self.bytes += state.len() + 16;
-            self.bytes -= session.state.replace(state).map_or(0, |state| state.len() + 16);
-        }
-        if !handed_over {
-            self.note_deletes(joined)?;
-        }
-        joined.iter().for_each(|session| self.give_back(*session));
+        let piece = self.states.add(states, folding.roots.len());
+        self.put_states(&folding.roots, piece, 0);
         if is_last {
-            self.layers.pop_front();
+            self.end_layer();
         }
+        Ok(())
+    }
+
+    /// Takes over states that a writer has folded.
+    pub(super) fn apply(&mut self, most: usize) {
+        let Some(applying) = self.applying.front_mut() else { return };
+        let (slots, piece, from) = (Arc::clone(&applying.slots), applying.piece, applying.applied);
+        let to = slots.len().min(from.saturating_add(most));
+        applying.applied = to;
+        self.put_states(&slots[from..to], piece, from);
+        if to == slots.len() {
+            let layers = self.applying.pop_front().map_or(0, |applied| applied.layers);
+            (0..layers).for_each(|_| self.end_layer());
+        }
+    }
+
+    /// The states of sessions are those of a piece, from a row on.
+    fn put_states(&mut self, slots: &[u32], piece: u32, from: usize) {
+        for (row, slot) in (from as u32..).zip(slots) {
+            let before = std::mem::replace(&mut self.sessions[*slot as usize].at, At { piece, row });
+            self.states.release(before);
+        }
+    }
+
+    /// The oldest layer is part of the states.
+    fn end_layer(&mut self) {
+        let Some(layer) = self.layers.pop_front() else { return };
+        if !layer.handed_over {
+            self.note_gone(&layer.content.joined);
+        }
+        layer.content.joined.iter().for_each(|session| self.give_back(*session));
+    }
+
+    /// What a writer has folded for the layers that it was given is taken over, unless the task has folded anything itself
+    /// meanwhile.
+    pub(super) fn take_over(&mut self, slots: Vec<u32>, states: Vec<ArrayRef>) {
+        let covered: usize = self.applying.iter().map(|applying| applying.layers).sum();
+        let layers = self.layers.iter().skip(covered).filter(|layer| layer.handed_over).count();
+        let piece = self.states.add(states, slots.len());
+        self.applying.push_back(Applying { slots: Arc::new(slots), piece, applied: 0, layers });
+    }
+
+    /// How many layers are being taken over already.
+    pub(super) fn covered_layers(&self) -> usize {
+        self.applying.iter().map(|applying| applying.layers).sum()
+    }
+
+    /// The states of sessions that have one.
+    pub(in crate::window::session) fn states_of(&self, sessions: &[u32]) -> Result<Vec<ArrayRef>, OperatorError> {
+        let at = sessions.iter().map(|session| self.sessions[*session as usize].at).filter(|at| *at != NOWHERE);
+        self.states.pieces().gather(&at.collect::<Vec<_>>(), &self.empty_states)
+    }
+
+    /// Gathers the states that are in use, when most are not.
+    fn gather_sparse(&mut self) -> Result<(), OperatorError> {
+        if !self.states.is_sparse() {
+            return Ok(());
+        }
+        let with_state = (0_u32..).zip(self.sessions.iter()).filter(|(_, session)| session.at != NOWHERE);
+        let slots: Vec<u32> = with_state.map(|(slot, _)| slot).collect();
+        let columns = self.states_of(&slots)?;
+        let piece = self.states.add(columns, slots.len());
+        self.put_states(&slots, piece, 0);
         Ok(())
     }
 }
@@ -125,8 +202,7 @@ impl Slots for Shared<Session> {
     }
 
     fn has_state(&self, session: u32) -> bool {
-        let session = self.session(session);
-        session.state.is_some() || session.cold
+        self.session(session).at != NOWHERE
     }
 }
 
