@@ -245,6 +245,9 @@ pub struct EditSaid {
     pub to: Revision,
     /// What came of it.
     pub result: EditResult,
+    /// The last checkpoint that was completed before it was taken up: those after it are its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Epoch>,
     /// Why, where it was not taken up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

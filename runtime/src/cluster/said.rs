@@ -7,7 +7,7 @@ use millrace_engine::{
 use millrace_plan::handover::{
     CheckpointSaid, EditResult, EditSaid, Problem, ProblemOf, RunPhase, SavepointSaid, StartSaid,
 };
-use millrace_stream::{Revision, Timestamp};
+use millrace_stream::{Epoch, Revision, Timestamp};
 
 /// What a worker has to say.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Said {
     pub runs: u64,
     /// The newest checkpoint when the job was started.
     pub found: Option<CheckpointSaid>,
+    /// The last checkpoint that was completed, by this process or before it.
+    pub newest: Option<Epoch>,
     /// Checkpoints that failed since the last one was completed.
     pub checkpoint_failures: u32,
     /// Why the last of them did.
@@ -58,7 +60,8 @@ impl Said {
                 self.revision = Some(revision.clone());
                 self.runs += 1;
             }
-            JobEvent::CheckpointCompleted(_) => {
+            JobEvent::CheckpointCompleted(checkpoint) => {
+                self.newest = Some(checkpoint.epoch);
                 (self.checkpoint_failures, self.checkpoint_error) = (0, None);
                 // The tasks have come through it. A sink that does not commit is another matter.
                 self.problem.take_if(|problem| problem.of != ProblemOf::Sink);
@@ -74,7 +77,14 @@ impl Said {
             JobEvent::Edited { from, to } => {
                 self.revision = Some(to.clone());
                 let (from, to) = (from.clone(), to.clone());
-                self.edit = Some(EditSaid { from, to, result: EditResult::TakenUp, message: None, at: now });
+                self.edit = Some(EditSaid {
+                    from,
+                    to,
+                    result: EditResult::TakenUp,
+                    since: self.newest,
+                    message: None,
+                    at: now,
+                });
             }
             // The event goes from the plan that failed to the one before; an edit goes the other way.
             JobEvent::RolledBack { from: failed, to: before, error, .. } => {
@@ -84,6 +94,7 @@ impl Said {
                     from: before.clone(),
                     to: failed.clone(),
                     result: EditResult::RolledBack,
+                    since: self.newest,
                     message: Some(error.clone()),
                     at: now,
                 });
@@ -115,8 +126,6 @@ fn problem_of(part: Part) -> ProblemOf {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-
-    use millrace_stream::Epoch;
 
     use super::*;
 

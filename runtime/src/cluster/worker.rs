@@ -345,6 +345,7 @@ impl Worker {
         self.board.update(|said| {
             said.idle = None;
             said.found.clone_from(&found.newest);
+            said.newest = found.newest.as_ref().map(|newest| newest.epoch).max(said.newest);
             said.revision = Some(plan.revision.clone());
         });
         let beginning = Beginning {

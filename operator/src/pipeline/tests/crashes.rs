@@ -77,7 +77,7 @@ const LIFE: &[(&str, Act)] = &[
         let from: Value = serde_json::from_str(map["data"]["previous.json"].as_str().unwrap()).unwrap();
         let from = millrace_stream::Revision(from["revision"].as_str().unwrap().to_owned());
         let message = Some("sink out: permission denied".to_owned());
-        let edit = EditSaid { from: from.clone(), to, result: EditResult::RolledBack, message, at: START };
+        let edit = EditSaid { from: from.clone(), to, result: EditResult::RolledBack, since: None, message, at: START };
         world.report("web", &ReportDocument { edit: Some(edit), ..running(&from) });
     }),
     ("it is edited again", |world| world.put("Pipeline", image(6, "three").build())),

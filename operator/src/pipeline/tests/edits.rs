@@ -178,6 +178,7 @@ async fn a_revision_that_fails_is_taken_back_and_not_tried_again_until_the_spec_
         from: good.clone(),
         to: bad.clone(),
         result: EditResult::RolledBack,
+        since: None,
         message: Some("sink out: permission denied".to_owned()),
         at: START,
     });
@@ -216,6 +217,7 @@ async fn what_the_runtime_refuses_is_taken_back_too() {
         from: good.clone(),
         to: world.plan("web").revision,
         result: EditResult::Refused,
+        since: None,
         message: Some("the table has no such column".to_owned()),
         at: START,
     });

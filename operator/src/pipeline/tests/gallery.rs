@@ -242,6 +242,7 @@ async fn edits(gallery: &mut Gallery) {
         from: good,
         to: world.plan("web").revision,
         result: EditResult::RolledBack,
+        since: None,
         message: Some("permission denied".to_owned()),
         at: START,
     });

@@ -105,7 +105,7 @@ mod beginning {
             [(EditResult::RolledBack, Some(revision("b"))), (EditResult::Refused, None), (EditResult::TakenUp, None)]
         {
             let (from, to) = (revision("a"), revision("b"));
-            report.edit = Some(EditSaid { from, to, result, message: None, at: Timestamp(0) });
+            report.edit = Some(EditSaid { from, to, result, since: None, message: None, at: Timestamp(0) });
             assert_eq!(rejected_before(&report), rejected, "{result:?}");
         }
     }

@@ -24,7 +24,8 @@ impl Worker {
     pub(super) fn tell_edit(&self, from: Option<Revision>, to: &Revision, result: EditResult, why: String) {
         let (at, to) = (self.instruments.clock.now(), to.clone());
         let Some(from) = from else { return };
-        self.board.update(|said| said.edit = Some(EditSaid { from, to, result, message: Some(why), at }));
+        self.board
+            .update(|said| said.edit = Some(EditSaid { from, to, result, since: said.newest, message: Some(why), at }));
     }
 
     pub(super) fn drop_wish(&self, wish: &StartWish, why: String) {
@@ -60,7 +61,8 @@ impl Worker {
             || self.board.get().edit.is_some_and(|edit| edit.to == to || edit.from == to);
         if is_running && !is_told {
             let at = self.instruments.clock.now();
-            let edit = EditSaid { from: from.clone(), to, result: EditResult::TakenUp, message: None, at };
+            let since = found.newest.as_ref().map(|newest| newest.epoch);
+            let edit = EditSaid { from: from.clone(), to, result: EditResult::TakenUp, since, message: None, at };
             self.board.update(|said| said.edit = Some(edit));
         }
     }
