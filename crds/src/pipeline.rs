@@ -354,6 +354,11 @@ pub struct DeploymentSpec {
     /// What the runtime's container asks for and is limited to, as in any pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
+    /// For how long a pod of another template may take until its container runs, before the last template that ran well is
+    /// put back. Without it `5m`. Example: `20m`, where nodes are made when they are needed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("pattern" = POSITIVE_PATTERN))]
+    pub start_within: Option<DurationStr>,
     /// The volume that each pod keeps state on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeSpec>,

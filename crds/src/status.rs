@@ -134,6 +134,9 @@ pub enum ChangeResult {
 pub struct RejectedStatus {
     /// The plan's content hash.
     pub revision: String,
+    /// The hash of its pods' template, where it was they that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<String>,
     /// How it failed.
     pub message: String,
     /// `RolledBack` if it was tried, `Refused` if the runtime did not try it.

@@ -5,15 +5,17 @@
 //! | nothing runs yet | the new one | the first revision |
 //! | an edit that may be taken up | the new one; the one that runs is kept beside it | its class |
 //! | an edit that is refused | the dataflow that runs | `EditRefused` |
-//! | a revision that failed and was taken back by the runtime | the one before it | `RolledBack`, until the spec is another |
+//! | a revision that failed: the runtime has taken it back, or it has not proved itself ([`super::trial`]) | the one before it | `RolledBack`, until the spec is another |
+//! | pods that have not proved themselves | the same, with the last template that has | the same |
 //! | a spec that cannot be run | the dataflow that runs | `InvalidSpec`, `UnknownReference`, … |
 //!
 //! Wishes and `suspend` are heeded in every row, as far as they can be read.
 
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use millrace_crds::{ChangeResult, ChangeStatus, DeploymentSpec, EditClass, PipelineStatus, RejectedStatus};
 use millrace_plan::{
     Edit,
-    handover::{EditResult, PlanDocument, ReportDocument, RunPhase},
+    handover::{PlanDocument, ReportDocument, RunPhase},
 };
 use millrace_stream::Timestamp;
 use serde_json::json;
@@ -24,11 +26,11 @@ use super::{
         run::{TEMPLATE, claim, requested},
     },
     dereference::Observed,
+    reject::{Trials, Tried, because, fallback, goes_back, rejected},
     status::pods::{PodState, pod_state},
     validate::{Valid, Verdict},
 };
 use crate::{
-    clock::time,
     cluster::{sameness, writer::shorten},
     conditions::Reason,
     plans::Plans,
@@ -41,6 +43,14 @@ pub struct Decision {
     pub document: Option<PlanDocument>,
     /// The plan to go back to.
     pub previous: Option<PlanDocument>,
+    /// The template of pods that is put back in the place of the spec's.
+    pub pods: Option<PodTemplateSpec>,
+    /// The last template that has proved itself.
+    pub good_pods: Option<PodTemplateSpec>,
+    /// When something may have failed that has not yet.
+    pub due: Option<Timestamp>,
+    /// Why a plan that fails is not taken back.
+    pub stays: Option<String>,
     /// How many pods.
     pub replicas: i32,
     /// Whether the objects are made anew from the spec. If not, they stay as they are but for the plan and the number of pods.
@@ -87,6 +97,10 @@ pub fn decide(observed: &Observed, verdict: &Verdict, status: &PipelineStatus, k
             Decision {
                 document,
                 previous: observed.previous.clone(),
+                pods: None,
+                good_pods: observed.good_pods.clone(),
+                due: None,
+                stays: None,
                 replicas,
                 builds: false,
                 change: None,
@@ -113,7 +127,14 @@ fn decide_valid(observed: &Observed, valid: &Valid, status: &PipelineStatus, kno
         spec: plan.spec.clone(),
         ..wanted.clone()
     };
-    let rejected = rejected(observed, status, known.now).filter(|rejected| rejected.revision == wanted.revision.0);
+    let wanted_pods = template(valid, &wanted.spec, observed.namespace(), known.runtime_image);
+    let tried = Tried { wanted: &wanted, pods: template_hash(&wanted_pods), deployment: &valid.deployment };
+    let Trials { rejected, proved, due, stays } = match rejected(observed, status, known.now).filter(|it| tried.is(it))
+    {
+        Some(rejected) => Trials { rejected: Some(rejected), ..Trials::default() },
+        None => tried.fates(observed, status, known),
+    };
+    let good_pods = if proved { Some(wanted_pods) } else { observed.good_pods.clone() };
     let running = running(observed);
     let mut refusal = None;
     let mut class = None;
@@ -125,7 +146,10 @@ fn decide_valid(observed: &Observed, valid: &Valid, status: &PipelineStatus, kno
         (Some(current), _) if current.revision == wanted.revision && rejected.is_none() => wanted.clone(),
         (Some(current), Some(rejected)) => {
             refusal = Some(because(rejected));
-            with_wishes(fallback(observed, current, &rejected.revision))
+            match goes_back(observed, status, rejected, known.plans) {
+                true => with_wishes(fallback(observed, current, &rejected.revision)),
+                false => with_wishes(current),
+            }
         }
         (Some(current), None) => {
             let edit = known.plans.edit(&running.unwrap_or(current).spec, &wanted.spec);
@@ -160,7 +184,11 @@ fn decide_valid(observed: &Observed, valid: &Valid, status: &PipelineStatus, kno
         (Some(current), true) => with_wishes(current),
         _ => document,
     };
-    if !is_refused && let Some(reason) = pods_change(observed, valid, &document, known) {
+    let pods = good_pods.clone().filter(|_| rejected.as_ref().is_some_and(|rejected| rejected.pods.is_some()));
+    if !is_refused
+        && pods.is_none()
+        && let Some(reason) = pods_change(observed, valid, &document, known)
+    {
         class = Some(match class {
             Some((class, edit)) => (class.max(EditClass::Restart), format!("{edit}; {reason}")),
             None => (EditClass::Restart, reason),
@@ -176,7 +204,9 @@ fn decide_valid(observed: &Observed, valid: &Valid, status: &PipelineStatus, kno
     let change = change.map(|change| whole(change, status));
     // What ran is kept, so that there is something to go back to; what has not run yet is nothing to go back to.
     let previous = match &observed.plan {
-        Some(current) if current.revision != document.revision && ran(observed, current) => Some(current.clone()),
+        Some(current) if rejected.is_none() && current.revision != document.revision && ran(observed, current) => {
+            Some(current.clone())
+        }
         _ => observed.previous.clone(),
     };
     let is_dry_run = observed.is_dry_run();
@@ -186,6 +216,10 @@ fn decide_valid(observed: &Observed, valid: &Valid, status: &PipelineStatus, kno
         replicas: document.as_ref().map_or(0, |document| replicas(observed, document)),
         document,
         previous,
+        pods,
+        good_pods,
+        due,
+        stays,
         builds: !is_refused,
         change,
         refusal,
@@ -225,49 +259,6 @@ fn ran(observed: &Observed, plan: &PlanDocument) -> bool {
         report.revision.as_ref() == Some(&plan.revision)
             && matches!(report.phase, RunPhase::Running | RunPhase::Stopping | RunPhase::Suspended | RunPhase::Finished)
     })
-}
-
-/// The revision that the runtime has taken back, now or before.
-fn rejected(observed: &Observed, status: &PipelineStatus, now: Timestamp) -> Option<RejectedStatus> {
-    let said = observed.report.as_ref().and_then(|report| report.edit.as_ref());
-    let said = said.filter(|edit| {
-        edit.result != EditResult::TakenUp && observed.plan.as_ref().is_some_and(|plan| plan.revision == edit.to)
-    });
-    match said {
-        Some(edit) if status.rejected.as_ref().is_none_or(|known| known.revision != edit.to.0) => {
-            Some(RejectedStatus {
-                revision: edit.to.0.clone(),
-                message: shorten(edit.message.as_deref().unwrap_or("the runtime does not say why"), 1_000),
-                result: match edit.result {
-                    EditResult::Refused => ChangeResult::Refused,
-                    _ => ChangeResult::RolledBack,
-                },
-                at: time(now),
-            })
-        }
-        _ => status.rejected.clone(),
-    }
-}
-
-fn because(rejected: &RejectedStatus) -> Refusal {
-    let reason = match rejected.result {
-        ChangeResult::Refused => Reason::EditRefused,
-        _ => Reason::RolledBack,
-    };
-    let short = rejected.revision.get(..8).unwrap_or(&rejected.revision);
-    let message = match reason {
-        Reason::EditRefused => format!("the runtime has refused revision {short}: {}", rejected.message),
-        _ => format!("revision {short} has failed and was taken back: {}", rejected.message),
-    };
-    Refusal { reason, message }
-}
-
-/// What runs in a rejected revision's place.
-fn fallback<'a>(observed: &'a Observed, current: &'a PlanDocument, rejected: &str) -> &'a PlanDocument {
-    match &observed.previous {
-        Some(previous) if current.revision.0 == rejected => previous,
-        _ => current,
-    }
 }
 
 /// What an edit does, in a sentence a node, the strongest first.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
-    core::v1::{ConfigMap, Pod},
+    core::v1::{ConfigMap, Pod, PodTemplateSpec},
 };
 use kube::Resource;
 use millrace_crds::{Pipeline, Sink, Window};
@@ -21,6 +21,8 @@ use crate::cluster::{
 
 /// The key of the plan that ran before, in the plan's ConfigMap.
 pub const PREVIOUS_KEY: &str = "previous.json";
+/// The key of the last template of pods that has proved itself, there too.
+pub const GOOD_PODS_KEY: &str = "good-pods.json";
 /// With `"true"`, an edit is classed in status, and nothing else is done.
 pub const DRY_RUN: &str = "millrace.dev/dry-run";
 
@@ -37,6 +39,8 @@ pub struct Observed {
     pub plan: Option<PlanDocument>,
     /// The plan before it, of which it is known that it ran.
     pub previous: Option<PlanDocument>,
+    /// The last template of pods that has proved itself.
+    pub good_pods: Option<PodTemplateSpec>,
     /// What the runtime says.
     pub report: Option<ReportDocument>,
     /// The StatefulSet.
@@ -153,6 +157,7 @@ pub fn dereference(stores: &Stores, key: &Key) -> Option<Observed> {
         sinks: named_objects(&stores.sinks, &pipeline, Kind::Sink),
         plan: document(plan_map.as_deref(), PLAN_KEY),
         previous: document(plan_map.as_deref(), PREVIOUS_KEY),
+        good_pods: good_pods(plan_map.as_deref()),
         report: document(report_map.as_deref(), REPORT_KEY),
         stateful_set,
         pod: get(&stores.pods, namespace, &format!("{name}-0")),
@@ -193,6 +198,10 @@ fn document<D: DeserializeOwned + Versioned>(map: Option<&ConfigMap>, key: &str)
     let text = map?.data.as_ref()?.get(key)?;
     let document: D = serde_json::from_str(text).ok()?;
     (document.version() == D::KNOWN).then_some(document)
+}
+
+fn good_pods(map: Option<&ConfigMap>) -> Option<PodTemplateSpec> {
+    serde_json::from_str(map?.data.as_ref()?.get(GOOD_PODS_KEY)?).ok()
 }
 
 trait Versioned {

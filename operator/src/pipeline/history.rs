@@ -90,6 +90,7 @@ mod tests {
         let before = PipelineStatus { history: vec![ran], ..PipelineStatus::default() };
         let rejected = RejectedStatus {
             revision: "two".to_owned(),
+            pods: None,
             message: "divided by zero".to_owned(),
             result: ChangeResult::RolledBack,
             at,
@@ -97,6 +98,10 @@ mod tests {
         let decision = Decision {
             document: None,
             previous: None,
+            pods: None,
+            good_pods: None,
+            due: None,
+            stays: None,
             replicas: 1,
             builds: true,
             change: None,

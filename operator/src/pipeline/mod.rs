@@ -10,9 +10,11 @@ pub mod dereference;
 mod events;
 mod history;
 mod overlay;
+mod reject;
 mod status;
 #[cfg(test)]
 mod tests;
+mod trial;
 pub mod validate;
 
 use std::{sync::Arc, time::Duration};
@@ -64,7 +66,8 @@ pub async fn reconcile<W: Writer>(
     };
     let after = status::status(&observed, &decision, &before, note.failure.as_deref(), now);
     let again = write_status(context, key, &observed, &before, &after, note).await?;
-    let again = again.into_iter().chain(look_again).min();
+    let due = decision.due.map(|due| due.since(now) + Duration::from_millis(1));
+    let again = again.into_iter().chain(look_again).chain(due).min();
 
     if apply::is_settled(&observed, &decision, note) {
         return Ok(again);

@@ -225,16 +225,23 @@ impl World {
     /// The pods of a Pipeline's StatefulSet come to be like this; `None`: there is none.
     pub fn pod(&mut self, name: &str, status: Option<Value>) {
         match status {
-            Some(status) => self.put(
-                "Pod",
-                json!({
-                    "metadata": {
-                        "name": format!("{name}-0"), "namespace": "default", "labels": labels::of(name),
-                        "creationTimestamp": "2024-01-01T00:00:00Z",
-                    },
-                    "status": status,
-                }),
-            ),
+            Some(status) => {
+                let mut labels = json!(labels::of(name));
+                let set = self.get("StatefulSet", name).unwrap_or_default();
+                if let Some(revision) = set["status"]["updateRevision"].as_str() {
+                    labels["controller-revision-hash"] = json!(revision);
+                }
+                self.put(
+                    "Pod",
+                    json!({
+                        "metadata": {
+                            "name": format!("{name}-0"), "namespace": "default", "labels": labels,
+                            "creationTimestamp": "2024-01-01T00:00:00Z",
+                        },
+                        "status": status,
+                    }),
+                );
+            }
             None => self.delete("Pod", &format!("{name}-0")),
         }
     }
@@ -334,6 +341,15 @@ pub fn unready() -> Value {
     let mut status = ready();
     status["conditions"] = json!([]);
     status
+}
+
+/// The status of a pod whose image is not there.
+pub fn no_image() -> Value {
+    json!({
+        "phase": "Pending",
+        "containerStatuses": [{"name": "millrace", "image": "none", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"waiting": {"reason": "ErrImagePull", "message": "not found"}}}],
+    })
 }
 
 /// What a runtime says in which rows flow.

@@ -21,6 +21,7 @@ mod refused;
 mod release;
 mod restarts;
 mod rights;
+mod rollback;
 mod secrets;
 mod upgrade;
 mod wishes;

@@ -8,21 +8,22 @@ use crate::live::{Live, Process, Rows, condition, expect_each_once};
 
 /// A Pipeline that sums numbers up, and passes each of them on.
 #[derive(Clone)]
-struct Spec {
-    seed: u32,
-    deployment: Value,
-    every: &'static str,
-    sums: &'static str,
-    window: &'static str,
+pub struct Spec {
+    pub seed: u32,
+    pub deployment: Value,
+    pub every: &'static str,
+    pub sums: &'static str,
+    pub window: &'static str,
     /// The Sink of the sums.
-    sums_path: &'static str,
-    storage: Option<&'static str>,
-    annotations: Value,
-    more: Value,
+    pub sums_path: &'static str,
+    pub storage: Option<&'static str>,
+    pub annotations: Value,
+    pub more: Value,
+    pub interval: &'static str,
 }
 
 impl Spec {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             seed: 1,
             deployment: json!({"volume": {"size": "1Gi"}}),
@@ -33,12 +34,13 @@ impl Spec {
             storage: None,
             annotations: json!({}),
             more: json!({}),
+            interval: "300ms",
         }
     }
 
-    fn manifests(&self) -> String {
+    pub fn manifests(&self) -> String {
         let fields = json!([{"name": "id", "sequence": {}}, {"name": "ts", "timestamp": {"start": "2024-01-01T00:00:00Z", "step": "2ms"}}]);
-        let mut checkpoints = json!({"interval": "300ms", "minPause": "50ms"});
+        let mut checkpoints = json!({"interval": self.interval, "minPause": "50ms"});
         if let Some(storage) = self.storage {
             checkpoints["storage"] = json!(storage);
         }
@@ -70,7 +72,7 @@ impl Spec {
 
 /// Checks that each number was passed on once, and that whole windows have each once.
 #[track_caller]
-fn expect_each_row_once(live: &Live<'_>) {
+pub fn expect_each_row_once(live: &Live<'_>) {
     let out = live.data().join("out");
     expect_each_once(&Rows::of(&out.join("every")).more().numbers("id"), |_| true, "every row");
     let mut sums = Rows::of(&out.join("sums"));

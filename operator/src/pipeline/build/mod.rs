@@ -8,7 +8,7 @@ use k8s_openapi::{
     api::{
         apps::v1::StatefulSet,
         coordination::v1::Lease,
-        core::v1::{ConfigMap, Service, ServiceAccount},
+        core::v1::{ConfigMap, PodTemplateSpec, Service, ServiceAccount},
         policy::v1::PodDisruptionBudget,
         rbac::v1::{Role, RoleBinding},
     },
@@ -66,12 +66,16 @@ pub fn steps(observed: &Observed, valid: Option<&Valid>, decision: &Decision, ru
     let shared = |point, wanted| Step { is_ours_alone: false, ..step(point, wanted) };
     let unwatched = |point, wanted| Step { is_watched: false, ..shared(point, wanted) };
     let plan = decision.document.as_ref().map(|document| {
-        let map = run::plan(&owner, document, decision.previous.as_ref());
+        let map = run::plan(&owner, document, decision.previous.as_ref(), decision.good_pods.as_ref());
         step("before-plan", Wanted::new(&map))
     });
     let built = match (valid, &decision.document) {
         (Some(valid), Some(document)) if decision.builds => {
-            build(&owner, valid, &document.spec, decision.replicas, runtime_image, observed.stateful_set.as_deref())
+            let template = match &decision.pods {
+                Some(template) => template.clone(),
+                None => pod::template(valid, &document.spec, &owner.namespace, runtime_image),
+            };
+            build(&owner, valid, &document.spec, decision.replicas, template, observed.stateful_set.as_deref())
         }
         _ => return plan.into_iter().collect(),
     };
@@ -96,10 +100,9 @@ pub fn build(
     valid: &Valid,
     dataflow: &millrace_plan::ResolvedSpec,
     replicas: i32,
-    runtime_image: &str,
+    template: PodTemplateSpec,
     existing: Option<&StatefulSet>,
 ) -> Built {
-    let template = pod::template(valid, dataflow, &owner.namespace, runtime_image);
     // A template may name an account of the user's, as clouds want it: then that is given the rights.
     let account = template.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
     let account = account.unwrap_or(&owner.name).to_owned();

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     labels,
     pipeline::{
-        dereference::PREVIOUS_KEY,
+        dereference::{GOOD_PODS_KEY, PREVIOUS_KEY},
         validate::{MAX_PLAN_BYTES, Valid},
     },
 };
@@ -38,14 +38,24 @@ pub const TEMPLATE: &str = "millrace.dev/template";
 /// A volume's size, unless the Pipeline says.
 pub const VOLUME_SIZE: &str = "10Gi";
 
-pub(super) fn plan(owner: &Owner, document: &PlanDocument, previous: Option<&PlanDocument>) -> ConfigMap {
+pub(super) fn plan(
+    owner: &Owner,
+    document: &PlanDocument,
+    previous: Option<&PlanDocument>,
+    good_pods: Option<&PodTemplateSpec>,
+) -> ConfigMap {
     let text = json!(document).to_string();
     let mut data = BTreeMap::new();
-    if let Some(previous) = previous.map(|previous| json!(previous).to_string())
-        // The runtime's checkpoints hold the plan that they were made with, should there be no room here.
-        && previous.len() + text.len() <= MAX_PLAN_BYTES
-    {
-        data.insert(PREVIOUS_KEY.to_owned(), previous);
+    let mut room = MAX_PLAN_BYTES.saturating_sub(text.len());
+    // The runtime's checkpoints hold the plan that they were made with, should there be no room here; without the pods that ran
+    // well, pods are not taken back.
+    let previous = previous.map(|previous| (PREVIOUS_KEY, json!(previous).to_string()));
+    let pods = good_pods.map(|template| (GOOD_PODS_KEY, json!(template).to_string()));
+    for (key, text) in previous.into_iter().chain(pods) {
+        if text.len() <= room {
+            room -= text.len();
+            data.insert(key.to_owned(), text);
+        }
     }
     data.insert(PLAN_KEY.to_owned(), text);
     let metadata = owner.part(Names::of(&owner.name).plan(), labels::PLAN);

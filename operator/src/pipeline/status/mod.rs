@@ -311,6 +311,10 @@ impl<'a> Facts<'a> {
                 moves: Some(true),
             };
         }
+        let running = match &self.decision.stays {
+            Some(why) => Standing { message: format!("{}\nit is not taken back: {why}", running.message), ..running },
+            None => running,
+        };
         if self.decision.is_dry_run {
             let message = format!("nothing is done while the annotation {} says so", super::dereference::DRY_RUN);
             let moves = None;

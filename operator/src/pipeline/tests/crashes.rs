@@ -6,7 +6,7 @@ use millrace_plan::handover::{EditResult, EditSaid, ReportDocument, RunPhase, Sa
 use millrace_stream::Timestamp;
 use serde_json::{Value, json};
 
-use crate::testing::{PipelineBuilder, START, World, pipeline, running, unready};
+use crate::testing::{PipelineBuilder, START, World, checkpoint, no_image, pipeline, running, unready};
 
 /// How long each step takes: what is told every ten seconds is told within it.
 const STEP: Duration = Duration::from_secs(30);
@@ -82,6 +82,17 @@ const LIFE: &[(&str, Act)] = &[
     }),
     ("it is edited again", |world| world.put("Pipeline", image(6, "three").build())),
     ("and that is taken up", takes_up),
+    ("it proves itself", |world| {
+        let report = ReportDocument { checkpoint: Some(checkpoint(4)), ..report(world) };
+        world.report("web", &report);
+    }),
+    ("its pods are edited to what does not start", |world| world.put("Pipeline", image(6, "none").build())),
+    ("their image cannot be pulled", |world| {
+        world.rolled("web");
+        world.pod("web", Some(no_image()));
+    }),
+    ("the pods before are back", is_made_anew),
+    ("the edit is undone too", |world| world.put("Pipeline", image(6, "three").build())),
     ("it is to start from a savepoint", |world| {
         let wish = json!({"token": "again", "savepoint": "savepoint-3"});
         world.put("Pipeline", image(6, "three").with("startFrom", wish).build());

@@ -5,4 +5,5 @@ mod documents;
 mod edits;
 mod gallery;
 mod rest;
+mod rollback;
 mod says;

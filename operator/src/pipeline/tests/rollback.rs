@@ -1,0 +1,240 @@
+//! What does not start, or fails within its first checkpoints, is taken back.
+
+use std::time::Duration;
+
+use expect_test::expect;
+use millrace_crds::{ChangeResult, EditClass};
+use millrace_plan::handover::{EditResult, EditSaid, Problem, ProblemOf, ReportDocument, RunPhase};
+use millrace_stream::{Epoch, Revision};
+use serde_json::{Value, json};
+
+use crate::testing::{PipelineBuilder, START, World, checkpoint, no_image, pipeline, running, web};
+
+fn image(pipeline: PipelineBuilder, image: &str) -> Value {
+    pipeline.with("deployment", json!({"image": image})).build()
+}
+
+fn cheap() -> PipelineBuilder {
+    pipeline("web").transform("dear", "SELECT auction, price FROM bid WHERE price > 5")
+}
+
+fn ran(revision: &Revision, epoch: u64) -> ReportDocument {
+    ReportDocument { checkpoint: Some(checkpoint(epoch)), ..running(revision) }
+}
+
+fn image_of(world: &World) -> Value {
+    world.get("StatefulSet", "web").unwrap()["spec"]["template"]["spec"]["containers"][0]["image"].clone()
+}
+
+/// A world in which `web` runs with the image `good`, and has completed as many checkpoints as it takes.
+async fn proved() -> World {
+    let mut world = World::new();
+    world.put("Pipeline", image(web(), "good"));
+    world.settle().await;
+    let report = world.run("web");
+    world.settle().await;
+    world.log();
+    world.report("web", &ran(&report.revision.unwrap(), 3));
+    world.settle().await;
+    assert_eq!(world.log(), ["apply ConfigMap web-plan"]);
+    assert!(world.get("ConfigMap", "web-plan").unwrap()["data"]["good-pods.json"].is_string());
+    world
+}
+
+/// The StatefulSet's controller has put a pod of the newest template in the place of the one before, and it is like this.
+fn replaced(world: &mut World, status: Value) {
+    world.rolled("web");
+    world.pod("web", Some(status));
+}
+
+#[tokio::test]
+async fn pods_whose_image_is_not_there_make_room_for_the_last_ones_that_ran_well() {
+    let mut world = proved().await;
+    world.put("Pipeline", image(web(), "none"));
+    world.settle().await;
+    world.pod("web", None);
+    world.settle().await;
+    replaced(&mut world, no_image());
+    world.settle().await;
+    assert_eq!(image_of(&world), "none");
+    world.log();
+    world.pass(Duration::from_secs(31)).await;
+    expect![[r#"
+        status Pipeline web: Pending, RolledBack, change Restart
+        event RolledBack
+        apply StatefulSet web
+        status Pipeline web: Changing, RolledBack, change Restart"#]]
+    .assert_eq(&world.log().join("\n"));
+    assert_eq!(image_of(&world), "good");
+    let status = world.status("web");
+    let newest = (status.history[0].class, status.history[0].result);
+    assert_eq!(newest, (EditClass::Restart, ChangeResult::RolledBack));
+    let rejected = status.rejected.unwrap();
+    assert_eq!(rejected.message, "the image none of pod web-0 cannot be pulled: not found");
+    assert!(rejected.pods.is_some());
+    world.run("web");
+    world.settle().await;
+    let said = world.says("web", "Ready");
+    assert!(
+        said.starts_with(
+            "False RolledBack: its pods have failed, and the last ones that ran well are back: the image none"
+        ) && said.ends_with("stays: rows flow"),
+        "{said}"
+    );
+
+    // It is not tried again, by nobody, until the spec is another.
+    world.log();
+    world.new_leader();
+    world.pass(Duration::from_secs(3_600)).await;
+    assert_eq!(world.log(), Vec::<String>::new());
+    world.put("Pipeline", image(web(), "better"));
+    world.settle().await;
+    assert_eq!((image_of(&world), world.status("web").rejected), (json!("better"), None));
+}
+
+#[tokio::test]
+async fn pods_that_fail_as_those_before_them_are_taken_back_once() {
+    let mut world = proved().await;
+    world.put("Pipeline", image(web(), "none"));
+    world.settle().await;
+    replaced(&mut world, no_image());
+    world.pass(Duration::from_secs(40)).await;
+    assert_eq!(image_of(&world), "good");
+    // The registry is gone, or the node.
+    replaced(&mut world, no_image());
+    world.settle().await;
+    let said = world.says("web", "Ready");
+    assert!(said.contains("stays: the image none of pod web-0 cannot be pulled"), "{said}");
+    world.log();
+    world.pass(Duration::from_secs(3_600)).await;
+    assert_eq!((world.log(), image_of(&world)), (Vec::new(), json!("good")));
+}
+
+#[tokio::test]
+async fn a_first_revision_and_one_that_has_proved_itself_stay() {
+    let mut world = World::new();
+    world.put("Pipeline", image(web(), "none"));
+    world.settle().await;
+    replaced(&mut world, no_image());
+    world.pass(Duration::from_secs(600)).await;
+    assert_eq!(image_of(&world), "none");
+    assert!(world.says("web", "Ready").starts_with("False ImagePull"));
+
+    let mut world = proved().await;
+    world.put("Pipeline", image(web(), "better"));
+    world.settle().await;
+    let report = world.run("web");
+    world.report("web", &ran(&report.revision.unwrap(), 6));
+    world.settle().await;
+    replaced(&mut world, no_image());
+    world.pass(Duration::from_secs(600)).await;
+    assert_eq!((image_of(&world), world.status("web").rejected), (json!("better"), None));
+}
+
+#[tokio::test]
+async fn a_dataflow_that_came_with_pods_that_fail_is_taken_back_with_them() {
+    let mut world = proved().await;
+    let good = world.plan("web").revision;
+    world.put("Pipeline", image(cheap(), "none"));
+    world.settle().await;
+    let bad = world.plan("web").revision;
+    assert_ne!(good, bad);
+    replaced(&mut world, no_image());
+    world.settle().await;
+    world.log();
+    world.pass(Duration::from_secs(31)).await;
+    expect![[r#"
+        status Pipeline web: Pending, RolledBack, change Restart
+        event RolledBack
+        apply ConfigMap web-plan
+        apply StatefulSet web
+        status Pipeline web: Changing, RolledBack, change Restart"#]]
+    .assert_eq(&world.log().join("\n"));
+    assert_eq!((image_of(&world), world.plan("web").revision), (json!("good"), good.clone()));
+    world.run("web");
+    world.pass(Duration::from_secs(60)).await;
+    assert_eq!(world.plan("web").revision, good);
+
+    // One that came before them stays.
+    world.put("Pipeline", image(cheap(), "good"));
+    world.settle().await;
+    world.report("web", &ran(&bad, 9));
+    world.settle().await;
+    world.put("Pipeline", image(cheap(), "none"));
+    world.settle().await;
+    replaced(&mut world, no_image());
+    world.pass(Duration::from_secs(31)).await;
+    assert_eq!((image_of(&world), world.plan("web").revision), (json!("good"), bad));
+}
+
+/// What the runtime says of a plan that has completed so many checkpoints since checkpoint 3, and has failed then.
+fn fails(from: &Revision, to: &Revision, checkpoints: u64) -> ReportDocument {
+    let edit = EditSaid {
+        from: from.clone(),
+        to: to.clone(),
+        result: EditResult::TakenUp,
+        since: Some(Epoch(3)),
+        message: None,
+        at: START,
+    };
+    let message = "task dear failed: divided by zero".to_owned();
+    let problem = Problem { of: ProblemOf::Runtime, node: None, message, since: START };
+    ReportDocument { phase: RunPhase::Failed, edit: Some(edit), problem: Some(problem), ..ran(to, 3 + checkpoints) }
+}
+
+#[tokio::test]
+async fn a_plan_that_fails_after_its_first_checkpoint_and_before_its_third_is_taken_back() {
+    for (checkpoints, is_taken_back) in [(1, true), (2, true), (3, false)] {
+        let mut world = proved().await;
+        let good = world.plan("web").revision;
+        world.put("Pipeline", image(cheap(), "good"));
+        world.settle().await;
+        let bad = world.plan("web").revision;
+        world.report("web", &ran(&bad, 3 + checkpoints));
+        world.settle().await;
+        world.report("web", &fails(&good, &bad, checkpoints));
+        world.settle().await;
+        let expected = if is_taken_back { &good } else { &bad };
+        assert_eq!(world.plan("web").revision, *expected, "after {checkpoints}");
+        let rejected = world.status("web").rejected.map(|rejected| (rejected.revision, rejected.pods));
+        assert_eq!(rejected, is_taken_back.then(|| (bad.0.clone(), None)));
+        if !is_taken_back {
+            continue;
+        }
+        let said = world.says("web", "ConfigValid");
+        assert!(said.starts_with("False RolledBack: revision ") && said.contains("divided by zero"), "{said}");
+        assert_eq!(world.status("web").history[0].result, ChangeResult::RolledBack);
+        // That the plan before fails too is no reason to try the other one.
+        world.report("web", &fails(&bad, &good, 0));
+        world.log();
+        world.new_leader();
+        world.pass(Duration::from_secs(3_600)).await;
+        assert_eq!(world.plan("web").revision, good);
+        assert!(world.log().iter().all(|write| !write.starts_with("apply")));
+    }
+}
+
+#[tokio::test]
+async fn a_plan_whose_way_back_would_lose_state_stays_and_says_so() {
+    let counts = |more: &str| {
+        let sql = format!("SELECT bidder{more}, count(*) AS n, window_start FROM bid GROUP BY bidder{more}");
+        pipeline("web").transform("counts", &sql).window("minute").with("deployment", json!({"image": "good"}))
+    };
+    let mut world = World::new();
+    world.put("Pipeline", counts("").build());
+    world.settle().await;
+    let report = world.run("web");
+    world.report("web", &ran(&report.revision.unwrap(), 3));
+    world.settle().await;
+    let good = world.plan("web").revision;
+    world.put("Pipeline", counts(", auction").with("allowStateLoss", json!(["counts"])).build());
+    world.settle().await;
+    let bad = world.plan("web").revision;
+    assert_ne!(good, bad);
+    world.report("web", &fails(&good, &bad, 1));
+    world.settle().await;
+    assert_eq!(world.plan("web").revision, bad);
+    let said = world.says("web", "Ready");
+    assert!(said.contains("divided by zero") && said.contains("it is not taken back: counts: "), "{said}");
+    assert!(world.says("web", "Stalled").starts_with("True RuntimeFailed"), "{}", world.says("web", "Stalled"));
+}
