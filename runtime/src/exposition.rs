@@ -147,8 +147,7 @@ impl PipelineCollector {
             MetricType::Counter,
         )?;
         for (id, stage) in self.metrics.stages() {
-            let late: u64 = stage.tasks().values().map(|task| task.operator.late_rows).sum();
-            counter(&mut family, "stage", &id, late as f64)?;
+            counter(&mut family, "stage", &id, stage.late_rows() as f64)?;
         }
         Ok(())
     }

@@ -128,7 +128,10 @@ impl Overview {
         });
         let graph = Graph { pipeline: plan.spec.name.clone(), nodes: nodes.collect() };
         let stages: Vec<String> = graph.nodes.iter().flat_map(|node| node.stages.clone()).collect();
-        self.cx.metrics.retain_stages(|id| stages.iter().any(|stage| stage == id));
+        self.cx.metrics.retain(
+            |id| stages.iter().any(|stage| stage == id),
+            |name| graph.nodes.iter().any(|node| node.kind == "transform" && node.name == name),
+        );
         let mut graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
         graphs.insert(0, (plan.revision.clone(), graph));
         graphs.truncate(2);
@@ -232,7 +235,7 @@ impl Overview {
             backpressure: (rate.waited / tasks.len().max(1) as f64).min(1.0),
             state_entries: is_keyed.then(|| tasks.iter().map(|task| task.operator.entries).sum()),
             state_bytes: is_keyed.then(|| tasks.iter().map(|task| task.operator.memory_bytes).sum()),
-            late_rows: is_keyed.then(|| tasks.iter().map(|task| task.operator.late_rows).sum()),
+            late_rows: is_keyed.then(|| stages.iter().map(|stage| stage.late_rows()).sum()),
         }
     }
 }

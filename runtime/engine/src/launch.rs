@@ -122,6 +122,9 @@ pub async fn launch(
         running: Running { tasks: JoinSet::new(), sources: BTreeMap::new(), reports, ids: BTreeSet::new() },
         report,
     };
+    for stage in &graph.stages {
+        cx.metrics.stage(&stage.id.0).begin_tasks();
+    }
     launcher.make_channels();
     // Sinks first, sources last: nothing flows before there is somewhere to flow to.
     for (number, stage) in graph.stages.iter().enumerate().rev() {

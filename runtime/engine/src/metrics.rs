@@ -99,6 +99,8 @@ pub struct StageMetrics {
     pub backpressure_ns: Counter,
     /// For how long a barrier kept a task from its rows.
     pub barrier_pause: Histogram,
+    /// Rows that were late for operators of tasks that have ended.
+    late_before: Counter,
     tasks: Mutex<BTreeMap<u32, TaskGauges>>,
 }
 
@@ -125,6 +127,17 @@ impl StageMetrics {
     /// Changes what task `index` shows.
     pub fn update_task(&self, index: u32, update: impl FnOnce(&mut TaskGauges)) {
         update(self.tasks.lock().unwrap_or_else(PoisonError::into_inner).entry(index).or_default());
+    }
+
+    /// All tasks have ended, and others begin: what those showed is past, and only what was counted stays.
+    pub fn begin_tasks(&self) {
+        let ended = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        self.late_before.add(ended.values().map(|task| task.operator.late_rows).sum());
+    }
+
+    /// Rows that came after their window was closed for good.
+    pub fn late_rows(&self) -> u64 {
+        self.late_before.get() + self.tasks().values().map(|task| task.operator.late_rows).sum::<u64>()
     }
 
     /// What the tasks show, by index.
@@ -184,9 +197,10 @@ impl Metrics {
         links.iter().map(|(name, counter)| (name.clone(), counter.get())).collect()
     }
 
-    /// Forgets the stages that are not in `kept`: after an edit that removed them.
-    pub fn retain_stages(&self, kept: impl Fn(&str) -> bool) {
-        self.stages.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| kept(id));
+    /// Forgets the stages and transforms that are not in these: after an edit that removed them.
+    pub fn retain(&self, stages: impl Fn(&str) -> bool, transforms: impl Fn(&str) -> bool) {
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner).retain(|id, _| stages(id));
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).retain(|name, _| transforms(name));
     }
 }
 
@@ -202,5 +216,34 @@ mod tests {
         let buckets = histogram.buckets();
         assert_eq!((buckets[1], buckets[PAUSE_BUCKETS_SECONDS.len()]), (1, 1));
         assert_eq!(histogram.max(), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn what_tasks_showed_ends_with_them_and_what_they_have_counted_stays() {
+        let stage = StageMetrics::default();
+        for index in 0..2 {
+            stage.update_task(index, |task| {
+                task.watermark = EventTime(1_000 + i64::from(index));
+                task.operator.late_rows = 3;
+            });
+        }
+        assert_eq!((stage.watermark(), stage.late_rows()), (Some(EventTime(1_000)), 6));
+        stage.begin_tasks();
+        assert_eq!((stage.watermark(), stage.late_rows()), (None, 6));
+        stage.update_task(0, |task| {
+            task.watermark = EventTime(9_000);
+            task.operator.late_rows = 1;
+        });
+        assert_eq!((stage.watermark(), stage.late_rows(), stage.tasks().len()), (Some(EventTime(9_000)), 7, 1));
+    }
+
+    #[test]
+    fn an_edit_that_removes_a_branch_ends_its_series() {
+        let metrics = Metrics::default();
+        (metrics.stage("kept").rows_in.add(1), metrics.stage("gone").rows_in.add(1));
+        (metrics.link("kept").add(1), metrics.link("gone").add(1));
+        metrics.retain(|id| id == "kept", |name| name == "kept");
+        assert_eq!(metrics.stages().into_keys().collect::<Vec<_>>(), ["kept"]);
+        assert_eq!(metrics.links().into_keys().collect::<Vec<_>>(), ["kept"]);
     }
 }

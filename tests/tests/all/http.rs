@@ -202,6 +202,69 @@ fn the_overview_shows_the_graph_as_the_documentation_says() {
     running.wait().expect_success();
 }
 
+/// A pipeline on two tasks a stage, with a branch, and the same on one and without it.
+fn rescaled(parallelism: u32, outputs: &str) -> String {
+    let numbers = manifest::numbers(100_000_000, 2_000);
+    [
+        format!(
+            "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: watched}}
+spec:
+  parallelism: {parallelism}
+  checkpoints: {{interval: 100ms, minPause: 10ms}}
+  sources:
+    - name: ids
+      {numbers}
+      eventTime: {{column: ts}}
+  transforms:
+    - {{name: counts, window: w, sql: \"SELECT id % 8 AS k, count(*) AS n FROM ids GROUP BY id % 8\"}}
+    - {{name: branch, sql: \"SELECT id FROM ids WHERE id % 100 = 0\"}}
+  outputs:
+    - {{from: counts, sink: counts}}
+{outputs}"
+        ),
+        manifest::window("w", "tumbling: {size: 1s}"),
+        manifest::sink("counts", "file: {path: out/counts, format: {json: {}}}"),
+        manifest::sink("branch", "file: {path: out/branch, format: {json: {}}}"),
+    ]
+    .concat()
+}
+
+#[test]
+fn what_an_edit_has_ended_is_shown_no_more_and_what_runs_moves_on() {
+    let workspace = Workspace::new();
+    workspace.write("watched.yaml", rescaled(2, "    - {from: branch, sink: branch}\n"));
+    let running = Millrace::run(&workspace, "watched.yaml").args(["--listen", "127.0.0.1:0", "--watch"]).start();
+    let address = http::address(&running);
+    let page = || Exposition::read(&http::get(address, "/metrics").body);
+    let tasks = |page: &Exposition| -> BTreeSet<String> {
+        let family = &page.families["millrace_task_watermark_timestamp_seconds"];
+        family.samples.iter().map(|(_, labels, _)| labels["task"].clone()).collect()
+    };
+    Deadline::secs(60).wait_for("watermarks of two tasks", || (tasks(&page()).len() == 2).then_some(()));
+    workspace.write("watched.yaml", rescaled(1, ""));
+    Deadline::secs(60).wait_for("the end of the second task", || {
+        (tasks(&page()) == BTreeSet::from(["0".to_owned()])).then_some(())
+    });
+    Deadline::secs(60).wait_for("the end of the branch", || {
+        (!http::get(address, "/metrics").body.contains("branch")).then_some(())
+    });
+    let watermark = |name: &str| {
+        let report = http::get(address, "/api/v1/pipeline").json();
+        let node = report["nodes"].as_array()?.iter().find(|node| node["name"] == name)?.clone();
+        node["watermark"].as_i64()
+    };
+    for node in ["ids", "counts"] {
+        let before = Deadline::secs(60).wait_for("a watermark", || watermark(node));
+        Deadline::secs(60).wait_for(&format!("the watermark of {node} to move on"), || {
+            (watermark(node)? > before + 2_000).then_some(())
+        });
+    }
+    running.terminate();
+    running.wait().expect_success();
+}
+
 #[test]
 fn other_paths_and_methods_are_refused_and_a_port_that_is_in_use_is_told() {
     let workspace = Workspace::new();
