@@ -45,6 +45,8 @@ pub fn log(event: &JobEvent, is_live: bool) {
         JobEvent::CheckpointFailed { epoch, reason } => {
             tracing::warn!(epoch = epoch.0, %reason, "checkpoint failed; the one before it stands");
         }
+        // The log has each try.
+        JobEvent::CheckpointHeldUp { .. } => {}
         JobEvent::Committed { epoch, rows } => tracing::debug!(epoch = epoch.0, rows, "committed"),
         JobEvent::CommitFailed { epoch, error, attempt, retry_after: Some(wait), .. } => {
             tracing::warn!(

@@ -37,6 +37,8 @@ mod inbox;
 
 /// How long to wait before an operation on the checkpoint store is tried again.
 const RETRY: Duration = Duration::from_millis(500);
+/// For how long the pointer may stay where it is before that is told: an API server that is started anew takes so long.
+const HELD_UP: Duration = Duration::from_secs(5);
 
 /// How a generation ended.
 #[derive(Debug)]
@@ -99,6 +101,7 @@ pub async fn drive(
         commits: Commits::start(recovered.committers),
         manifest: None,
         trouble: None,
+        held_since: None,
         opened: BTreeMap::new(),
         uploaded_bytes: 0,
         first_error: None,
@@ -130,6 +133,8 @@ struct Driver<'a> {
     manifest: Option<Manifest>,
     /// Why the manifest could not be written when that was tried last.
     trouble: Option<String>,
+    /// Since when the pointer could not be moved.
+    held_since: Option<Duration>,
     /// When the epochs in flight were opened.
     opened: BTreeMap<Epoch, Duration>,
     uploaded_bytes: u64,
@@ -410,7 +415,12 @@ impl Driver<'_> {
             Ok(Advance::Fenced { by }) => PointerOutcome::Fenced { by },
             Ok(Advance::Lost) => PointerOutcome::Lost,
             Err(error) => {
-                tracing::warn!(%epoch, error = %crate::chain(&error), "the pointer could not be moved");
+                let error = crate::chain(&error);
+                tracing::warn!(%epoch, %error, "the pointer could not be moved");
+                let since = *self.held_since.get_or_insert(now);
+                if now.saturating_sub(since) >= HELD_UP {
+                    self.cx.status.event(JobEvent::CheckpointHeldUp { epoch, error });
+                }
                 PointerOutcome::Unknown { retry_after: RETRY }
             }
         };
@@ -420,6 +430,7 @@ impl Driver<'_> {
     fn decided(&mut self, epoch: Epoch, kind: BarrierKind) {
         self.ledger.decided(epoch);
         self.trouble = None;
+        self.held_since = None;
         let now = self.cx.clock.monotonic();
         let duration = now.saturating_sub(self.opened.remove(&epoch).unwrap_or(now));
         let report = CheckpointReport {

@@ -102,6 +102,13 @@ pub enum JobEvent {
         /// Why.
         reason: String,
     },
+    /// A checkpoint is whole and waits for the pointer, which could not be moved for some time; that is tried again and again.
+    CheckpointHeldUp {
+        /// Its number.
+        epoch: Epoch,
+        /// Why, at the last attempt.
+        error: String,
+    },
     /// Readers can see an epoch's rows.
     Committed {
         /// Its number.
@@ -191,6 +198,9 @@ impl Status {
             JobEvent::CheckpointCompleted(report) => state.checkpoint = Some(report.clone()),
             JobEvent::CheckpointFailed { epoch, reason } => {
                 state.last_error = Some(format!("checkpoint {epoch} failed: {reason}"));
+            }
+            JobEvent::CheckpointHeldUp { epoch, error } => {
+                state.last_error = Some(format!("checkpoint {epoch} waits: {error}"));
             }
             JobEvent::Committed { epoch, .. } => {
                 state.committed = Some(*epoch);

@@ -141,7 +141,7 @@ pub struct ReportDocument {
     /// How many checkpoints have failed since it.
     #[serde(default)]
     pub checkpoint_failures: u32,
-    /// Why the last one failed.
+    /// Why the last one failed; without one that has, why the one that is to be decided cannot be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_error: Option<String>,
     /// What is wrong now; absent when nothing is.

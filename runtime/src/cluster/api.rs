@@ -88,6 +88,11 @@ impl ApiError {
         self.code() == Some(409)
     }
 
+    /// Whether there is no such object.
+    pub fn is_gone(&self) -> bool {
+        self.code() == Some(404)
+    }
+
     fn code(&self) -> Option<u16> {
         match self {
             Self::Kube(error) => match error.as_ref() {

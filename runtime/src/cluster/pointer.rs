@@ -108,7 +108,11 @@ impl ConfigMapPointer {
     }
 
     fn failed(&self, action: &'static str, error: ApiError) -> StateError {
-        StateError::Pointer { action, place: self.place.clone(), source: Box::new(error) }
+        let source: Box<dyn std::error::Error + Send + Sync> = match error.is_gone() {
+            true => "it is gone; docs/operations.md says how a pointer that is lost is made anew".into(),
+            false => Box::new(error),
+        };
+        StateError::Pointer { action, place: self.place.clone(), source }
     }
 
     fn uncertain(&self) -> StateError {

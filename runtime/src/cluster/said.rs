@@ -24,7 +24,7 @@ pub struct Said {
     pub newest: Option<Epoch>,
     /// Checkpoints that failed since the last one was completed.
     pub checkpoint_failures: u32,
-    /// Why the last of them did.
+    /// Why the last of them did, or why the one that is to be decided cannot be.
     pub checkpoint_error: Option<String>,
     /// What is wrong with what runs.
     pub problem: Option<Problem>,
@@ -70,6 +70,7 @@ impl Said {
                 self.checkpoint_failures += 1;
                 self.checkpoint_error = Some(reason.clone());
             }
+            JobEvent::CheckpointHeldUp { error, .. } => self.checkpoint_error = Some(error.clone()),
             JobEvent::Committed { .. } => self.problem = None,
             JobEvent::CommitFailed { error, blame, .. } | JobEvent::Restarting { error, blame, .. } => {
                 self.fails(blame, error.clone(), now);
@@ -126,6 +127,9 @@ fn problem_of(part: Part) -> ProblemOf {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use millrace_engine::status::CheckpointReport;
+    use millrace_stream::BarrierKind;
 
     use super::*;
 
@@ -186,6 +190,23 @@ mod tests {
             said.on(&failed, Timestamp(epoch));
         }
         assert_eq!((said.checkpoint_failures, said.checkpoint_error.as_deref()), (2, Some("too slow")));
+    }
+
+    #[test]
+    fn a_checkpoint_that_waits_for_its_pointer_is_told_until_it_is_decided() {
+        let mut said = Said::default();
+        said.on(&JobEvent::CheckpointHeldUp { epoch: Epoch(3), error: "it is gone".to_owned() }, Timestamp(1));
+        assert_eq!((said.checkpoint_failures, said.checkpoint_error.as_deref()), (0, Some("it is gone")));
+        let checkpoint = CheckpointReport {
+            epoch: Epoch(3),
+            kind: BarrierKind::Checkpoint,
+            completed_at: Timestamp(2),
+            duration: std::time::Duration::ZERO,
+            size_bytes: 0,
+            uploaded_bytes: 0,
+        };
+        said.on(&JobEvent::CheckpointCompleted(checkpoint), Timestamp(2));
+        assert_eq!(said.checkpoint_error, None);
     }
 
     #[test]
