@@ -63,6 +63,8 @@ names! {
         Restoring,
         /// Something failed that may pass; it starts again from the last checkpoint.
         Restarting,
+        /// Nothing was heard of the runtime for so long that what it has said last is not believed.
+        NotReporting,
         /// An edit is being taken up.
         Changing,
         /// No node takes its pod.

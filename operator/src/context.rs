@@ -18,7 +18,7 @@ use crate::{
         writer::{Happening, Writer},
     },
     metrics::Metrics,
-    pipeline::{decide::Decision, validate::Verdict},
+    pipeline::{decide::Decision, silence::Heard, validate::Verdict},
     plans::Plans,
 };
 
@@ -87,8 +87,12 @@ pub struct Note {
     pub failure: Option<String>,
     /// When the reports of a Sink's users were read last, by the monotonic clock, and how many users that were.
     pub looked: Option<(Duration, usize)>,
-    /// To how many pods the StatefulSet was scaled last, and when, by the monotonic clock.
-    pub scaled: Option<(i32, Duration)>,
+    /// What its runtime has said last.
+    pub heard: Option<Heard>,
+    /// What was changed of the StatefulSet last beside all that is applied, and when, by the monotonic clock.
+    pub amended: Option<(Value, Duration)>,
+    /// What is told if it is still so at this time, by the monotonic clock.
+    pub held: Option<(Happening, Duration)>,
     /// What was told, and when.
     pub told: Vec<(Happening, Duration)>,
     /// Errors in a row.

@@ -176,8 +176,8 @@ mod tests {
             self.0.read(wanted).await
         }
 
-        async fn scale(&self, namespace: &str, name: &str, replicas: i32) -> Result<(), WriteError> {
-            self.0.scale(namespace, name, replicas).await
+        async fn amend(&self, namespace: &str, name: &str, spec: &Value) -> Result<(), WriteError> {
+            self.0.amend(namespace, name, spec).await
         }
 
         async fn status(&self, key: &Key, status: &Value) -> Result<Value, WriteError> {

@@ -171,11 +171,11 @@ pub trait Writer: Send + Sync + 'static {
     /// Why it could not be read.
     fn read(&self, wanted: &Wanted) -> impl Future<Output = Result<Option<Value>, WriteError>> + Send;
 
-    /// Changes how many pods a StatefulSet has, and nothing else of it.
+    /// Changes these fields of a StatefulSet's spec, and nothing else of it.
     ///
     /// # Errors
-    /// Why it may not have.
-    fn scale(&self, namespace: &str, name: &str, replicas: i32) -> impl Future<Output = Result<(), WriteError>> + Send;
+    /// Why they may not have been.
+    fn amend(&self, namespace: &str, name: &str, spec: &Value) -> impl Future<Output = Result<(), WriteError>> + Send;
 
     /// Replaces the status of an object of ours, and answers how it is stored.
     ///
@@ -269,11 +269,11 @@ impl Writer for ApiWriter {
         Ok(object.map(|object| json!(object)))
     }
 
-    async fn scale(&self, namespace: &str, name: &str, replicas: i32) -> Result<(), WriteError> {
+    async fn amend(&self, namespace: &str, name: &str, spec: &Value) -> Result<(), WriteError> {
         let stateful_set = ApiResource::erase::<k8s_openapi::api::apps::v1::StatefulSet>(&());
         let api = self.api(namespace, &stateful_set);
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        let patch = Patch::Merge(json!({"spec": spec}));
         self.guarded(api.patch(name, &params, &patch)).await.map(drop)
     }
 

@@ -47,13 +47,16 @@ pub struct Decision {
     pub pods: Option<PodTemplateSpec>,
     /// The last template that has proved itself.
     pub good_pods: Option<PodTemplateSpec>,
+    /// The UID of the ServiceAccount for whose sake pods are made anew, or were.
+    pub account: Option<String>,
     /// When something may have failed that has not yet.
     pub due: Option<Timestamp>,
     /// Why a plan that fails is not taken back.
     pub stays: Option<String>,
     /// How many pods.
     pub replicas: i32,
-    /// Whether the objects are made anew from the spec. If not, they stay as they are but for the plan and the number of pods.
+    /// Whether the objects are made from the spec. If not, they are kept as what runs needs them, and of the StatefulSet that is
+    /// there only the number of pods is changed.
     pub builds: bool,
     /// An edit that is on its way, or would be; told before anything of it is done.
     pub change: Option<ChangeStatus>,
@@ -94,16 +97,24 @@ pub fn decide(observed: &Observed, verdict: &Verdict, status: &PipelineStatus, k
                 .clone()
                 .map(|plan| PlanDocument { suspend: invalid.suspend.unwrap_or(plan.suspend), ..plan });
             let replicas = document.as_ref().map_or(0, |document| replicas(observed, document));
+            // Without a plan there is nothing that an edit could be of.
+            let change = document.as_ref().map(|document| ChangeStatus {
+                class: EditClass::Refused,
+                from: Some(running(observed).unwrap_or(document).revision.0.clone()),
+                to: None,
+                reason: Some(shorten(&invalid.message, 500)),
+            });
             Decision {
                 document,
                 previous: observed.previous.clone(),
                 pods: None,
                 good_pods: observed.good_pods.clone(),
+                account: account(observed),
                 due: None,
                 stays: None,
                 replicas,
                 builds: false,
-                change: None,
+                change,
                 refusal: Some(Refusal { reason: invalid.reason, message: invalid.message.clone() }),
                 rejected: status.rejected.clone(),
                 is_dry_run: observed.is_dry_run(),
@@ -218,6 +229,7 @@ fn decide_valid(observed: &Observed, valid: &Valid, status: &PipelineStatus, kno
         previous,
         pods,
         good_pods,
+        account: account(observed),
         due,
         stays,
         builds: !is_refused,
@@ -226,6 +238,11 @@ fn decide_valid(observed: &Observed, valid: &Valid, status: &PipelineStatus, kno
         rejected,
         is_dry_run,
     }
+}
+
+/// The ServiceAccount that a pod has to be younger than.
+fn account(observed: &Observed) -> Option<String> {
+    observed.account_made_anew().or(observed.account_noted()).map(str::to_owned)
 }
 
 /// The edit that was announced, where what is left to do is the rest of it: the plan is written and the pods are not yet.

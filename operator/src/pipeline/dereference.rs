@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use k8s_openapi::api::{
     apps::v1::StatefulSet,
-    core::v1::{ConfigMap, Pod, PodTemplateSpec},
+    core::v1::{ConfigMap, Pod, PodTemplateSpec, ServiceAccount},
 };
 use kube::Resource;
 use millrace_crds::{Pipeline, Sink, Window};
@@ -12,6 +12,7 @@ use millrace_plan::handover::{Names, PLAN_KEY, PlanDocument, REPORT_KEY, ReportD
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
+use super::silence::Silence;
 use crate::cluster::{
     key::{Key, Kind},
     raw::Raw,
@@ -23,6 +24,8 @@ use crate::cluster::{
 pub const PREVIOUS_KEY: &str = "previous.json";
 /// The key of the last template of pods that has proved itself, there too.
 pub const GOOD_PODS_KEY: &str = "good-pods.json";
+/// The annotation of a pod with the UID of the ServiceAccount for whose sake it was made anew.
+pub const ACCOUNT: &str = "millrace.dev/service-account";
 /// With `"true"`, an edit is classed in status, and nothing else is done.
 pub const DRY_RUN: &str = "millrace.dev/dry-run";
 
@@ -47,8 +50,12 @@ pub struct Observed {
     pub stateful_set: Option<Arc<StatefulSet>>,
     /// Its pod.
     pub pod: Option<Arc<Pod>>,
+    /// The pod's ServiceAccount, where it is the operator's.
+    pub service_account: Option<Arc<ServiceAccount>>,
     /// What the last warning about its pod, or about the StatefulSet that has none, says. Read when it is wanted.
     pub warning: Option<String>,
+    /// The runtime's, where it should have said something by now.
+    pub silence: Option<Silence>,
     /// All that it owns and that is watched, by kind and name.
     pub stored: BTreeMap<String, Stored>,
 }
@@ -109,6 +116,23 @@ impl Observed {
         self.stateful_set.as_ref()?.spec.as_ref().map(|spec| spec.replicas.unwrap_or(1))
     }
 
+    /// The UID of the pod's ServiceAccount, where it was made anew after the pod: the token that the pod has is of the one
+    /// before, and the API server answers it nothing but 401. Both moments are the API server's own.
+    pub fn account_made_anew(&self) -> Option<&str> {
+        let (account, pod) = (self.service_account.as_deref()?, self.pod.as_deref()?);
+        let its_account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
+        let is_its = its_account.is_none_or(|its| Some(its) == account.metadata.name.as_deref());
+        let is_newer = account.metadata.creation_timestamp.as_ref()?.0 > pod.metadata.creation_timestamp.as_ref()?.0;
+        let is_there = pod.metadata.deletion_timestamp.is_none();
+        account.metadata.uid.as_deref().filter(|_| is_its && is_newer && is_there)
+    }
+
+    /// The ServiceAccount for which pods were made anew.
+    pub fn account_noted(&self) -> Option<&str> {
+        let template = &self.stateful_set.as_ref()?.spec.as_ref()?.template;
+        template.metadata.as_ref()?.annotations.as_ref()?.get(ACCOUNT).map(String::as_str)
+    }
+
     /// The versions of all that it owns and that is watched.
     pub fn versions(&self) -> BTreeMap<String, String> {
         self.stored.iter().map(|(id, object)| (id.clone(), object.version.clone())).collect()
@@ -134,6 +158,7 @@ pub fn dereference(stores: &Stores, key: &Key) -> Option<Observed> {
     let plan_map = get(&stores.config_maps, namespace, &names.plan());
     let report_map = get(&stores.config_maps, namespace, &names.report());
     let stateful_set = get(&stores.stateful_sets, namespace, name);
+    let service_account = get(&stores.service_accounts, namespace, name);
     let mut stored = BTreeMap::new();
     let mut keep = |kind: &str, name: &str, object: Option<Stored>| {
         if let Some(object) = object {
@@ -148,7 +173,7 @@ pub fn dereference(stores: &Stores, key: &Key) -> Option<Observed> {
     );
     keep("StatefulSet", name, stateful_set.clone().map(Stored::new));
     keep("Service", name, get(&stores.services, namespace, name).map(Stored::new));
-    keep("ServiceAccount", name, get(&stores.service_accounts, namespace, name).map(Stored::new));
+    keep("ServiceAccount", name, service_account.clone().map(Stored::new));
     keep("Role", name, get(&stores.roles, namespace, name).map(Stored::new));
     keep("RoleBinding", name, get(&stores.role_bindings, namespace, name).map(Stored::new));
     keep("PodDisruptionBudget", name, get(&stores.disruption_budgets, namespace, name).map(Stored::new));
@@ -160,8 +185,10 @@ pub fn dereference(stores: &Stores, key: &Key) -> Option<Observed> {
         good_pods: good_pods(plan_map.as_deref()),
         report: document(report_map.as_deref(), REPORT_KEY),
         stateful_set,
+        service_account,
         pod: get(&stores.pods, namespace, &format!("{name}-0")),
         warning: None,
+        silence: None,
         stored,
         pipeline,
     })

@@ -100,6 +100,7 @@ mod tests {
             previous: None,
             pods: None,
             good_pods: None,
+            account: None,
             due: None,
             stays: None,
             replicas: 1,

@@ -11,6 +11,7 @@ mod events;
 mod history;
 mod overlay;
 mod reject;
+pub mod silence;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -24,22 +25,26 @@ use millrace_crds::PipelineStatus;
 use serde_json::json;
 
 use self::{
-    decide::{Known, decide},
-    dereference::{Observed, dereference},
+    decide::{Decision, Known, decide},
+    dereference::{ACCOUNT, Observed, dereference},
+    silence::listen,
     status::pods::{PodState, pod_state},
     validate::{Verdict, validate},
 };
 use crate::{
     cluster::{
         key::Key,
-        writer::{WriteError, Writer},
+        writer::{Happening, WriteError, Writer},
     },
+    conditions::{Reason, Type},
     context::{Context, Note, WATCH_LAG},
     fault,
 };
 
 /// How often what keeps a pod from starting is looked for.
 const LOOK_AGAIN: Duration = Duration::from_secs(15);
+/// For how long a Sink or a Window that a new Pipeline names may come after it before anybody is warned.
+const GRACE: Duration = Duration::from_secs(5);
 /// For how long a pod may be on its way before that.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -54,10 +59,12 @@ pub async fn reconcile<W: Writer>(
 ) -> Result<Option<Duration>, WriteError> {
     let Some(mut observed) = dereference(&context.stores, key) else { return Ok(None) };
     let look_again = warning(context, &mut observed, note).await;
+    let before: PipelineStatus = note.status_of(&observed.pipeline);
+    let (silence, listen_again) = listen(&mut note.heard, &observed, &before, context.clock.monotonic());
+    observed.silence = silence;
     let observed = observed;
     let verdict = verdict(&observed, note);
     let now = context.clock.now();
-    let before: PipelineStatus = note.status_of(&observed.pipeline);
     let known = Known { plans: &context.plans, runtime_image: &context.runtime_image, now };
     let decision = decide(&observed, &verdict, &before, &known);
     let valid = match &*verdict {
@@ -66,20 +73,24 @@ pub async fn reconcile<W: Writer>(
     };
     let after = status::status(&observed, &decision, &before, note.failure.as_deref(), now);
     let again = write_status(context, key, &observed, &before, &after, note).await?;
+    let held = tell_held(context, &observed, &after, note).await;
     let due = decision.due.map(|due| due.since(now) + Duration::from_millis(1));
-    let again = again.into_iter().chain(look_again).chain(due).min();
+    let again = again.into_iter().chain(look_again).chain(listen_again).chain(held).chain(due).min();
 
     if apply::is_settled(&observed, &decision, note) {
         return Ok(again);
     }
     let steps = build::steps(&observed, valid, &decision, &context.runtime_image);
     let mut applied = apply::apply(context, &observed, &decision, &steps, note).await;
-    if applied.is_ok()
+    if let Ok(look_again) = applied
         && !decision.builds
         && !decision.is_dry_run
-        && observed.replicas().is_some_and(|replicas| replicas != decision.replicas)
     {
-        applied = scale(context, &observed, decision.replicas, note).await;
+        let amended = amend(context, &observed, &decision, note).await;
+        applied = amended.map(|amended| look_again.into_iter().chain(amended).min());
+    }
+    if applied.is_ok() && !decision.is_dry_run && decision.account.as_deref() != observed.account_noted() {
+        tell_replaced(context, &observed, note).await;
     }
     match applied {
         Ok(_) if note.failure.take().is_some() => Ok(Some(Duration::ZERO)),
@@ -180,6 +191,12 @@ async fn write_status<W: Writer>(
     note.wrote(new, stored, now);
     fault::point("after-status", observed.at());
     let mut told = events::happenings(before, after);
+    // What is applied together comes one by one.
+    if age(context, observed) < GRACE
+        && let Some(held) = told.iter().position(|it| it.reason == Reason::UnknownReference.name())
+    {
+        note.held = Some((told.remove(held), now + GRACE));
+    }
     told.retain(|happening| note.is_news(happening, now));
     if !told.is_empty() {
         fault::point("before-events", observed.at());
@@ -190,33 +207,89 @@ async fn write_status<W: Writer>(
             tracing::warn!(object = %key, error = %crate::telemetry::chain(&error), "an event could not be written");
         }
     }
-    Ok(None)
+    Ok(note.held.as_ref().map(|(_, due)| due.saturating_sub(now)))
 }
 
-/// Changes the number of pods, where the rest of the StatefulSet stays as it is. Answers when to look again.
-async fn scale<W: Writer>(
+/// How long ago a Pipeline was made, by the clocks of this machine and the API server's, of which the one may be ahead.
+fn age<W: Writer>(context: &Context<W>, observed: &Observed) -> Duration {
+    let made = observed.pipeline.metadata.creation_timestamp.as_ref().map_or(0, |at| at.0.as_millisecond());
+    Duration::from_millis(u64::try_from(context.clock.now().0 as i64 - made).unwrap_or_default())
+}
+
+/// Tells what was held back, if it is still so. Answers when it is due.
+async fn tell_held<W: Writer>(
     context: &Context<W>,
     observed: &Observed,
-    replicas: i32,
+    status: &PipelineStatus,
+    note: &mut Note,
+) -> Option<Duration> {
+    let (happening, due) = note.held.take()?;
+    let now = context.clock.monotonic();
+    let is_so = status::of(&status.conditions, Type::ConfigValid)
+        .is_some_and(|(_, reason, message)| reason == happening.reason && message == happening.note);
+    match is_so {
+        true if now < due => {
+            note.held = Some((happening, due));
+            return Some(due - now);
+        }
+        true if note.is_news(&happening, now) => {
+            if let Err(error) = context.writer.tell(&observed.pipeline.object_ref(&()), &happening).await {
+                tracing::warn!(error = %crate::telemetry::chain(&error), "an event could not be written");
+            }
+        }
+        _ => {}
+    }
+    None
+}
+
+/// Changes the number of pods, and has them made anew, where the rest of the StatefulSet stays as it is. Answers when to look again.
+async fn amend<W: Writer>(
+    context: &Context<W>,
+    observed: &Observed,
+    decision: &Decision,
     note: &mut Note,
 ) -> Result<Option<Duration>, (String, WriteError)> {
+    let mut spec = serde_json::Map::new();
+    if observed.replicas().is_some_and(|replicas| replicas != decision.replicas) {
+        spec.insert("replicas".to_owned(), json!(decision.replicas));
+    }
+    if observed.stateful_set.is_some() && decision.account.as_deref() != observed.account_noted() {
+        let annotations = json!({ACCOUNT: decision.account});
+        spec.insert("template".to_owned(), json!({"metadata": {"annotations": annotations}}));
+    }
+    if spec.is_empty() {
+        return Ok(None);
+    }
+    let spec = json!(spec);
     let object = format!("StatefulSet {}", observed.name());
     let now = context.clock.monotonic();
-    if let Some((known, at)) = note.scaled
-        && known == replicas
-        && now.saturating_sub(at) < WATCH_LAG
+    if let Some((known, at)) = &note.amended
+        && *known == spec
+        && now.saturating_sub(*at) < WATCH_LAG
     {
-        return Ok(Some(at + WATCH_LAG - now));
+        return Ok(Some(*at + WATCH_LAG - now));
     }
     fault::point("before-scale", observed.at());
     context
         .writer
-        .scale(observed.namespace(), observed.name(), replicas)
+        .amend(observed.namespace(), observed.name(), &spec)
         .await
         .map_err(|error| (object.clone(), error))?;
     context.metrics.wrote("StatefulSet");
     fault::point("after-scale", observed.at());
     note.applied.remove(&object);
-    note.scaled = Some((replicas, now));
+    note.amended = Some((spec, now));
     Ok(None)
+}
+
+/// Tells that pods are made anew though nobody has edited them.
+async fn tell_replaced<W: Writer>(context: &Context<W>, observed: &Observed, note: &mut Note) {
+    let pod = format!("pod {}-0", observed.name());
+    let why = "its ServiceAccount was made anew after it, and the API server takes its token no more";
+    let happening = Happening { reason: "PodReplaced", note: format!("{pod} is replaced: {why}"), is_warning: true };
+    if note.is_news(&happening, context.clock.monotonic())
+        && let Err(error) = context.writer.tell(&observed.pipeline.object_ref(&()), &happening).await
+    {
+        tracing::warn!(%pod, error = %crate::telemetry::chain(&error), "an event could not be written");
+    }
 }

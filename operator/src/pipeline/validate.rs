@@ -160,6 +160,8 @@ pub fn problems_of<K>(kind: Kind, object: &Raw<K>) -> Option<String> {
 }
 
 fn invalid(reason: Reason, told: Vec<String>, suspend: Option<bool>) -> Verdict {
+    // A cluster has no manifests.
+    let told = told.into_iter().map(|text| text.replace(" in the same manifests", " in this namespace")).collect();
     Verdict::Invalid(Invalid { reason, message: summary(told), suspend })
 }
 

@@ -91,6 +91,7 @@ pub struct World {
     pub clock: Arc<ManualClock>,
     queue: Queue,
     dice: Dice,
+    is_silent: bool,
 }
 
 impl World {
@@ -126,7 +127,7 @@ impl World {
             plans: Plans::default(),
             notes: Notes::default(),
         };
-        Self { context, clock, queue: Queue::default(), dice: Dice::of("test") }
+        Self { context, clock, queue: Queue::default(), dice: Dice::of("test"), is_silent: false }
     }
 
     fn recorder(&self) -> &Recorder {
@@ -186,11 +187,32 @@ impl World {
         panic!("the operator does not come to rest: {:#?}", self.log());
     }
 
-    /// Time goes on, second by second.
+    /// Time goes on, second by second, and every ten seconds runtimes in which rows flow report.
     pub async fn pass(&mut self, time: Duration) {
         for _ in 0..time.as_secs() {
             self.clock.advance(Duration::from_secs(1));
+            if self.clock.now().0 / 1_000 % 10 == 0 && !self.is_silent {
+                self.speak();
+            }
             self.settle().await;
+        }
+    }
+
+    /// Runtimes report nothing from here on, whatever they do.
+    pub fn silence(&mut self) {
+        self.is_silent = true;
+    }
+
+    /// What runtimes have said last they say again, now.
+    pub fn speak(&mut self) {
+        for (id, mut map) in self.recorder().objects() {
+            let text = map["data"]["report.json"].as_str().filter(|_| id.ends_with("-report"));
+            let report = text.and_then(|text| serde_json::from_str::<ReportDocument>(text).ok());
+            if let Some(report) = report.filter(|report| report.phase == RunPhase::Running) {
+                map["data"]["report.json"] =
+                    json!(json!(ReportDocument { at: self.clock.now(), ..report }).to_string());
+                self.put("ConfigMap", map);
+            }
         }
     }
 

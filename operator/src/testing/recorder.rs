@@ -194,6 +194,14 @@ impl Inner {
     }
 }
 
+/// A merge patch, as far as it only sets fields.
+fn merge(object: &mut Value, patch: &Value) {
+    match patch {
+        Value::Object(fields) => fields.iter().for_each(|(name, patch)| merge(&mut object[name], patch)),
+        patch => *object = patch.clone(),
+    }
+}
+
 /// What happens to an object.
 #[derive(Clone, Copy, Debug)]
 pub enum Of {
@@ -248,11 +256,13 @@ impl Writer for Arc<Recorder> {
         }))
     }
 
-    async fn scale(&self, _: &str, name: &str, replicas: i32) -> Result<(), WriteError> {
-        self.attempt(&format!("scale {name} to {replicas}"))?;
+    async fn amend(&self, _: &str, name: &str, spec: &Value) -> Result<(), WriteError> {
+        self.attempt(&format!("amend {name}: {spec}"))?;
         let mut inner = self.lock();
         let mut object = inner.objects.get(&format!("StatefulSet {name}")).cloned().unwrap();
-        object["spec"]["replicas"] = json!(replicas);
+        merge(&mut object["spec"], spec);
+        let generation = object["metadata"]["generation"].as_u64().unwrap_or(0);
+        object["metadata"]["generation"] = json!(generation + 1);
         inner.store(&self.stores, "StatefulSet", object);
         Ok(())
     }

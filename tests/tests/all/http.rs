@@ -244,12 +244,10 @@ fn what_an_edit_has_ended_is_shown_no_more_and_what_runs_moves_on() {
     };
     Deadline::secs(60).wait_for("watermarks of two tasks", || (tasks(&page()).len() == 2).then_some(()));
     workspace.write("watched.yaml", rescaled(1, ""));
-    Deadline::secs(60).wait_for("the end of the second task", || {
-        (tasks(&page()) == BTreeSet::from(["0".to_owned()])).then_some(())
-    });
-    Deadline::secs(60).wait_for("the end of the branch", || {
-        (!http::get(address, "/metrics").body.contains("branch")).then_some(())
-    });
+    Deadline::secs(60)
+        .wait_for("the end of the second task", || (tasks(&page()) == BTreeSet::from(["0".to_owned()])).then_some(()));
+    Deadline::secs(60)
+        .wait_for("the end of the branch", || (!http::get(address, "/metrics").body.contains("branch")).then_some(()));
     let watermark = |name: &str| {
         let report = http::get(address, "/api/v1/pipeline").json();
         let node = report["nodes"].as_array()?.iter().find(|node| node["name"] == name)?.clone();

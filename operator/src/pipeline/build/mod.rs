@@ -6,7 +6,6 @@ pub mod run;
 
 use k8s_openapi::{
     api::{
-        apps::v1::StatefulSet,
         coordination::v1::Lease,
         core::v1::{ConfigMap, PodTemplateSpec, Service, ServiceAccount},
         policy::v1::PodDisruptionBudget,
@@ -14,32 +13,31 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use millrace_crds::API_VERSION;
+use millrace_crds::{API_VERSION, OnDelete, VolumeSpec};
+use serde::Deserialize;
 
 use super::{decide::Decision, dereference::Observed, validate::Valid};
 use crate::{cluster::writer::Wanted, labels};
 
-/// The objects, each by its kind.
+/// What is around the plan and the pods, each by its kind.
 #[derive(Clone, Debug)]
-pub struct Built {
+struct Built {
     /// Who the pods are.
-    pub service_account: ServiceAccount,
+    service_account: ServiceAccount,
     /// What they may do.
-    pub role: Role,
+    role: Role,
     /// That they may.
-    pub role_binding: RoleBinding,
+    role_binding: RoleBinding,
     /// The pods' names in DNS.
-    pub service: Service,
+    service: Service,
     /// How many of them may be evicted.
-    pub disruption_budget: PodDisruptionBudget,
+    disruption_budget: PodDisruptionBudget,
     /// Who of them coordinates; without content.
-    pub coordinator: Lease,
+    coordinator: Lease,
     /// Where the pointer to the last checkpoint is put; without content.
-    pub checkpoint: ConfigMap,
+    checkpoint: ConfigMap,
     /// Where the report is put; without content.
-    pub report: ConfigMap,
-    /// The pods and their volumes.
-    pub stateful_set: StatefulSet,
+    report: ConfigMap,
 }
 
 /// The object, and at which fault point it is written.
@@ -69,16 +67,33 @@ pub fn steps(observed: &Observed, valid: Option<&Valid>, decision: &Decision, ru
         let map = run::plan(&owner, document, decision.previous.as_ref(), decision.good_pods.as_ref());
         step("before-plan", Wanted::new(&map))
     });
-    let built = match (valid, &decision.document) {
-        (Some(valid), Some(document)) if decision.builds => {
-            let template = match &decision.pods {
-                Some(template) => template.clone(),
-                None => pod::template(valid, &document.spec, &owner.namespace, runtime_image),
-            };
-            build(&owner, valid, &document.spec, decision.replicas, template, observed.stateful_set.as_deref())
+    let Some(document) = &decision.document else { return Vec::new() };
+    let there = observed.stateful_set.as_deref();
+    let template = match (valid, &decision.pods) {
+        (_, Some(template)) if decision.builds => Some(template.clone()),
+        (Some(valid), None) if decision.builds => {
+            Some(pod::template(valid, &document.spec, &owner.namespace, runtime_image))
         }
-        _ => return plan.into_iter().collect(),
+        // What cannot be run takes nothing from what runs: its pods stay as they are, and if they are gone, those that ran well
+        // come back.
+        _ if there.is_none() => decision.good_pods.clone(),
+        _ => None,
     };
+    // A template may name an account of the user's, as clouds want it: then that is given the rights.
+    let account_in = |template: &PodTemplateSpec| template.spec.as_ref()?.service_account_name.clone();
+    let current = there.and_then(|set| set.spec.as_ref()).map(|spec| &spec.template);
+    let account = template.as_ref().or(current).and_then(account_in).unwrap_or_else(|| owner.name.clone());
+    let checkpoints = &document.spec.pipeline.checkpoints;
+    let (goes, is_on_volume) = (checkpoints.on_delete == OnDelete::Delete, checkpoints.storage.is_none());
+    let built = around(&owner, &account, goes && is_on_volume);
+    let stateful_set = template.map(|template| {
+        let volume = match valid {
+            Some(valid) => valid.deployment.volume.clone(),
+            None => written_volume(observed),
+        };
+        let pods = run::Pods { template, replicas: decision.replicas, account: decision.account.as_deref() };
+        run::stateful_set(&owner, pods, volume.as_ref(), goes, there)
+    });
     let mut steps = vec![
         step("before-service-account", Wanted::new(&built.service_account)),
         step("before-role", Wanted::new(&built.role)),
@@ -90,35 +105,28 @@ pub fn steps(observed: &Observed, valid: Option<&Valid>, decision: &Decision, ru
         shared("before-report", Wanted::new(&built.report)),
     ];
     steps.extend(plan);
-    steps.push(step("before-stateful-set", Wanted::new(&built.stateful_set)));
+    steps.extend(stateful_set.map(|set| step("before-stateful-set", Wanted::new(&set))));
     steps
 }
 
-/// Builds all objects but the plan.
-pub fn build(
-    owner: &Owner,
-    valid: &Valid,
-    dataflow: &millrace_plan::ResolvedSpec,
-    replicas: i32,
-    template: PodTemplateSpec,
-    existing: Option<&StatefulSet>,
-) -> Built {
-    // A template may name an account of the user's, as clouds want it: then that is given the rights.
-    let account = template.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
-    let account = account.unwrap_or(&owner.name).to_owned();
-    // Nobody deletes what is elsewhere, and checkpoints without their pointer are worth nothing and in the way.
-    let is_on_volume = dataflow.pipeline.checkpoints.storage.is_none();
+/// Builds what is around the plan and the pods. Nobody deletes checkpoints that are elsewhere, and without their pointer they are
+/// worth nothing and in the way: `goes` says whether the pointer goes with the Pipeline.
+fn around(owner: &Owner, account: &str, goes: bool) -> Built {
     Built {
         service_account: access::service_account(owner),
         role: access::role(owner),
-        role_binding: access::role_binding(owner, &account),
+        role_binding: access::role_binding(owner, account),
         service: run::service(owner),
         disruption_budget: run::disruption_budget(owner),
         coordinator: run::coordinator(owner),
-        checkpoint: run::checkpoint(owner, valid.deletes_checkpoints && is_on_volume),
+        checkpoint: run::checkpoint(owner, goes),
         report: run::report(owner),
-        stateful_set: run::stateful_set(owner, valid, template, replicas, existing),
     }
+}
+
+/// The volume of a spec that cannot be run, as far as it can be read.
+fn written_volume(observed: &Observed) -> Option<VolumeSpec> {
+    VolumeSpec::deserialize(observed.pipeline.spec.get("deployment")?.get("volume")?).ok()
 }
 
 /// The Pipeline that all of it belongs to.

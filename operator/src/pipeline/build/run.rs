@@ -18,6 +18,7 @@ use k8s_openapi::{
         util::intstr::IntOrString,
     },
 };
+use millrace_crds::VolumeSpec;
 use millrace_plan::handover::{Names, PLAN_KEY, PlanDocument};
 use serde_json::json;
 
@@ -28,8 +29,8 @@ use super::{
 use crate::{
     labels,
     pipeline::{
-        dereference::{GOOD_PODS_KEY, PREVIOUS_KEY},
-        validate::{MAX_PLAN_BYTES, Valid},
+        dereference::{ACCOUNT, GOOD_PODS_KEY, PREVIOUS_KEY},
+        validate::MAX_PLAN_BYTES,
     },
 };
 
@@ -114,16 +115,31 @@ pub(super) fn disruption_budget(owner: &Owner) -> PodDisruptionBudget {
     }
 }
 
+/// The pods that a StatefulSet is to have.
+pub(super) struct Pods<'a> {
+    /// Their template.
+    pub(super) template: PodTemplateSpec,
+    /// How many they are.
+    pub(super) replicas: i32,
+    /// The ServiceAccount for whose sake they are made anew, or were.
+    pub(super) account: Option<&'a str>,
+}
+
 pub(super) fn stateful_set(
     owner: &Owner,
-    valid: &Valid,
-    template: PodTemplateSpec,
-    replicas: i32,
+    pods: Pods<'_>,
+    volume: Option<&VolumeSpec>,
+    deletes_checkpoints: bool,
     existing: Option<&StatefulSet>,
 ) -> StatefulSet {
+    let Pods { mut template, replicas, account } = pods;
     let mut metadata = owner.metadata(&owner.name);
     metadata.annotations = Some(BTreeMap::from([(TEMPLATE.to_owned(), template_hash(&template))]));
-    let when_deleted = if valid.deletes_checkpoints { "Delete" } else { "Retain" };
+    if let Some(account) = account {
+        let annotations = template.metadata.get_or_insert_default().annotations.get_or_insert_default();
+        annotations.insert(ACCOUNT.to_owned(), account.to_owned());
+    }
+    let when_deleted = if deletes_checkpoints { "Delete" } else { "Retain" };
     StatefulSet {
         metadata,
         spec: Some(StatefulSetSpec {
@@ -137,7 +153,7 @@ pub(super) fn stateful_set(
                 when_scaled: Some("Retain".to_owned()),
             }),
             // Claims cannot change: those that are there stay as they are, and an edit of them is refused.
-            volume_claim_templates: Some(vec![volume_claim(owner, valid, existing)]),
+            volume_claim_templates: Some(vec![volume_claim(owner, volume, existing)]),
             revision_history_limit: Some(10),
             ..StatefulSetSpec::default()
         }),
@@ -145,8 +161,7 @@ pub(super) fn stateful_set(
     }
 }
 
-fn volume_claim(owner: &Owner, valid: &Valid, existing: Option<&StatefulSet>) -> PersistentVolumeClaim {
-    let wanted = valid.deployment.volume.as_ref();
+fn volume_claim(owner: &Owner, wanted: Option<&VolumeSpec>, existing: Option<&StatefulSet>) -> PersistentVolumeClaim {
     let size = wanted.map_or_else(|| VOLUME_SIZE.to_owned(), |volume| volume.size.to_string());
     let there = existing.and_then(claim);
     let size = there.and_then(requested).unwrap_or(Quantity(size));

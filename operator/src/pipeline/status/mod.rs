@@ -14,6 +14,7 @@ use super::{
     decide::{Decision, is_finished},
     dereference::Observed,
     history,
+    silence::Silence,
 };
 use crate::{
     clock::time,
@@ -67,7 +68,7 @@ pub fn status(
         conditions: conditions(&before.conditions, says, generation, &time(now)),
         ..PipelineStatus::default()
     };
-    numbers::fill(&mut status, report, before, is_ready);
+    numbers::fill(&mut status, report, before, is_ready && observed.silence.is_none());
     status
 }
 
@@ -123,12 +124,17 @@ impl<'a> Facts<'a> {
 
     /// The edit that is on its way: one that is about to be written, or one that is written and not there yet.
     fn change(&self) -> Option<&'a ChangeStatus> {
-        if self.decision.is_dry_run {
+        if self.decision.is_dry_run || (self.is_for_account() && self.decision.change.is_none()) {
             return None;
         }
         let is_on_its_way = self.is_behind() || self.is_rolling();
         let change = self.decision.change.as_ref().or(self.before.change.as_ref().filter(|_| is_on_its_way));
         change.filter(|change| !matches!(change.class, EditClass::None | EditClass::Refused))
+    }
+
+    /// Whether its pod is replaced because it has no valid token any more.
+    fn is_for_account(&self) -> bool {
+        self.observed.account_made_anew().is_some()
     }
 
     /// Whether the StatefulSet is about to replace its pod.
@@ -243,6 +249,17 @@ impl<'a> Facts<'a> {
                 }
             };
         }
+        if self.is_for_account() && self.is_live() {
+            let message = format!(
+                "pod {}-0 is replaced: its ServiceAccount was made anew after it, and the API server takes its token no more",
+                self.observed.name()
+            );
+            return standing(false, Reason::Restarting, &message, Some(true));
+        }
+        if let Some(silence) = self.silence() {
+            let message = silence.message(self.observed.name());
+            return standing(false, Reason::NotReporting, &self.because(&message), Some(true));
+        }
         match (&self.pod, self.live_phase()) {
             (PodState::Trouble { reason, message, may_pass }, _) => standing(false, *reason, message, Some(*may_pass)),
             (PodState::Absent, _) => {
@@ -316,12 +333,19 @@ impl<'a> Facts<'a> {
             None => running,
         };
         if self.decision.is_dry_run {
-            let message = format!("nothing is done while the annotation {} says so", super::dereference::DRY_RUN);
-            let moves = None;
-            return match self.observed.stateful_set.is_some() {
-                true => Standing { moves, ..running },
-                false => Standing { is_ready: false, reason: Reason::DryRun, message, moves },
+            let while_so = format!("while the annotation {} says so", super::dereference::DRY_RUN);
+            let edit = self.decision.change.as_ref().filter(|change| change.class != EditClass::None);
+            let message = match edit {
+                // What is asked for is what runs.
+                None if self.observed.stateful_set.is_some() => return Standing { moves: None, ..running },
+                None => format!("nothing is done {while_so}"),
+                Some(edit) => {
+                    let why = edit.reason.as_deref().unwrap_or_default();
+                    let now = running.message;
+                    format!("an edit of class {:?} is not taken up {while_so}: {why}\nuntil then: {now}", edit.class)
+                }
             };
+            return Standing { is_ready: false, reason: Reason::DryRun, message, moves: None };
         }
         if running.is_ready
             && !self.is_finished()
@@ -368,8 +392,16 @@ impl<'a> Facts<'a> {
         ]
     }
 
+    /// That nothing is heard of a process that is there.
+    fn silence(&self) -> Option<&'a Silence> {
+        self.observed.silence.as_ref().filter(|_| self.is_live())
+    }
+
     fn checkpoints(&self) -> Say {
         let of = Type::CheckpointHealthy;
+        if let Some(silence) = self.silence() {
+            return Say::new(of, false, Reason::NotReporting, silence.message(self.observed.name()));
+        }
         let Some(report) = self.report.filter(|_| self.is_live() || self.is_finished() || self.is_suspended()) else {
             return Say::new(of, None, Reason::NotRunning, "nothing runs that could take a checkpoint");
         };
@@ -384,6 +416,10 @@ impl<'a> Facts<'a> {
             };
             return Say::new(of, false, Reason::CheckpointFailed, message);
         }
+        if let Some(why) = &report.checkpoint_error {
+            let message = format!("the next checkpoint cannot be completed: {why}");
+            return Say::new(of, false, Reason::CheckpointFailed, message);
+        }
         match (&report.checkpoint, report.restored_from) {
             (Some(_), _) | (None, Some(_)) => Say::new(of, true, Reason::Healthy, "checkpoints complete"),
             (None, None) => Say::new(of, None, Reason::NoCheckpointYet, "no checkpoint has completed yet"),
@@ -393,6 +429,9 @@ impl<'a> Facts<'a> {
     fn health(&self, of: Type, whose: ProblemOf, well: &str) -> Say {
         let nothing = Say::new(of, None, Reason::NotRunning, "nothing runs of which it could be said");
         let Some(report) = self.report.filter(|_| self.is_live() || self.is_finished()) else { return nothing };
+        if let Some(silence) = self.silence() {
+            return Say::new(of, None, Reason::NotReporting, silence.message(self.observed.name()));
+        }
         match report.problem.as_ref().filter(|problem| problem.of == whose) {
             Some(problem) => Say::new(of, false, reason_of(problem), said(problem)),
             None if report.phase == RunPhase::Failed => nothing,

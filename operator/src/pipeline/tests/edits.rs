@@ -157,9 +157,14 @@ async fn with_the_dry_run_annotation_an_edit_is_classed_and_nothing_else_is_done
         cheap().with("deployment", json!({"image": "other:2"})).annotate("millrace.dev/dry-run", "true").build(),
     );
     world.settle().await;
-    assert_eq!(world.log(), ["status Pipeline web: Running, Running, change Restart"]);
+    assert_eq!(world.log(), ["status Pipeline web: Running, DryRun, change Restart"]);
     assert_eq!(world.status("web").history.len(), 1);
     assert!(world.says("web", "Reconciling").starts_with("False DryRun"));
+    let said = world.says("web", "Ready");
+    assert!(said.starts_with("False DryRun: an edit of class Restart is not taken up while the annotation"), "{said}");
+    world.put("Pipeline", web().annotate("millrace.dev/dry-run", "true").build());
+    world.settle().await;
+    assert_eq!(world.says("web", "Ready"), "True Running: rows flow", "what is asked for is what runs");
     world.put("Pipeline", cheap().build());
     world.settle().await;
     assert!(world.log().contains(&"apply ConfigMap web-plan".to_owned()));
@@ -293,7 +298,10 @@ async fn an_edit_that_cannot_be_understood_leaves_what_runs_and_a_suspension_is_
     let broken = || pipeline("web").transform("dear", "SELECT auctoin FROM bid");
     world.put("Pipeline", broken().build());
     world.settle().await;
-    assert_eq!(world.log(), ["status Pipeline web: Running, InvalidSpec, change None", "event InvalidSpec"]);
+    assert_eq!(world.log(), ["status Pipeline web: Running, InvalidSpec, change Refused", "event InvalidSpec"]);
+    let change = world.status("web").change.unwrap();
+    assert_eq!((change.from, change.to), (Some(plan.revision.0.clone()), None));
+    assert!(change.reason.unwrap().contains("auctoin"), "it is of the spec that is there");
     assert_eq!(world.plan("web"), plan);
     let said = world.says("web", "ConfigValid");
     assert!(said.contains("spec.transforms[0].sql") && said.contains("auction"), "{said}");
@@ -304,7 +312,58 @@ async fn an_edit_that_cannot_be_understood_leaves_what_runs_and_a_suspension_is_
     report.phase = RunPhase::Suspended;
     world.report("web", &report);
     world.settle().await;
-    assert!(world.log().contains(&"scale web to 0".to_owned()));
+    assert!(world.log().contains(&"amend web: {\"replicas\":0}".to_owned()));
+}
+
+#[tokio::test]
+async fn while_a_spec_cannot_be_run_or_an_edit_is_refused_what_the_running_revision_needs_is_kept() {
+    let refused = json!({"volume": {"size": "20Gi"}});
+    for (deployment, reason) in [(json!({"replicas": 3}), "ReplicasUnsupported"), (refused, "EditRefused")] {
+        let mut world = with_web().await;
+        // It has proved itself.
+        let mut report = running(&world.plan("web").revision);
+        report.checkpoint = Some(crate::testing::checkpoint(9));
+        world.report("web", &report);
+        world.settle().await;
+        world.put("Pipeline", web().with("deployment", deployment).build());
+        world.settle().await;
+        assert!(world.says("web", "Ready").contains(&format!("False {reason}")), "{}", world.says("web", "Ready"));
+        let owned = [
+            "ServiceAccount web",
+            "Role web",
+            "RoleBinding web",
+            "Service web",
+            "PodDisruptionBudget web",
+            "ConfigMap web-report",
+            "StatefulSet web",
+            "ConfigMap web-plan",
+        ];
+        let before = world.objects();
+        // Without a StatefulSet there is no volume that an edit could not change.
+        let stays = |id: &str| id == "ConfigMap web-plan" || (id == "StatefulSet web" && reason == "EditRefused");
+        for id in owned.into_iter().filter(|id| !stays(id)) {
+            let (kind, name) = id.split_once(' ').unwrap();
+            world.delete(kind, name);
+        }
+        world.pod("web", None);
+        world.delete("Lease", "web-coordinator");
+        world.pass(std::time::Duration::from_secs(61)).await;
+        let after = world.objects();
+        for id in owned.iter().chain(&["Lease web-coordinator"]) {
+            let spec = |objects: &std::collections::BTreeMap<String, serde_json::Value>| {
+                let object = &objects[*id];
+                (object["spec"].clone(), object["rules"].clone(), object["subjects"].clone())
+            };
+            assert!(after.contains_key(*id), "{reason}: {id} is gone");
+            assert_eq!(spec(&after), spec(&before), "{reason}: {id}");
+        }
+        world.log();
+        let mut role = world.get("Role", "web").unwrap();
+        role["rules"] = json!([]);
+        world.put("Role", role);
+        world.settle().await;
+        assert_eq!(world.log(), ["apply Role web"]);
+    }
 }
 
 #[tokio::test]

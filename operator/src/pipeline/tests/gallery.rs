@@ -186,6 +186,23 @@ async fn failures(gallery: &mut Gallery) {
     })
     .await;
     gallery.web("checkpoints-fail", Expect("Current", "Degraded"), &world);
+    let world = told(ready(), |report| report.checkpoint_error = Some("it is gone".to_owned())).await;
+    gallery.web("pointer-gone", Expect("Current", "Degraded"), &world);
+    let mut world = well().await;
+    world.silence();
+    world.pass(std::time::Duration::from_secs(60)).await;
+    gallery.web("not-reporting", Expect("InProgress", "Degraded"), &world);
+    let mut world = well().await;
+    for (kind, name, at) in
+        [("Pod", "web-0", "2024-01-01T00:00:00Z"), ("ServiceAccount", "web", "2024-01-01T00:00:01Z")]
+    {
+        let mut object = world.get(kind, name).unwrap();
+        object["metadata"]["creationTimestamp"] = json!(at);
+        object["metadata"]["uid"] = json!(name);
+        world.put(kind, object);
+    }
+    world.settle().await;
+    gallery.web("replaced", ON_ITS_WAY, &world);
     let world = told(ready(), |report| report.problem = problem(ProblemOf::Sink, "disk full")).await;
     gallery.web("commits-fail", Expect("Current", "Degraded"), &world);
     gallery.hang("sink-of-commits-fail", Expect("InProgress", "Degraded"), &world, ("Sink", "out"));
@@ -224,6 +241,11 @@ async fn specs(gallery: &mut Gallery) {
         world.settle().await;
         gallery.web(name, expect, &world);
     }
+    let mut world = well().await;
+    let edited = web().with("deployment", json!({"image": "other:2"})).annotate("millrace.dev/dry-run", "true");
+    world.put("Pipeline", edited.build());
+    world.settle().await;
+    gallery.web("dry-run-of-an-edit", Expect("InProgress", "Suspended"), &world);
     let mut world = World::new();
     world.refuse(Some(("apply StatefulSet", || WriteError::Forbidden("exceeded quota: pods=0".to_owned()))));
     world.put("Pipeline", web().build());

@@ -7,3 +7,4 @@ mod gallery;
 mod rest;
 mod rollback;
 mod says;
+mod silence;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millrace_plan::handover::ReportDocument;
+use millrace_plan::handover::{ReportDocument, RunPhase};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -39,6 +39,28 @@ async fn an_idle_hour_makes_no_writes() {
         world.new_leader();
         world.settle().await;
     }
+    assert_eq!(world.log(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn of_what_is_suspended_or_has_finished_nothing_is_expected() {
+    let mut world = World::new();
+    for (name, phase) in [("paused", RunPhase::Suspended), ("ended", RunPhase::Finished)] {
+        world.put("Pipeline", pipeline(name).transform("t", "SELECT auction FROM bid").build());
+        world.settle().await;
+        let mut report = world.run(name);
+        world.settle().await;
+        let again = pipeline(name).transform("t", "SELECT auction FROM bid");
+        world.put("Pipeline", again.with("suspend", json!(phase == RunPhase::Suspended)).build());
+        world.settle().await;
+        report.phase = phase;
+        world.report(name, &report);
+        world.settle().await;
+        world.pod(name, None);
+    }
+    world.settle().await;
+    world.log();
+    world.pass(HOUR).await;
     assert_eq!(world.log(), Vec::<String>::new());
 }
 
@@ -264,7 +286,8 @@ async fn somebody_who_undoes_whatever_we_write_makes_no_hot_loop() {
     world.put("Pipeline", web().build());
     world.settle().await;
     world.run("web");
-    world.settle().await;
+    world.silence();
+    world.pass(Duration::from_secs(60)).await;
     world.log();
     let undo: [fn(&mut World); 3] = [
         |world| {
@@ -425,4 +448,34 @@ async fn a_status_that_somebody_else_writes_is_written_anew_and_is_no_hot_loop_e
     }
     world.pass(HOUR).await;
     assert_eq!(world.log(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_sink_that_is_applied_a_moment_after_its_pipeline_is_no_warning_and_one_that_never_comes_is() {
+    for comes in [true, false] {
+        let mut world = World::new();
+        let mut manifest = pipeline("web").with("outputs", json!([{"from": "bid", "sink": "late"}])).build();
+        manifest["metadata"]["creationTimestamp"] = json!("2024-01-01T00:00:00Z");
+        world.put("Pipeline", manifest);
+        world.settle().await;
+        let said = world.says("web", "ConfigValid");
+        assert!(said.starts_with("False UnknownReference: "), "{said}");
+        if comes {
+            let metadata = json!({"name": "late", "namespace": "default", "uid": "late", "generation": 1});
+            world.put("Sink", json!({"metadata": metadata, "spec": {"stdout": {}}}));
+        }
+        world.pass(Duration::from_secs(60)).await;
+        let warned = world.log().iter().filter(|write| *write == "event UnknownReference").count();
+        assert_eq!(warned, usize::from(!comes));
+    }
+}
+
+#[tokio::test]
+async fn a_reference_to_nothing_is_told_in_the_words_of_a_cluster() {
+    let mut world = World::new();
+    world.delete("Sink", "out");
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    let said = world.says("web", "ConfigValid");
+    assert!(said.contains("in this namespace") && !said.contains("manifests"), "{said}");
 }

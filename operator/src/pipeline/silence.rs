@@ -1,0 +1,129 @@
+//! Whether the runtime still speaks. What it said last holds only while other reports follow: one that has lost its way to the
+//! API server, or its right to it, can say nothing of that.
+//!
+//! A report counts from when the operator saw it change, by the operator's own monotonic clock: no clocks are compared. While
+//! rows flow, reports change at least with every checkpoint, and every ten seconds where those are more often; so a runtime is
+//! silent after three intervals and as many times its last checkpoint took, and [`MARGIN`], or after [`LEAST`] if that is more.
+//! A process that has been started since the last report has as long for its first one. Of a pod whose container does not run
+//! nothing is expected.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use millrace_crds::PipelineStatus;
+use millrace_plan::handover::{ReportDocument, RunPhase};
+use millrace_stream::Timestamp;
+
+use super::{
+    dereference::Observed,
+    status::{
+        of,
+        pods::{PodState, pod_state},
+    },
+};
+use crate::{
+    clock::time,
+    conditions::{Reason, Type},
+};
+
+/// The least time after which a runtime is silent.
+const LEAST: Duration = Duration::from_secs(30);
+/// For how long reports that are due may be on their way.
+const MARGIN: Duration = Duration::from_secs(20);
+
+/// What was heard last.
+#[derive(Clone, Debug)]
+pub struct Heard {
+    report: Option<ReportDocument>,
+    process: String,
+    /// When either of them changed, by the operator's monotonic clock.
+    at: Duration,
+    /// Whether the process has reported.
+    has_spoken: bool,
+    /// Whether a leader before has told that nothing follows this report.
+    is_doubted: bool,
+}
+
+/// The runtime has said nothing for too long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// When its last report was written, by its own clock; `None`: there is none of it.
+    pub since: Option<Timestamp>,
+}
+
+impl Silence {
+    /// For people.
+    pub fn message(&self, pipeline: &str) -> String {
+        let since = match self.since {
+            Some(at) => format!("since {}", time(at).0),
+            None => "since it was started".to_owned(),
+        };
+        format!(
+            "the runtime has not reported {since}: whether rows flow is not known; `kubectl logs {pipeline}-0` says why"
+        )
+    }
+}
+
+/// Takes in what the stores have. Answers whether the runtime is silent, or when it will be if nothing follows.
+pub fn listen(
+    heard: &mut Option<Heard>,
+    observed: &Observed,
+    before: &PipelineStatus,
+    now: Duration,
+) -> (Option<Silence>, Option<Duration>) {
+    let pod = observed.pod.as_deref();
+    let is_ready = match pod_state(pod) {
+        PodState::Ready => true,
+        PodState::NotReady { runs: true, .. } => false,
+        _ => {
+            *heard = None;
+            return (None, None);
+        }
+    };
+    let (process, started_ms) = process(pod);
+    let report = observed.report.as_ref();
+    let is_of_process = report.is_some_and(|report| started_ms.is_none_or(|at| report.at.0 as i64 >= at));
+    let last = heard.take();
+    let now_heard = match last {
+        Some(last) if last.process == process && last.report.as_ref() == report => last,
+        last => {
+            let is_first = last.is_none();
+            let is_doubted = is_first
+                && of(&before.conditions, Type::CheckpointHealthy)
+                    .is_some_and(|(_, reason, _)| reason == Reason::NotReporting.name());
+            let has_spoken = is_of_process || last.is_some_and(|last| last.process == process && report.is_some());
+            Heard { report: report.cloned(), process, at: now, has_spoken, is_doubted }
+        }
+    };
+    let flows = is_ready && report.is_some_and(|report| report.phase == RunPhase::Running);
+    let (until, is_doubted) = (now_heard.at + patience(observed), now_heard.is_doubted);
+    let is_expected = flows || !now_heard.has_spoken;
+    let since = report.filter(|_| now_heard.has_spoken).map(|report| report.at);
+    *heard = Some(now_heard);
+    match is_expected {
+        false => (None, None),
+        true if is_doubted || now >= until => (Some(Silence { since }), None),
+        true => (None, Some(until - now)),
+    }
+}
+
+/// For how long a runtime may say nothing.
+fn patience(observed: &Observed) -> Duration {
+    let checkpoints = observed.plan.as_ref().map(|plan| &plan.spec.pipeline.checkpoints);
+    let interval = checkpoints.map_or(Duration::ZERO, |it| it.interval.get().max(it.min_pause.get()));
+    let took = observed.report.as_ref().and_then(|report| report.checkpoint.as_ref());
+    let took = took.map_or(Duration::ZERO, |checkpoint| Duration::from_millis(checkpoint.duration_ms));
+    interval.saturating_add(took).saturating_mul(3).saturating_add(MARGIN).max(LEAST)
+}
+
+/// What tells one process in a pod from another, and when it was started, by the node's clock.
+fn process(pod: Option<&Pod>) -> (String, Option<i64>) {
+    let Some(pod) = pod else { return (String::new(), None) };
+    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    let container: Option<&ContainerStatus> =
+        containers.into_iter().flatten().find(|container| container.name == super::build::pod::CONTAINER);
+    let restarts = container.map_or(0, |container| container.restart_count);
+    let running = container.and_then(|container| container.state.as_ref()?.running.as_ref());
+    let started = running.and_then(|running| running.started_at.as_ref()).map(|at| at.0.as_millisecond());
+    (format!("{} {restarts}", pod.metadata.uid.as_deref().unwrap_or_default()), started)
+}

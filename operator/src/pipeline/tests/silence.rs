@@ -1,0 +1,166 @@
+//! What a runtime has said last is believed only while other reports follow.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::testing::{World, ready, running, unready, web};
+
+async fn with_web(interval: &str) -> World {
+    let mut world = World::new();
+    world.put("Pipeline", web().with("checkpoints", json!({"interval": interval})).build());
+    world.settle().await;
+    world.run("web");
+    world.settle().await;
+    assert_eq!(world.says("web", "Ready"), "True Running: rows flow");
+    world.log();
+    world
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const SINCE: &str = "the runtime has not reported since 2024-01-01T00:01:00Z: whether rows flow is not known; \
+                     `kubectl logs web-0` says why";
+
+#[tokio::test]
+async fn a_runtime_that_says_nothing_for_three_checkpoints_and_a_margin_is_told_to_be_silent_until_it_speaks() {
+    let mut world = with_web("5s").await;
+    world.pass(seconds(60)).await;
+    world.log();
+    world.silence();
+    world.pass(seconds(34)).await;
+    assert_eq!((world.says("web", "Ready"), world.log()), ("True Running: rows flow".to_owned(), Vec::new()));
+    world.pass(seconds(2)).await;
+    assert_eq!(world.says("web", "Ready"), format!("False NotReporting: {SINCE}"));
+    assert_eq!(world.says("web", "CheckpointHealthy"), format!("False NotReporting: {SINCE}"));
+    assert_eq!(world.says("web", "SourcesHealthy"), format!("Unknown NotReporting: {SINCE}"));
+    assert_eq!(world.says("web", "Reconciling"), format!("True NotReporting: {SINCE}"));
+    assert_eq!(world.status("web").throughput, None, "rates that nobody counts");
+    assert_eq!(world.log(), ["status Pipeline web: Running, NotReporting, change None", "event CheckpointFailing"]);
+    world.pass(seconds(3_600)).await;
+    assert_eq!(world.log(), Vec::<String>::new(), "it is told once");
+
+    world.speak();
+    world.settle().await;
+    assert_eq!(world.says("web", "Ready"), "True Running: rows flow");
+    assert!(world.says("web", "CheckpointHealthy").starts_with("True Healthy"));
+}
+
+#[tokio::test]
+async fn rare_checkpoints_make_reports_rare() {
+    let mut world = with_web("1m").await;
+    world.silence();
+    world.pass(seconds(199)).await;
+    assert_eq!(world.says("web", "Ready"), "True Running: rows flow");
+    world.pass(seconds(2)).await;
+    assert!(world.says("web", "Ready").starts_with("False NotReporting"), "{}", world.says("web", "Ready"));
+}
+
+#[tokio::test]
+async fn another_leader_believes_what_was_silent_no_more_than_the_one_before() {
+    let mut world = with_web("5s").await;
+    world.silence();
+    world.pass(seconds(40)).await;
+    assert!(world.says("web", "Ready").starts_with("False NotReporting"), "{}", world.says("web", "Ready"));
+    world.log();
+    world.new_leader();
+    world.pass(seconds(60)).await;
+    assert_eq!(world.log(), Vec::<String>::new());
+    world.speak();
+    world.settle().await;
+    assert_eq!(world.says("web", "Ready"), "True Running: rows flow");
+}
+
+#[tokio::test]
+async fn clocks_of_pods_that_go_wrong_make_no_runtime_silent_and_none_speak() {
+    let mut world = with_web("5s").await;
+    let mut report = running(&world.plan("web").revision);
+    for hour in [5, 1, 9] {
+        report.at.0 += hour * 3_600_000;
+        world.silence();
+        world.report("web", &report);
+        world.pass(seconds(30)).await;
+        assert_eq!(world.says("web", "Ready"), "True Running: rows flow");
+        report.at.0 -= 2 * hour * 3_600_000;
+    }
+    world.pass(seconds(10)).await;
+    assert!(world.says("web", "Ready").starts_with("False NotReporting"), "{}", world.says("web", "Ready"));
+}
+
+fn started(mut status: Value, at: &str, restarts: u32) -> Value {
+    status["containerStatuses"][0]["state"]["running"]["startedAt"] = json!(at);
+    status["containerStatuses"][0]["restartCount"] = json!(restarts);
+    status
+}
+
+#[tokio::test]
+async fn a_process_that_never_reports_is_told_to_be_silent_and_one_that_restores_for_long_is_not() {
+    let mut world = with_web("5s").await;
+    world.silence();
+    world.pod("web", Some(started(unready(), "2024-01-01T00:00:10Z", 1)));
+    world.pass(seconds(34)).await;
+    assert!(!world.says("web", "Ready").contains("NotReporting"), "{}", world.says("web", "Ready"));
+    world.pass(seconds(3)).await;
+    let said = world.says("web", "Ready");
+    assert!(said.starts_with("False NotReporting: the runtime has not reported since it was started"), "{said}");
+
+    let mut report = running(&world.plan("web").revision);
+    report.phase = millrace_plan::handover::RunPhase::Starting;
+    report.at = crate::testing::START;
+    report.at.0 += 50_000;
+    world.report("web", &report);
+    world.pass(seconds(600)).await;
+    assert!(world.says("web", "Ready").starts_with("False Restoring"), "{}", world.says("web", "Ready"));
+    world.pod("web", Some(started(ready(), "2024-01-01T00:00:10Z", 1)));
+    world.settle().await;
+}
+
+/// An object, made at a time.
+fn made(world: &mut World, kind: &str, uid: &str, at: &str) {
+    let name = if kind == "Pod" { "web-0" } else { "web" };
+    let mut object = world.get(kind, name).unwrap();
+    object["metadata"]["uid"] = json!(uid);
+    object["metadata"]["creationTimestamp"] = json!(at);
+    world.put(kind, object);
+}
+
+fn noted(world: &World) -> Value {
+    let set = world.get("StatefulSet", "web").unwrap();
+    set["spec"]["template"]["metadata"]["annotations"]["millrace.dev/service-account"].clone()
+}
+
+#[tokio::test]
+async fn a_pod_whose_service_account_was_made_anew_is_replaced_once_also_while_the_spec_cannot_be_run() {
+    for is_invalid in [false, true] {
+        let mut world = with_web("5s").await;
+        made(&mut world, "ServiceAccount", "one", "2024-01-01T00:00:00Z");
+        world.settle().await;
+        if is_invalid {
+            world.put("Pipeline", web().with("deployment", json!({"replicas": 3})).build());
+            world.settle().await;
+        }
+        assert_eq!(noted(&world), Value::Null);
+        world.log();
+        world.delete("ServiceAccount", "web");
+        world.pass(seconds(15)).await;
+        assert!(world.log().contains(&"apply ServiceAccount web".to_owned()));
+        made(&mut world, "ServiceAccount", "two", "2024-01-01T00:01:00Z");
+        world.settle().await;
+        assert_eq!(noted(&world), "two");
+        let log = world.log();
+        assert!(log.contains(&"event PodReplaced".to_owned()), "{log:#?}");
+        let said = world.says("web", "Ready");
+        assert!(said.contains("its ServiceAccount was made anew after it"), "{said}");
+        let set = world.get("StatefulSet", "web").unwrap();
+        world.pass(seconds(60)).await;
+        world.rolled("web");
+        made(&mut world, "Pod", "new", "2024-01-01T00:02:00Z");
+        world.pass(seconds(60)).await;
+        assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"], set["spec"], "once");
+        if !is_invalid {
+            assert_eq!(world.says("web", "Ready"), "True Running: rows flow");
+        }
+    }
+}
