@@ -19,8 +19,8 @@ use crate::{
     fault, labels,
 };
 
-/// How often what is not watched is looked at while no pod is ready.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// How often what is not watched is looked at while no pod is ready, or the one that is says nothing.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Applies the steps in their order. An error ends it: what comes later may need what came before. Answers when to look again
 /// at what differs and is believed to be behind.
@@ -92,8 +92,7 @@ pub async fn apply<W: Writer>(
 
 /// Whether all is as it was when nothing had to be written; what is not watched is looked at now and then while no pod is ready.
 pub fn is_settled(observed: &Observed, decision: &Decision, note: &Note) -> bool {
-    let is_ready = pod_state(observed.pod.as_deref()) == PodState::Ready;
-    let settled = note.settled.as_ref().filter(|_| is_ready || decision.replicas == 0);
+    let settled = note.settled.as_ref().filter(|_| is_well(observed) || decision.replicas == 0);
     settled.is_some_and(|settled| settled.decision == *decision && settled.versions == observed.versions())
 }
 
@@ -103,8 +102,13 @@ fn is_believed(known: Option<&Applied>, wanted: &Wanted, is_watched: bool, obser
     let Some(known) = known.filter(|known| known.hash == wanted.hash) else { return false };
     match is_watched {
         true => rest(known, now).is_some(),
-        false => now.saturating_sub(known.at) < LOOK_AGAIN || pod_state(observed.pod.as_deref()) == PodState::Ready,
+        false => now.saturating_sub(known.at) < LOOK_AGAIN || is_well(observed),
     }
+}
+
+/// Whether the pod is ready and speaks: it has what it needs.
+fn is_well(observed: &Observed) -> bool {
+    pod_state(observed.pod.as_deref()) == PodState::Ready && observed.silence.is_none()
 }
 
 /// For how long it is waited still until the watch must have brought what was applied, and for whoever undoes it each time.

@@ -61,6 +61,8 @@ pub async fn reconcile<W: Writer>(
     let look_again = warning(context, &mut observed, note).await;
     let before: PipelineStatus = note.status_of(&observed.pipeline);
     let (silence, listen_again) = listen(&mut note.heard, &observed, &before, context.clock.monotonic());
+    // Without its Lease a runtime reports nothing, and nobody watches that.
+    let listen_again = listen_again.or(silence.as_ref().map(|_| apply::LOOK_AGAIN));
     observed.silence = silence;
     let observed = observed;
     let verdict = verdict(&observed, note);

@@ -89,6 +89,16 @@ async fn clocks_of_pods_that_go_wrong_make_no_runtime_silent_and_none_speak() {
     assert!(world.says("web", "Ready").starts_with("False NotReporting"), "{}", world.says("web", "Ready"));
 }
 
+#[tokio::test]
+async fn a_lease_that_is_deleted_is_made_anew_once_the_runtime_is_silent_for_it() {
+    let mut world = with_web("5s").await;
+    world.pass(seconds(120)).await;
+    world.silence();
+    world.delete("Lease", "web-coordinator");
+    world.pass(seconds(40)).await;
+    assert!(world.get("Lease", "web-coordinator").is_some());
+}
+
 fn started(mut status: Value, at: &str, restarts: u32) -> Value {
     status["containerStatuses"][0]["state"]["running"]["startedAt"] = json!(at);
     status["containerStatuses"][0]["restartCount"] = json!(restarts);
