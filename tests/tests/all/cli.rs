@@ -125,7 +125,7 @@ spec:
 fn a_path_that_no_file_matches_is_a_warning_of_the_check() {
     let workspace = Workspace::new();
     let checked = |file: &str| {
-        workspace.write("p.yaml", &printing(file));
+        workspace.write("p.yaml", printing(file));
         Millrace::new(&workspace, ["check", "-f", "p.yaml"]).finish().expect_success()
     };
     let paths = "paths: [\"logs/*.ndjson\", in.ndjson]";
@@ -143,7 +143,7 @@ fn a_path_that_no_file_matches_is_a_warning_of_the_check() {
 #[test]
 fn printed_rows_are_counted_and_the_last_checkpoint_says_why_it_was_taken() {
     let workspace = Workspace::new();
-    workspace.write("p.yaml", &printing("paths: [in.ndjson]"));
+    workspace.write("p.yaml", printing("paths: [in.ndjson]"));
     workspace.write("in.ndjson", "{\"n\": 1}\n{\"n\": 2}\n{\"n\": 3}\n");
     let ran = Millrace::new(&workspace, ["run", "-f", "p.yaml", "--data-dir", "data"]).finish().expect_success();
     assert_eq!(ran.stdout.lines().count(), 3, "{}", ran.stdout);

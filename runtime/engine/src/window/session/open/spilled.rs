@@ -271,7 +271,7 @@ impl OpenSessions {
         let written = write(&changes, &folded, &store, &not_due, Some(leaving))?;
         log.clear(&store)?;
         self.spilled_bytes += written.bytes;
-        self.spilled.next_due_ms = self.spilled.next_due_ms.min(written.next_due_ms).min(i64::MAX);
+        self.spilled.next_due_ms = self.spilled.next_due_ms.min(written.next_due_ms).min(i64::MAX - 1);
         self.spilled.latest = self.spilled.latest.max(written.latest);
         (self.spilled.entries, self.spilled.old) = (true, false);
         self.groups = Groups::new(&self.key_types)?;
