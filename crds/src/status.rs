@@ -70,7 +70,7 @@ pub enum Phase {
     Changing,
     /// It is stopped because `suspend` says so.
     Suspended,
-    /// It failed and is not restarted.
+    /// It cannot go on without somebody's help, or its container crashes; it is tried again from time to time.
     Failed,
     /// Its sources have ended and all is committed.
     Finished,

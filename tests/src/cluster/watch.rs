@@ -82,10 +82,11 @@ impl Watch {
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             seen.last().filter(|last| is(last)).map(|last| (**last).clone())
         };
-        let found = Deadline::secs(120).poll(newest);
-        found.unwrap_or_else(|| {
+        let deadline = Deadline::secs(120);
+        deadline.poll(newest).unwrap_or_else(|| {
             let last = self.last().map(|last| format!("{:#}", told(last)));
-            panic!("{} does not come to {what}; it is\n{}", self.what, last.unwrap_or_default())
+            let (waited, what) = (deadline.waited(), format!("{} to come to {what}", self.what));
+            panic!("waited {waited:?} in vain for {what}; it is\n{}", last.unwrap_or_default())
         })
     }
 }

@@ -228,6 +228,7 @@ fn every_state_of_the_docs_is_reached_and_says_its_cause() {
     kubectl_waits_for_conditions(&namespace);
     a_quota_is_named_that_leaves_no_room_for_a_pod(&namespace, &pipelines);
     what_may_be_asked_only_of_one_that_runs_is_told(&namespace);
+    a_pod_that_has_lost_its_token_or_its_pointer_is_told_of(&namespace, &pipelines);
 
     let versions: Vec<Arc<Value>> = [&pipelines, &windows, &sinks].iter().flat_map(|watch| watch.versions()).collect();
     let (seen, documented) = (seen(&versions), documented());
@@ -381,6 +382,52 @@ fn what_may_be_asked_only_of_one_that_runs_is_told(namespace: &Namespace<'_>) {
     namespace.wait_for("pipeline/rolled-back", ".status.startedFrom.token", "two");
     let started = namespace.get("pipeline", "rolled-back")["status"]["startedFrom"].clone();
     assert!(started["error"].as_str().unwrap_or_default().contains("there is no savepoint savepoint-999"), "{started}");
+}
+
+/// One has an account that nobody makes anew, one the operator's, and one a pointer that goes. None of them crashes for it.
+fn a_pod_that_has_lost_its_token_or_its_pointer_is_told_of(namespace: &Namespace<'_>, pipelines: &Watch) {
+    let numbers = json!([{"name": "ids", "generator": {"rate": 100, "fields": [{"name": "id", "sequence": {}}]}}]);
+    let lost = |name: &str, deployment: Value| {
+        let spec = json!({
+            "checkpoints": {"interval": "500ms"}, "sources": numbers, "outputs": [{"from": "ids", "sink": "rows"}],
+            "deployment": deployment,
+        });
+        json!({"apiVersion": API_VERSION, "kind": "Pipeline", "metadata": {"name": name}, "spec": spec}).to_string()
+    };
+    let mine = json!({"template": {"spec": {"serviceAccountName": "mine"}}});
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "mine"}}).to_string();
+    let objects = [account, lost("no-account", mine), lost("new-account", json!({})), lost("no-pointer", json!({}))];
+    namespace.apply(&objects.join("\n---\n"));
+    let says = |name: &str, of: &str, expected: &str| {
+        let newest = pipelines.newest(name)?;
+        condition(&newest, of).filter(|said| said.starts_with(expected))
+    };
+    let wait = |name: &str, of: &str, expected: &str| {
+        let what = format!("{name} to say {of} {expected}");
+        Deadline::secs(120).wait_for(&what, || says(name, of, expected))
+    };
+    for name in ["no-account", "new-account", "no-pointer"] {
+        wait(name, "CheckpointHealthy", "True Healthy");
+        wait(name, "Ready", "True Running");
+    }
+    let pod = namespace.get("pod", "new-account-0")["metadata"]["uid"].clone();
+    namespace.kubectl(["delete", "serviceaccount/mine", "serviceaccount/new-account"]).run();
+    namespace.kubectl(["delete", "configmap/no-pointer-checkpoint"]).run();
+    let said =
+        wait("no-pointer", "CheckpointHealthy", "False CheckpointFailed: the next checkpoint cannot be completed");
+    assert!(said.contains("it is gone"), "{said}");
+    wait("no-account", "Ready", "False NotReporting: the runtime has not reported since");
+    wait("no-account", "CheckpointHealthy", "False NotReporting: ");
+    // It may take no checkpoint any more, and its successor waits until its Lease has run out.
+    Deadline::secs(180).wait_for("the pod to be replaced", || {
+        let now = namespace.kubectl(["get", "pod", "new-account-0", "-o", "json"]).attempt().ok()?;
+        let now: Value = serde_json::from_str(&now).ok()?;
+        let is_ready =
+            now["status"]["conditions"].as_array()?.iter().any(|it| it["type"] == "Ready" && it["status"] == "True");
+        (now["metadata"]["uid"] != pod && is_ready).then_some(())
+    });
+    namespace.wait_until("pipeline/new-account", "Ready");
+    namespace.kubectl(["delete", "pipeline/no-account", "pipeline/new-account", "pipeline/no-pointer"]).run();
 }
 
 /// All but a savepoint that fails, which the operator's own tests see.
