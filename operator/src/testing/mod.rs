@@ -191,7 +191,7 @@ impl World {
     pub async fn pass(&mut self, time: Duration) {
         for _ in 0..time.as_secs() {
             self.clock.advance(Duration::from_secs(1));
-            if self.clock.now().0 / 1_000 % 10 == 0 && !self.is_silent {
+            if (self.clock.now().0 / 1_000).is_multiple_of(10) && !self.is_silent {
                 self.speak();
             }
             self.settle().await;

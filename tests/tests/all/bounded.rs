@@ -151,10 +151,10 @@ fn a_state_far_larger_than_the_budget_gives_what_one_batch_gives() {
     let changes = "read_json('out/running/*', format = 'newline_delimited', \
                    columns = {key: 'VARCHAR', n: 'BIGINT', _op: 'VARCHAR'})";
     let found = format!(
-        "SELECT key, max(n) AS n, sum(CASE _op WHEN 'update_before' THEN -n ELSE n END)::BIGINT AS left, \
+        "SELECT key, max(n) AS n, sum(CASE _op WHEN 'update_before' THEN -n ELSE n END)::BIGINT AS remaining, \
          count(*) FILTER (WHERE _op = 'insert') AS inserts FROM {changes} GROUP BY key"
     );
     let expected =
-        format!("SELECT key, count(*) AS n, count(*) AS left, 1::BIGINT AS inserts FROM {rows} GROUP BY key");
+        format!("SELECT key, count(*) AS n, count(*) AS remaining, 1::BIGINT AS inserts FROM {rows} GROUP BY key");
     delta::expect_same(workspace.path(), &found, &expected, &[]);
 }

@@ -35,6 +35,7 @@ const COLUMNS: &str = "{name: k, type: VARCHAR}, {name: v, type: BIGINT}";
 fn refused(manifest: &str) -> String {
     let workspace = Workspace::new();
     workspace.write("p.yaml", manifest);
+    workspace.write("in.ndjson", "");
     let checked = Millrace::new(&workspace, ["check", "-f", "p.yaml"]).finish().expect_code(2);
     let run = Millrace::run(&workspace, "p.yaml").finish().expect_code(2);
     assert_eq!(run.stderr, checked.stderr);

@@ -238,3 +238,23 @@ async fn a_plan_whose_way_back_would_lose_state_stays_and_says_so() {
     assert!(said.contains("divided by zero") && said.contains("it is not taken back: counts: "), "{said}");
     assert!(world.says("web", "Stalled").starts_with("True RuntimeFailed"), "{}", world.says("web", "Stalled"));
 }
+
+#[tokio::test]
+async fn a_plan_that_ends_its_container_again_is_taken_back_though_the_runtime_can_say_nothing() {
+    for (started, is_taken_back) in [("2023-12-31T23:59:50Z", false), ("2024-01-01T00:00:09Z", true)] {
+        let mut world = proved().await;
+        let good = world.plan("web").revision;
+        world.put("Pipeline", image(cheap(), "good"));
+        world.settle().await;
+        let bad = world.plan("web").revision;
+        let ended = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "startedAt": started}});
+        let status = json!({"phase": "Running", "containerStatuses": [{"name": "millrace", "image": "good", "imageID": "",
+            "ready": false, "restartCount": 5, "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended}]});
+        world.pod("web", Some(status));
+        world.pass(Duration::from_secs(60)).await;
+        assert_eq!(world.plan("web").revision, if is_taken_back { good } else { bad }, "started at {started}");
+        let said = world.says("web", "Ready");
+        assert_eq!(said.starts_with("False RolledBack: revision "), is_taken_back, "{said}");
+        assert!(said.contains("it had more memory than its limit"), "{said}");
+    }
+}

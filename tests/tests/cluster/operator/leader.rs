@@ -133,3 +133,37 @@ fn another_replica_leads_within_seconds_and_one_that_has_slept_writes_nothing() 
     installed.expect_nothing_forbidden();
     assert!(!installed.logs().contains("panicked"));
 }
+
+/// How often each signal is sent.
+const ROUNDS: usize = 3;
+
+#[test]
+fn another_replica_leads_at_once_after_a_leader_was_told_to_end_and_within_seconds_after_one_was_killed() {
+    let Some(cluster) = cluster::cluster() else { return };
+    let namespace = cluster.namespace("operator-takeover");
+    let installed = namespace.install(&[]);
+    expect_work(&namespace, "first");
+    let lease = namespace.watch("lease", Some("millrace-operator"));
+    let holder = |lease: &Value| lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
+    // A container whose pod has lost one before waits for the kubelet: its first one is back before anybody takes over.
+    for (signal, most) in [("TERM", 2.0), ("KILL", 8.0)] {
+        let mut took = Vec::new();
+        for round in 0..ROUNDS {
+            let name = format!("deployment/{}", installed.operator());
+            Deadline::secs(180)
+                .wait_for("two replicas", || (field(&namespace, &name, ".status.readyReplicas") == "2").then_some(()));
+            let first = leader(&namespace);
+            let ready = namespace.processes(&first).ready(signal);
+            let (_, passed) = wait::timed(|| {
+                assert!(ready.send(), "the leader runs");
+                lease.wait_for("another leader", |lease| !["", &*first].contains(&&*holder(lease)))
+            });
+            took.push(passed.as_secs_f64());
+            expect_work(&namespace, &format!("{}-{round}", signal.to_lowercase()));
+        }
+        took.sort_by(f64::total_cmp);
+        println!("another replica leads after SIG{signal}: {took:.2?} s");
+        assert!(took.iter().all(|passed| *passed < most), "SIG{signal}: {took:?}");
+    }
+    installed.expect_nothing_forbidden();
+}
