@@ -6,7 +6,9 @@
 use std::{fs, path::PathBuf};
 
 fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+    // As it is when the test runs: what was built may have been built in another checkout.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(package).join("tests/golden").join(name)
 }
 
 /// What the file holds.

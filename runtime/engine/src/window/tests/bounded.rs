@@ -31,6 +31,8 @@ struct Case {
     keys: Vec<usize>,
     /// How many keys there are.
     distinct: u64,
+    /// Event times are multiples of this.
+    grain_ms: i64,
     /// How far the watermark is behind the latest row.
     behind_ms: i64,
     /// How many times the budget a task with memory enough holds at least.
@@ -69,7 +71,7 @@ fn seen(changelog: bool, rows: &[RecordBatch], keys: usize) -> Vec<String> {
 }
 
 fn run(seed: u64, case: impl Fn() -> Case) {
-    let Case { op, keys, distinct, behind_ms, times } = case();
+    let Case { op, keys, distinct, grain_ms, behind_ms, times } = case();
     let is_running = matches!(op, KeyedOp::Running(_));
     let mut random = Random::new(seed);
     let mut small = Fleet::new(op.clone(), keys.clone(), 1, BUDGET_BYTES, BATCH_ROWS);
@@ -77,7 +79,8 @@ fn run(seed: u64, case: impl Fn() -> Case) {
     let (mut of_small, mut of_large) = (Vec::new(), Vec::new());
     for step in 0..STEPS {
         let now = step * STEP_MS;
-        let rows: Vec<Row> = (0..ROWS).map(|at| row(&mut random, now + at * STEP_MS / ROWS, distinct)).collect();
+        let rows: Vec<Row> =
+            (0..ROWS).map(|at| row(&mut random, now + at * STEP_MS / ROWS / grain_ms * grain_ms, distinct)).collect();
         let batch = batch_of(&rows);
         for (fleet, of) in [(&mut small, &mut of_small), (&mut large, &mut of_large)] {
             let mut out = Emitted::default();
@@ -123,7 +126,7 @@ fn run(seed: u64, case: impl Fn() -> Case) {
 fn window(kind: WindowKind, aggregates: bool, behind_ms: i64, times: u64) -> Case {
     let aggregates = if aggregates { native(&input()) } else { generic(&input())[..3].to_vec() };
     let op = KeyedOp::Window(plans::window(kind, 0, &input(), &[1], aggregates));
-    Case { op, keys: vec![1], distinct: 1_000_000, behind_ms, times }
+    Case { op, keys: vec![1], distinct: 1_000_000, grain_ms: 1, behind_ms, times }
 }
 
 #[test]
@@ -184,7 +187,7 @@ fn running_aggregates_keep_to_the_budget() {
                 emit_every_ms: 10_000,
                 output,
             });
-            Case { op, keys: vec![1], distinct: 100_000, behind_ms: 0, times: 20 }
+            Case { op, keys: vec![1], distinct: 100_000, grain_ms: 1, behind_ms: 0, times: 20 }
         });
     });
 }
@@ -194,14 +197,14 @@ fn distinct_rows_keep_to_the_budget() {
     for_seeds(1, |seed| {
         run(seed, || {
             let op = KeyedOp::Distinct(Distinct { input: input(), keys: vec![1], within_ms: 40_000 });
-            Case { op, keys: vec![1], distinct: 100_000, behind_ms: 0, times: 10 }
+            Case { op, keys: vec![1], distinct: 100_000, grain_ms: 1, behind_ms: 0, times: 10 }
         });
     });
     // Most rows wait.
     for_seeds(1, |seed| {
         run(seed, || {
             let op = KeyedOp::Distinct(Distinct { input: input(), keys: vec![1], within_ms: 5_000 });
-            Case { op, keys: vec![1], distinct: 100_000, behind_ms: 50_500, times: 10 }
+            Case { op, keys: vec![1], distinct: 100_000, grain_ms: 1, behind_ms: 50_500, times: 10 }
         });
     });
 }
@@ -220,7 +223,7 @@ fn the_first_rows_of_each_group_keep_to_the_budget() {
                 output: Schema::new(output).into(),
                 input: input(),
             };
-            Case { op: KeyedOp::Top(top), keys: vec![1], distinct: 30_000, behind_ms: 50_500, times: 10 }
+            Case { op: KeyedOp::Top(top), keys: vec![1], distinct: 30_000, grain_ms: 100, behind_ms: 50_500, times: 10 }
         });
     });
 }
