@@ -240,8 +240,10 @@ mod tests {
     #[test]
     fn an_edit_that_removes_a_branch_ends_its_series() {
         let metrics = Metrics::default();
-        (metrics.stage("kept").rows_in.add(1), metrics.stage("gone").rows_in.add(1));
-        (metrics.link("kept").add(1), metrics.link("gone").add(1));
+        for name in ["kept", "gone"] {
+            metrics.stage(name).rows_in.add(1);
+            metrics.link(name).add(1);
+        }
         metrics.retain(|id| id == "kept", |name| name == "kept");
         assert_eq!(metrics.stages().into_keys().collect::<Vec<_>>(), ["kept"]);
         assert_eq!(metrics.links().into_keys().collect::<Vec<_>>(), ["kept"]);

@@ -13,7 +13,10 @@ const VALUE: &[u8] =
     \x00\x00\x00\x00";
 const DUE_NAME: &[u8] = b"\x00\x09\x04\x7f\xff\xff\xff\xff\xff\xec\x78key";
 
-fn encoded(sessions: &[(i64, i64, i64, Vec<u8>)]) -> Vec<u8> {
+/// When it began, its last row, its gap, and its state.
+type Stored = (i64, i64, i64, Vec<u8>);
+
+fn encoded(sessions: &[Stored]) -> Vec<u8> {
     let mut value = vec![VERSION];
     for (start, last, gap_ms, state) in sessions {
         encode(&Span { start: *start, last: *last, gap_ms: *gap_ms }, state, &mut value);
@@ -21,7 +24,7 @@ fn encoded(sessions: &[(i64, i64, i64, Vec<u8>)]) -> Vec<u8> {
     value
 }
 
-fn decoded(value: &[u8]) -> Result<Vec<(i64, i64, i64, Vec<u8>)>, OperatorError> {
+fn decoded(value: &[u8]) -> Result<Vec<Stored>, OperatorError> {
     let mut sessions = Vec::new();
     decode(value, |span, state| sessions.push((span.start, span.last, span.gap_ms, state.to_vec())))?;
     Ok(sessions)
