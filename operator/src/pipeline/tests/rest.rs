@@ -29,6 +29,17 @@ async fn busy() -> World {
     world
 }
 
+/// A world in which `web` runs and nothing is left to be done, and what its runtime reports.
+async fn at_rest() -> (World, ReportDocument) {
+    let mut world = World::new();
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    let report = world.run("web");
+    world.settle().await;
+    world.log();
+    (world, report)
+}
+
 #[tokio::test]
 async fn an_idle_hour_makes_no_writes() {
     let mut world = busy().await;
@@ -66,12 +77,7 @@ async fn of_what_is_suspended_or_has_finished_nothing_is_expected() {
 
 #[tokio::test]
 async fn numbers_alone_are_written_every_ten_seconds_at_the_most_and_the_last_are_not_lost() {
-    let mut world = World::new();
-    world.put("Pipeline", web().build());
-    world.settle().await;
-    let mut report = world.run("web");
-    world.settle().await;
-    world.log();
+    let (mut world, mut report) = at_rest().await;
     for second in 0..600 {
         if second % 5 == 0 {
             report.checkpoint = Some(checkpoint(2 + second / 5));
@@ -325,12 +331,7 @@ async fn somebody_who_undoes_whatever_we_write_makes_no_hot_loop() {
 
 #[tokio::test]
 async fn a_condition_that_comes_and_goes_is_told_once_in_ten_minutes() {
-    let mut world = World::new();
-    world.put("Pipeline", web().build());
-    world.settle().await;
-    let good = world.run("web");
-    world.settle().await;
-    world.log();
+    let (mut world, good) = at_rest().await;
     let mut bad = good.clone();
     bad.checkpoint_failures = 1;
     bad.checkpoint_error = Some("disk full".to_owned());
@@ -347,12 +348,7 @@ async fn a_condition_that_comes_and_goes_is_told_once_in_ten_minutes() {
 
 #[tokio::test]
 async fn what_another_has_written_since_is_not_overwritten_but_decided_anew() {
-    let mut world = World::new();
-    world.put("Pipeline", web().build());
-    world.settle().await;
-    world.run("web");
-    world.settle().await;
-    world.log();
+    let (mut world, _) = at_rest().await;
     world.hold_watches();
     let mut role = world.get("Role", "web").unwrap();
     role["rules"] = json!([]);
@@ -418,12 +414,7 @@ async fn a_sink_of_very_many_pipelines_is_looked_at_now_and_then_and_misses_none
 
 #[tokio::test]
 async fn a_status_that_somebody_else_writes_is_written_anew_and_is_no_hot_loop_either() {
-    let mut world = World::new();
-    world.put("Pipeline", web().build());
-    world.settle().await;
-    world.run("web");
-    world.settle().await;
-    world.log();
+    let (mut world, _) = at_rest().await;
     for (kind, name) in [("Pipeline", "web"), ("Window", "minute"), ("Sink", "out")] {
         let good = world.get(kind, name).unwrap();
         let mut bad = good.clone();
