@@ -4,6 +4,7 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
+    sync::LazyLock,
 };
 
 use tempfile::TempDir;
@@ -72,9 +73,15 @@ impl Default for Workspace {
     }
 }
 
-/// The checkout.
+/// The checkout. Cargo says at run time which; what it said when this was compiled may be another one that shares the target
+/// folder.
 pub fn repository() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+    static REPOSITORY: LazyLock<PathBuf> = LazyLock::new(|| {
+        let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let above = Path::new(&package).ancestors().find(|folder| folder.join("Cargo.lock").exists());
+        above.expect("a package lies in the checkout").to_path_buf()
+    });
+    &REPOSITORY
 }
 
 /// Where downloads are kept, and the Python venv.

@@ -1,4 +1,4 @@
-//! How long it takes from `kubectl apply` to the first committed row, and from an edit to its effect.
+//! How long it takes from `kubectl apply` to the first committed row, from an edit to its effect, and from SIGKILL to rows again.
 
 use std::time::Duration;
 
@@ -11,6 +11,9 @@ use crate::live::{Live, Rows};
 const TIMES: usize = 5;
 /// Nobody waits longer than this, also on a machine that is busy. What is aimed at is in docs/kubernetes-runtime.md.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// So many numbers an epoch has, unless the machine is busy.
+const AN_EPOCH: i64 = 500;
 
 fn manifests(name: &str, remainder: usize) -> String {
     let container = json!({"name": "millrace", "volumeMounts": [{"name": "output", "mountPath": "/output"}]});
@@ -37,7 +40,7 @@ fn told(mut took: Vec<Duration>) -> String {
 }
 
 #[test]
-fn first_rows_and_edits_are_there_within_seconds() {
+fn first_rows_edits_and_rows_after_a_kill_are_there_within_seconds() {
     let Some(cluster) = cluster::cluster() else { return };
     let namespace = cluster.namespace("latency");
     let _installed = namespace.install(&[]);
@@ -60,6 +63,7 @@ fn first_rows_and_edits_are_there_within_seconds() {
     };
     let mut first = Vec::new();
     let mut edits = Vec::new();
+    let mut kills = Vec::new();
     for number in 0..TIMES {
         let name = format!("p{number}");
         let live = Live::new(&namespace, &name);
@@ -67,9 +71,20 @@ fn first_rows_and_edits_are_there_within_seconds() {
         live.is_ready();
         live.completes(2);
         edits.push(measure(&name, 1));
+        live.completes(2);
+        let mut rows = Rows::of(&output.join(&name));
+        let ((), took) = wait::timed(|| {
+            namespace.signal("KILL", &format!("{name}-0"));
+            let before = rows.more().last("id");
+            // An epoch may have been decided whose commit the kill came before: its rows are not new ones.
+            rows.wait_for("later rows", |rows| rows.last("id") > before + AN_EPOCH);
+        });
+        kills.push(took);
         namespace.kubectl(["delete", "pipeline", &name, "--wait=false"]).run();
     }
-    assert!(first.iter().chain(&edits).all(|took| *took < PATIENCE), "{first:?} {edits:?}");
+    let all = [&first, &edits, &kills];
+    assert!(all.iter().flat_map(|times| times.iter()).all(|took| *took < PATIENCE), "{all:?}");
     println!("from kubectl apply to the first committed row: {}", told(first));
     println!("from kubectl apply of an edit to its first committed row: {}", told(edits));
+    println!("from SIGKILL to the next rows: {}", told(kills));
 }
