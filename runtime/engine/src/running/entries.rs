@@ -391,7 +391,8 @@ impl Entries {
         Ok(numbers)
     }
 
-    /// Reads what was written, as far as `budget_bytes` allow; `next_part` is above every part number that was used.
+    /// Reads what was written: columns, which were in memory when they were, as far as `budget_bytes` allow; entries as far as
+    /// half of that does. `next_part` is above every part number that was used.
     pub(super) fn load(
         &mut self,
         groups: &mut Groups,
@@ -400,6 +401,7 @@ impl Entries {
     ) -> Result<(), OperatorError> {
         self.next_part = self.next_part.max(next_part);
         self.load_log(groups, budget_bytes)?;
+        let budget_bytes = budget_bytes / 2;
         let store = Arc::clone(&self.store);
         for key_group in self.key_groups.start..self.key_groups.end {
             let mut pending = store.scan(STATE, &prefix(key_group, PENDING)..&prefix(key_group, PENDING + 1))?;

@@ -98,7 +98,7 @@ impl Running {
         let mut entries = Entries::new(&key_types, cx.key_groups, &aggregates, &cx.store)?;
         let facts = Facts::join(&cx.restored)?;
         if let Some(facts) = &facts {
-            entries.load(&mut groups, facts.next_part, cx.memory_budget_bytes / 2)?;
+            entries.load(&mut groups, facts.next_part, cx.memory_budget_bytes)?;
         }
         Ok(Self {
             plan: plan.clone(),

@@ -121,7 +121,7 @@ impl SessionWindows {
         };
         if !tasks.is_empty() {
             let next_part = tasks.iter().map(|facts| facts.next_part).max().unwrap_or(1);
-            windows.open.load(next_part, cx.memory_budget_bytes / 2)?;
+            windows.open.load(next_part, cx.memory_budget_bytes)?;
             windows.watch_new();
         }
         if tasks.iter().any(|facts| facts.latest.is_none()) {

@@ -33,7 +33,8 @@ use crate::{
 const OLD: u8 = 1;
 
 impl OpenSessions {
-    /// Reads the open sessions, as far as `budget_bytes` allow; `next_part` is above every part number that was used.
+    /// Reads the open sessions: columns, which were in memory when they were written, as far as `budget_bytes` allow; entries
+    /// as far as half of that does. `next_part` is above every part number that was used.
     pub(in crate::window::session) fn load(
         &mut self,
         next_part: u64,
@@ -57,7 +58,7 @@ impl OpenSessions {
             self.evict()?;
         }
         if has_entries {
-            self.load_entries(budget_bytes)?;
+            self.load_entries(budget_bytes / 2)?;
         }
         Ok(())
     }
