@@ -37,7 +37,7 @@ use crate::{
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(name = "Checkpoint", type_ = "integer", json_path = ".status.checkpoint.epoch"),
     printcolumn(name = "Checkpoint age", type_ = "date", json_path = ".status.checkpoint.completedAt"),
-    printcolumn(name = "Lag", type_ = "integer", json_path = ".status.lag"),
+    printcolumn(name = "Lag", type_ = "string", json_path = ".status.unread"),
     printcolumn(name = "In", type_ = "string", json_path = ".status.throughput.in"),
     printcolumn(name = "Change", type_ = "string", json_path = ".status.change.class"),
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas", priority = 1),

@@ -46,9 +46,9 @@ pub struct PipelineStatus {
     /// Rows a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub throughput: Option<ThroughputStatus>,
-    /// What all sources together have not read yet, where that is known.
+    /// What all sources together have not read yet, as far as that is known. Examples: `812 rows`, `15Mi`, `15Mi, 812 rows`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lag: Option<i64>,
+    pub unread: Option<String>,
     /// Each source.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sources: Vec<SourceStatus>,
@@ -228,9 +228,12 @@ pub struct ThroughputStatus {
 pub struct SourceStatus {
     /// Its name.
     pub name: String,
-    /// What it has not read yet, where that is known.
+    /// Bytes that it has not read yet, of a source that knows them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lag: Option<i64>,
+    pub lag_bytes: Option<i64>,
+    /// Rows that it has not read yet, of a source that knows them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_rows: Option<i64>,
     /// Up to when it is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watermark: Option<Time>,

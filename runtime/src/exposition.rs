@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
+use millrace_connectors::Lag;
 use millrace_engine::{
     metrics::{Histogram, Metrics, PAUSE_BUCKETS_SECONDS, StageMetrics},
     status::{JobPhase, Status},
@@ -110,13 +111,22 @@ impl PipelineCollector {
 
     fn tasks(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
         type Gauge = fn(&millrace_engine::metrics::TaskGauges) -> Option<f64>;
-        let families: [(&str, &str, Gauge); 4] = [
+        let families: [(&str, &str, Gauge); 5] = [
             ("millrace_task_watermark_timestamp_seconds", "A task's watermark, in seconds since 1970.", |task| {
                 let ms = task.watermark.0;
                 (ms != i64::MIN && ms != i64::MAX).then_some(ms as f64 / 1e3)
             }),
-            ("millrace_source_lag", "What a source knows to be unread: bytes of files, rows of generators.", |task| {
-                task.lag.map(|lag| lag as f64)
+            ("millrace_source_lag_bytes", "Bytes of files that a source knows to be unread.", |task| {
+                match task.lag? {
+                    Lag::Bytes(bytes) => Some(bytes as f64),
+                    Lag::Rows(_) => None,
+                }
+            }),
+            ("millrace_source_lag_rows", "Rows that a source knows to be unread, where it counts rows.", |task| {
+                match task.lag? {
+                    Lag::Rows(rows) => Some(rows as f64),
+                    Lag::Bytes(_) => None,
+                }
             }),
             ("millrace_state_entries", "Keys or rows that a task holds in memory.", |task| {
                 Some(task.operator.entries as f64)

@@ -128,7 +128,7 @@ fn text(report: &Report, before: Option<&Report>) -> String {
             node.name,
             short(rate(node.rows_in, old.map(|old| old.rows_in))),
             short(rate(node.rows_out, old.map(|old| old.rows_out))),
-            node.lag.map_or_else(|| "-".to_owned(), |lag| short(lag as f64)),
+            lag(node.lag_bytes, node.lag_rows),
             node.state_bytes.map_or_else(|| "-".to_owned(), bytes),
             node.watermark.and_then(|ms| u64::try_from(ms).ok()).map_or_else(|| "-".to_owned(), time),
         );
@@ -137,6 +137,15 @@ fn text(report: &Report, before: Option<&Report>) -> String {
         let _ = writeln!(text, "last error: {error}");
     }
     text
+}
+
+/// What is unread, in a few letters.
+pub fn lag(in_bytes: Option<u64>, in_rows: Option<u64>) -> String {
+    match (in_bytes, in_rows) {
+        (Some(unread), _) => bytes(unread),
+        (None, Some(unread)) => format!("{} rows", short(unread as f64)),
+        (None, None) => "-".to_owned(),
+    }
 }
 
 /// A number with at most four digits and a unit.

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use millrace_connectors::Lag;
 use millrace_engine::status::{JobPhase, JobState};
 use millrace_plan::{Input, NodeKind, OutputName, Plan};
 use millrace_stream::{EventTime, Revision};
@@ -85,9 +86,12 @@ pub struct NodeReport {
     /// Rows that could not be decoded, for a source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bad_rows: Option<u64>,
-    /// What a source knows to be unread.
+    /// What a source knows to be unread, if it counts bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub lag: Option<u64>,
+    pub lag_bytes: Option<u64>,
+    /// The same, if it counts rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_rows: Option<u64>,
     /// The least watermark of its tasks, in milliseconds since 1970; absent before the first and after the last row.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watermark: Option<i64>,
@@ -219,6 +223,9 @@ impl Overview {
         let is_keyed = node.kind == "transform" && !stages.is_empty();
         let first = stages.first();
         let watermark = stages.iter().filter_map(|stage| stage.watermark()).min();
+        let lag = |counted: &dyn Fn(Lag) -> Option<u64>| {
+            tasks.iter().filter_map(|task| counted(task.lag?)).reduce(u64::saturating_add)
+        };
         NodeReport {
             name: node.name.clone(),
             kind: node.kind,
@@ -229,7 +236,8 @@ impl Overview {
             rows_out_per_second: rate.rows_out,
             bytes_in: first.filter(|_| is_source).map(|stage| stage.bytes_in.get()),
             bad_rows: first.filter(|_| is_source).map(|stage| stage.bad_rows.get()),
-            lag: tasks.iter().filter_map(|task| task.lag).reduce(|a, b| a + b),
+            lag_bytes: lag(&|lag| if let Lag::Bytes(bytes) = lag { Some(bytes) } else { None }),
+            lag_rows: lag(&|lag| if let Lag::Rows(rows) = lag { Some(rows) } else { None }),
             watermark: watermark.filter(|time| *time > EventTime::MIN && *time < EventTime::MAX).map(|time| time.0),
             backpressure_seconds: counts.waited_ns as f64 / 1e9,
             backpressure: (rate.waited / tasks.len().max(1) as f64).min(1.0),

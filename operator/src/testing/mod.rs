@@ -396,7 +396,7 @@ pub fn running(revision: &Revision) -> ReportDocument {
                 name: "bid".to_owned(),
                 kind: "source".to_owned(),
                 rows_out_per_second: 51_000.0,
-                lag: Some(812),
+                lag_rows: Some(812),
                 ..NodeSaid::default()
             },
             NodeSaid {

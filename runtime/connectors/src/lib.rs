@@ -20,4 +20,4 @@ pub mod stdout;
 pub use registry_sinks::make_sink;
 pub use registry_sources::make_source;
 pub use sink::{CommitHandle, Committed, Committer, Sink, SinkContext, SinkError, SinkFactory};
-pub use source::{Origin, Position, Read, ReplayPoint, Source, SourceContext, SourceError, SourceReader, SplitId};
+pub use source::{Lag, Origin, Position, Read, ReplayPoint, Source, SourceContext, SourceError, SourceReader, SplitId};

@@ -119,10 +119,19 @@ pub trait SourceReader: Send {
         0
     }
 
-    /// Rows, bytes or whatever unit fits that are known to be there and have not been read, if known.
-    fn lag(&self) -> Option<u64> {
+    /// What is known to be there and has not been read, if known.
+    fn lag(&self) -> Option<Lag> {
         None
     }
+}
+
+/// What a source knows to be unread, in the unit that it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lag {
+    /// Bytes of files.
+    Bytes(u64),
+    /// Rows.
+    Rows(u64),
 }
 
 /// Where a row comes from.

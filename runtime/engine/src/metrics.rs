@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use millrace_connectors::Lag;
 use millrace_stream::EventTime;
 
 use crate::operator::OperatorStats;
@@ -111,8 +112,8 @@ pub struct TaskGauges {
     pub watermark: EventTime,
     /// Whether it is idle.
     pub idle: bool,
-    /// What its source knows to be unread, in bytes or rows as the source counts.
-    pub lag: Option<u64>,
+    /// What its source knows to be unread.
+    pub lag: Option<Lag>,
     /// What its operator holds.
     pub operator: OperatorStats,
 }

@@ -311,9 +311,12 @@ pub struct NodeSaid {
     pub rows_in_per_second: f64,
     /// Rows given out, over the last seconds.
     pub rows_out_per_second: f64,
-    /// What a source knows to be unread.
+    /// What a source knows to be unread, if it counts bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lag: Option<u64>,
+    pub lag_bytes: Option<u64>,
+    /// The same, if it counts rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_rows: Option<u64>,
     /// Up to when its output is complete, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watermark: Option<i64>,

@@ -15,15 +15,15 @@ pub fn draw(nodes: &[NodeSaid]) -> String {
         walk(root, nodes, 0, None, &mut drawn, &mut rows);
     }
     let width = rows.iter().map(|row: &Row| row.label.chars().count()).max().unwrap_or(0).max(4);
-    let mut text = format!("{:<width$} {:>8} {:>8} {:>8}  {:<20} \n", "NODE", "IN/S", "OUT/S", "LAG", "WATERMARK");
+    let mut text = format!("{:<width$} {:>8} {:>8} {:>10}  {:<20} \n", "NODE", "IN/S", "OUT/S", "LAG", "WATERMARK");
     for row in rows {
         let watermark = row.node.watermark.and_then(|ms| u64::try_from(ms).ok());
         let line = format!(
-            "{:<width$} {:>8} {:>8} {:>8}  {:<20} {}",
+            "{:<width$} {:>8} {:>8} {:>10}  {:<20} {}",
             row.label,
             live::short(row.node.rows_in_per_second),
             live::short(row.node.rows_out_per_second),
-            row.node.lag.map_or_else(|| "-".to_owned(), |lag| live::short(lag as f64)),
+            live::lag(row.node.lag_bytes, row.node.lag_rows),
             watermark.map_or_else(|| "-".to_owned(), checkpoints::time),
             notes(row.node, row.side),
         );

@@ -99,7 +99,7 @@ fn all(seen: &[Observed], with_namespace: bool, now: Timestamp) -> String {
             text(status.phase.map(|phase| format!("{phase:?}"))),
             text(checkpoint.map(|checkpoint| checkpoint.epoch.to_string())),
             text(age),
-            text(status.lag.map(|lag| lag.to_string())),
+            text(status.unread.clone()),
             text(throughput.in_),
             // The rest of it is told of the one.
             problems.first().and_then(|problem| problem.lines().next()).unwrap_or_default().to_owned(),

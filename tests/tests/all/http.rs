@@ -90,7 +90,7 @@ fn the_metrics_keep_to_the_format_and_agree_with_what_ran() {
     assert_eq!(page.value("millrace_committed_rows_total", &[]), 513.0);
     assert_eq!(page.value("millrace_checkpoints_failed_total", &[]), 0.0);
     assert_eq!(page.value("millrace_running", &[]), 1.0);
-    assert_eq!(page.value("millrace_source_lag", &[("stage", "requests")]), 0.0);
+    assert_eq!(page.value("millrace_source_lag_bytes", &[("stage", "requests")]), 0.0);
     let bytes = fs::metadata(workspace.join("in/a.ndjson")).unwrap().len();
     assert_eq!(rows_of("millrace_source_bytes_total", "requests"), bytes as f64);
     assert_eq!(page.value("millrace_task_watermark_timestamp_seconds", &[("stage", "requests")]), 1_704_067_299.9);

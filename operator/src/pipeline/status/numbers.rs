@@ -29,15 +29,17 @@ pub(super) fn fill(
     let read: f64 = of("source").map(|node| node.rows_in_per_second.max(node.rows_out_per_second)).sum();
     let taken: f64 = of("sink").map(|node| node.rows_in_per_second).sum();
     status.throughput = Some(ThroughputStatus { in_: Some(rate(read)), out: Some(rate(taken)) });
-    let lags: Vec<u64> = of("source").filter_map(|node| node.lag).collect();
-    status.lag = (!lags.is_empty()).then(|| i64::try_from(lags.iter().sum::<u64>()).unwrap_or(i64::MAX));
+    let sum = |lag: &dyn Fn(&NodeSaid) -> Option<u64>| of("source").filter_map(lag).reduce(u64::saturating_add);
+    status.unread = unread(sum(&|node| node.lag_bytes), sum(&|node| node.lag_rows));
     status.sources = of("source").map(source).collect();
 }
 
 fn source(node: &NodeSaid) -> SourceStatus {
+    let long = |lag: Option<u64>| lag.map(|lag| i64::try_from(lag).unwrap_or(i64::MAX));
     SourceStatus {
         name: node.name.clone(),
-        lag: node.lag.map(|lag| i64::try_from(lag).unwrap_or(i64::MAX)),
+        lag_bytes: long(node.lag_bytes),
+        lag_rows: long(node.lag_rows),
         watermark: node.watermark.and_then(moment),
     }
 }
@@ -56,8 +58,20 @@ fn rounded(bytes: u64) -> u64 {
     bytes / unit * unit
 }
 
+/// What is unread, for people.
+fn unread(bytes: Option<u64>, rows: Option<u64>) -> Option<String> {
+    let bytes = bytes.map(|bytes| Quantity::from_bytes(rounded(bytes)).to_string());
+    let rows = rows.map(|rows| if rows == 1 { "1 row".to_owned() } else { format!("{} rows", short(rows as f64)) });
+    let known: Vec<String> = bytes.into_iter().chain(rows).collect();
+    (!known.is_empty()).then(|| known.join(", "))
+}
+
 /// Rows a second, for people.
 fn rate(rows: f64) -> String {
+    format!("{}/s", short(rows))
+}
+
+fn short(rows: f64) -> String {
     let (rows, unit) = match rows {
         rows if rows >= 999_500_000.0 => (rows / 1e9, "G"),
         rows if rows >= 999_500.0 => (rows / 1e6, "M"),
@@ -65,7 +79,7 @@ fn rate(rows: f64) -> String {
         rows => (rows.max(0.0), ""),
     };
     let is_whole = rows >= 9.95 || (rows * 10.0).round() % 10.0 == 0.0;
-    if is_whole { format!("{rows:.0}{unit}/s") } else { format!("{rows:.1}{unit}/s") }
+    if is_whole { format!("{rows:.0}{unit}") } else { format!("{rows:.1}{unit}") }
 }
 
 /// The status without what only counts.
@@ -81,9 +95,9 @@ pub fn without_numbers(status: &PipelineStatus) -> PipelineStatus {
         };
     }
     status.throughput = status.throughput.map(|_| ThroughputStatus::default());
-    status.lag = status.lag.map(|_| 0);
+    status.unread = status.unread.map(|_| String::new());
     for source in &mut status.sources {
-        (source.lag, source.watermark) = (None, None);
+        (source.lag_bytes, source.lag_rows, source.watermark) = (None, None, None);
     }
     status
 }
@@ -105,6 +119,21 @@ mod tests {
         ];
         for (rows, text) in table.into_iter().chain([(51_234.0, "51k/s"), (1_050_000.0, "1.1M/s"), (3e9, "3G/s")]) {
             assert_eq!(rate(rows), text, "{rows}");
+        }
+    }
+
+    #[test]
+    fn what_is_unread_has_its_unit() {
+        let table = [
+            (None, None, None),
+            (Some(0), None, Some("0")),
+            (Some(15 << 20), None, Some("15Mi")),
+            (None, Some(1), Some("1 row")),
+            (None, Some(812), Some("812 rows")),
+            (Some(15 << 20), Some(51_234), Some("15Mi, 51k rows")),
+        ];
+        for (bytes, rows, text) in table {
+            assert_eq!(unread(bytes, rows).as_deref(), text, "{bytes:?} {rows:?}");
         }
     }
 

@@ -81,7 +81,7 @@ async fn numbers_alone_are_written_every_ten_seconds_at_the_most_and_the_last_ar
     for second in 0..600 {
         if second % 5 == 0 {
             report.checkpoint = Some(checkpoint(2 + second / 5));
-            report.nodes[0].lag = Some(second);
+            report.nodes[0].lag_rows = Some(second);
             world.report("web", &report);
         }
         world.pass(Duration::from_secs(1)).await;
@@ -94,7 +94,7 @@ async fn numbers_alone_are_written_every_ten_seconds_at_the_most_and_the_last_ar
     let applied: Vec<&String> = log.iter().filter(|write| write.starts_with("apply")).collect();
     assert_eq!(applied, ["apply ConfigMap web-plan"]);
     assert_eq!(world.status("web").checkpoint.unwrap().epoch, 121);
-    assert_eq!(world.status("web").lag, Some(595));
+    assert_eq!(world.status("web").unread.as_deref(), Some("595 rows"));
 }
 
 #[tokio::test]

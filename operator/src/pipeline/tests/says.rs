@@ -175,13 +175,13 @@ async fn numbers_are_said_while_rows_flow_and_the_last_checkpoint_stays_said() {
     let status = world.status("web");
     let throughput = status.throughput.unwrap();
     assert_eq!(
-        (throughput.in_.as_deref(), throughput.out.as_deref(), status.lag),
-        (Some("51k/s"), Some("1.2k/s"), Some(812))
+        (throughput.in_.as_deref(), throughput.out.as_deref(), status.unread.as_deref()),
+        (Some("51k/s"), Some("1.2k/s"), Some("812 rows"))
     );
     world.pod("web", None);
     world.settle().await;
     let status = world.status("web");
-    assert_eq!((status.throughput, status.lag, status.replicas), (None, None, Some(0)));
+    assert_eq!((status.throughput, status.unread, status.replicas), (None, None, Some(0)));
     assert_eq!(status.checkpoint.unwrap().epoch, 1);
 }
 

@@ -10,7 +10,7 @@ use super::{
     catalog::{Entry, Point},
     split::{Split, Step},
 };
-use crate::{Origin, Read, ReplayPoint, SourceContext, SourceError, SourceReader, SplitId};
+use crate::{Lag, Origin, Read, ReplayPoint, SourceContext, SourceError, SourceReader, SplitId};
 
 /// How many files a task holds open.
 const MAX_OPEN_FILES: usize = 256;
@@ -181,9 +181,9 @@ impl SourceReader for FileReader {
         self.splits.iter().map(|split| (split.id.clone(), point(split))).collect()
     }
 
-    fn lag(&self) -> Option<u64> {
+    fn lag(&self) -> Option<Lag> {
         let open = self.splits.iter().filter(|split| !split.ended);
-        open.map(|split| split.unread_bytes()).sum()
+        open.map(|split| split.unread_bytes()).sum::<Option<u64>>().map(Lag::Bytes)
     }
 
     fn bad_rows(&self) -> u64 {

@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 use millrace_crds::{GeneratorSource as GeneratorSpec, MoveSourceSpec, SourceSpec};
 
 use crate::{
-    Read, ReplayPoint, Source, SourceContext, SourceError, SourceReader, SplitId,
+    Lag, Read, ReplayPoint, Source, SourceContext, SourceError, SourceReader, SplitId,
     format::{batch, unusable},
 };
 
@@ -195,10 +195,10 @@ impl SourceReader for GeneratorReader {
         self.lanes.iter().map(|(lane, next)| (lane_id(*lane), point(*next))).collect()
     }
 
-    fn lag(&self) -> Option<u64> {
+    fn lag(&self) -> Option<Lag> {
         (self.end != u64::MAX).then(|| {
             let left = |next: u64| self.end.saturating_sub(next).div_ceil(u64::from(LANES));
-            self.lanes.iter().map(|(_, next)| left(*next)).sum()
+            Lag::Rows(self.lanes.iter().map(|(_, next)| left(*next)).sum())
         })
     }
 }

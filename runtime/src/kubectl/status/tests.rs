@@ -29,7 +29,7 @@ fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
 
 fn running() -> Value {
     json!({
-        "observedGeneration": 3, "phase": "Running", "revision": "6f1c2ab09d337755", "replicas": 1, "lag": 812,
+        "observedGeneration": 3, "phase": "Running", "revision": "6f1c2ab09d337755", "replicas": 1, "unread": "812 rows",
         "change": {"class": "Hot", "from": "111111111111aa", "to": "6f1c2ab09d337755", "reason": "a new transform"},
         "checkpoint": {"epoch": 418, "completedAt": "2024-01-31T11:59:57Z", "duration": "38ms", "size": "1258291", "failures": 0},
         "throughput": {"in": "51k/s", "out": "1.2k/s"},
@@ -43,7 +43,7 @@ fn node(name: &str, kind: &str, inputs: &[&str]) -> Value {
 
 fn report() -> Value {
     let mut requests = node("requests", "source", &[]);
-    requests["lag"] = json!(812);
+    requests["lagRows"] = json!(812);
     requests["watermark"] = json!(1_706_702_395_000_i64);
     requests["badRows"] = json!(3);
     let mut by_tenant = node("by_tenant", "transform", &["errors"]);
@@ -68,13 +68,13 @@ fn a_pipeline_that_runs_is_shown_with_its_graph() {
         checkpoint 418  3 s ago, took 38ms, 1.2 MiB
         last change Hot  111111111111 -> 6f1c2ab09d33  a new transform
 
-        NODE                    IN/S    OUT/S      LAG  WATERMARK
-        requests               51.2k     1200      812  2024-01-31T11:59:55Z source, 3 bad rows
-        └ errors               51.2k     1200        -  -                    transform
-          └ by_tenant          51.2k     1200        -  -                    transform, waits 42 % of the time for those below, 2 late rows
-            └ tenant-errors    51.2k     1200        -  -                    sink, committed 418
-            └ late-rows        51.2k     1200        -  -                    sink, nothing committed yet, takes .late
-        └ dead-letters         51.2k     1200        -  -                    sink, nothing committed yet, takes .errors
+        NODE                    IN/S    OUT/S        LAG  WATERMARK
+        requests               51.2k     1200   812 rows  2024-01-31T11:59:55Z source, 3 bad rows
+        └ errors               51.2k     1200          -  -                    transform
+          └ by_tenant          51.2k     1200          -  -                    transform, waits 42 % of the time for those below, 2 late rows
+            └ tenant-errors    51.2k     1200          -  -                    sink, committed 418
+            └ late-rows        51.2k     1200          -  -                    sink, nothing committed yet, takes .late
+        └ dead-letters         51.2k     1200          -  -                    sink, nothing committed yet, takes .errors
     "#]].assert_eq(&text);
 }
 
@@ -138,9 +138,9 @@ fn in_the_list_those_with_problems_stand_first() {
     other.object.metadata.name = Some("zebra".to_owned());
     let text = all(&[seen(running(), None, json!([])), other], true, moment());
     expect![[r#"
-        NAMESPACE  NAME        PHASE    CHECKPOINT  COMPLETED  LAG  IN     PROBLEM
-        streams    zebra       Pending  -           -          -    -      no operator has looked at it yet: is one running that watches this namespace?
-        streams    web-errors  Running  418         3 s ago    812  51k/s
+        NAMESPACE  NAME        PHASE    CHECKPOINT  COMPLETED  LAG       IN     PROBLEM
+        streams    zebra       Pending  -           -          -         -      no operator has looked at it yet: is one running that watches this namespace?
+        streams    web-errors  Running  418         3 s ago    812 rows  51k/s
     "#]].assert_eq(&text);
 }
 
