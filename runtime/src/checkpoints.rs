@@ -6,7 +6,7 @@ use millrace_engine::JobError;
 use millrace_state::{CheckpointStore, ErrorKind, FilePointer, Latest, Manifest, ManifestId, ManifestKind, StateError};
 
 use crate::{
-    Failure,
+    Failure, clear,
     cli::{CheckpointsCommand, DataArgs},
     context, control, owner, repair,
     run::{self, REPAIR},
@@ -26,8 +26,14 @@ pub fn run(command: CheckpointsCommand) -> Result<(), Failure> {
                 savepoint(&data.data_dir, Duration::from_secs(timeout_seconds)).await
             }
             CheckpointsCommand::Repair { data, pipeline } => repair::repair(&data, pipeline.as_deref()).await,
-            CheckpointsCommand::Delete { data, savepoint: Some(savepoint), .. } => delete(&data, &savepoint).await,
-            CheckpointsCommand::Delete { data, pipeline, .. } => delete_all(&data, pipeline.as_deref()).await,
+            CheckpointsCommand::Delete(args) => {
+                let Some(data_dir) = args.data_dir.clone() else { return clear::clear(&args).await };
+                let data = DataArgs { data_dir, storage: args.storage };
+                match args.savepoint {
+                    Some(savepoint) => delete(&data, &savepoint).await,
+                    None => delete_all(&data, args.pipeline.as_deref()).await,
+                }
+            }
         }
     })
 }

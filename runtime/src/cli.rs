@@ -259,25 +259,47 @@ pub enum CheckpointsCommand {
     /// Delete a savepoint, or with --all everything that a pipeline remembers.
     ///
     /// Checkpoints are kept and deleted by Millrace itself. After --all the next run begins at the beginning: it reads
-    /// everything again, and what sinks have stays there.
+    /// everything again, and what sinks have stays there. What a pipeline has in an object store is deleted without a data
+    /// folder.
     #[command(after_help = "\
 Examples:
   millrace checkpoints delete --data-dir ./data savepoint-42
-  millrace checkpoints delete --data-dir ./data --all")]
-    Delete {
-        /// The data folder.
-        #[command(flatten)]
-        data: DataArgs,
-        /// The savepoint's name.
-        #[arg(required_unless_present = "all", conflicts_with = "all")]
-        savepoint: Option<String>,
-        /// Delete every checkpoint, savepoint and state of the pipeline, which must not be running.
-        #[arg(long)]
-        all: bool,
-        /// Whose, where the storage holds several pipelines' and it is not the data folder's own that is meant.
-        #[arg(long, value_name = "NAME", requires = "all")]
-        pipeline: Option<String>,
-    },
+  millrace checkpoints delete --data-dir ./data --all
+  millrace checkpoints delete --all --keep-savepoints --storage s3://lake/checkpoints --pipeline shop/orders")]
+    Delete(DeleteArgs),
+}
+
+/// `millrace checkpoints delete`.
+#[derive(Args, Debug)]
+pub struct DeleteArgs {
+    /// The folder that `millrace run` was given. Without it, with --all, what is in the object store of --storage.
+    #[arg(long, value_name = "DIR", required_unless_present = "all")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Where the checkpoints are. Unless given, where the pipeline that last ran in the data folder kept them.
+    #[arg(long, value_name = "URL", required_unless_present = "data_dir")]
+    pub storage: Option<String>,
+
+    /// The savepoint's name.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    pub savepoint: Option<String>,
+
+    /// Delete every checkpoint, savepoint and state of the pipeline, which must not be running.
+    #[arg(long)]
+    pub all: bool,
+
+    /// Whose, where the storage holds several pipelines' and it is not the data folder's own that is meant; of a pipeline of a
+    /// cluster NAMESPACE/NAME.
+    #[arg(long, value_name = "NAME", requires = "all")]
+    pub pipeline: Option<String>,
+
+    /// Keep savepoints, with the files that they need. In an object store only.
+    #[arg(long, requires = "all", conflicts_with = "data_dir")]
+    pub keep_savepoints: bool,
+
+    /// Write what was deleted and kept to this file, as JSON.
+    #[arg(long, value_name = "FILE", requires = "all", hide = true)]
+    pub result: Option<PathBuf>,
 }
 
 /// A data folder and where its checkpoints are.

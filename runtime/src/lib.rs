@@ -2,6 +2,7 @@
 //! plans and words from the same code.
 
 mod checkpoints;
+mod clear;
 mod cli;
 mod clock;
 mod cluster;

@@ -1,4 +1,5 @@
-//! What the operator and the runtime of a Pipeline tell each other in a cluster: two documents, each in a ConfigMap.
+//! What the operator and the runtime of a Pipeline tell each other in a cluster: two documents, each in a ConfigMap, and the
+//! last words of a Job that has deleted checkpoints.
 //!
 //! ```text
 //!  operator ── <pipeline>-plan: PlanDocument ──────▶ runtime     what is to run
@@ -332,4 +333,14 @@ pub struct NodeSaid {
     /// The last epoch that a sink has committed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub committed: Option<Epoch>,
+}
+
+/// What `millrace checkpoints delete --all --result` writes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClearedDocument {
+    /// How many checkpoints are gone.
+    pub checkpoints: u64,
+    /// How many savepoints there are still.
+    pub savepoints: u64,
 }

@@ -45,7 +45,7 @@ mod garbage;
 mod local;
 mod remote;
 
-pub use garbage::Retired;
+pub use garbage::{Cleared, Retired};
 
 use local::Folder;
 use remote::Remote;

@@ -28,7 +28,7 @@ pub mod manifest;
 pub mod pointer;
 pub mod task_store;
 
-pub use checkpoint_store::{CheckpointStore, Create, ManifestEntry, Retired};
+pub use checkpoint_store::{CheckpointStore, Cleared, Create, ManifestEntry, Retired};
 pub use data_folder::{DamagedFolder, DataFolder, Holder, Note, Opener};
 pub use error::{ErrorKind, StateError};
 pub use manifest::{Manifest, ManifestId, ManifestKind, SinkManifest, StoredFile, TaskManifest};

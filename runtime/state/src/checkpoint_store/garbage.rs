@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures::future::try_join_all;
 use millrace_stream::Generation;
 
 use super::{CheckpointStore, FILES, ManifestId, Objects, StateError, StoredFile, blocking};
@@ -17,6 +18,18 @@ pub struct Retired {
     /// The bytes of those files.
     pub bytes: u64,
 }
+
+/// What [`CheckpointStore::delete_checkpoints`] has deleted, and what it has kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cleared {
+    /// Checkpoints that are gone.
+    pub checkpoints: u64,
+    /// Savepoints that are there still.
+    pub savepoints: Vec<String>,
+}
+
+/// How many objects are deleted at a time.
+const AT_A_TIME: usize = 16;
 
 impl CheckpointStore {
     /// Deletes manifests, and then the files that they alone named: not one that a remaining manifest names, or `in_use`
@@ -95,7 +108,46 @@ impl CheckpointStore {
         Ok(orphans.len() as u64)
     }
 
-    /// Deletes everything that the pipeline has here, savepoints and pointer included (`onDelete: Delete`).
+    /// Deletes every checkpoint, whoever took it, and all that no savepoint names. Savepoints stay, with their files: they are
+    /// their user's. Only meaningful when nobody works here, and never will again without beginning anew.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Damaged`] if a savepoint cannot be read: nothing is deleted then. [`StateError::Io`], [`StateError::Store`];
+    /// some may be gone by then, and calling it again goes on.
+    pub async fn delete_checkpoints(&self) -> Result<Cleared, StateError> {
+        let (mut kept, mut cleared) = (BTreeSet::new(), Cleared::default());
+        let mut going = Vec::new();
+        for entry in self.list().await? {
+            match entry.id {
+                ManifestId::Checkpoint { .. } => going.push(entry.location),
+                ManifestId::Savepoint { name } => {
+                    let manifest = self.read_manifest(&entry.location).await?;
+                    kept.extend(manifest.files().map(|file| file.name.clone()));
+                    kept.insert(entry.location);
+                    cleared.savepoints.push(name);
+                }
+            }
+        }
+        cleared.checkpoints = going.len() as u64;
+        // Manifests first, so that none names what is gone.
+        self.delete_each(&going).await?;
+        for folder in [ManifestId::CHECKPOINTS, ManifestId::SAVEPOINTS, FILES] {
+            let objects = self.objects_in(folder).await?.into_iter().map(|(location, _)| location);
+            let going: Vec<String> = objects.filter(|location| !kept.contains(location)).collect();
+            self.delete_each(&going).await?;
+        }
+        Ok(cleared)
+    }
+
+    async fn delete_each(&self, locations: &[String]) -> Result<(), StateError> {
+        for batch in locations.chunks(AT_A_TIME) {
+            try_join_all(batch.iter().map(|location| self.delete(location))).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes everything that the pipeline has here, savepoints and pointer included.
     ///
     /// # Errors
     ///

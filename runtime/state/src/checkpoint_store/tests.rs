@@ -284,3 +284,44 @@ fn deleting_all_leaves_nothing() {
         assert_eq!(wait(world.store.objects_in(FILES)).unwrap(), []);
     }
 }
+
+#[test]
+fn deleting_checkpoints_leaves_savepoints_with_their_files_and_what_is_another_pipelines() {
+    let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let of = |pipeline: &str| {
+        World::over(|_| CheckpointStore::over(objects.clone(), format!("lake/{pipeline}").into(), "memory:///lake"))
+    };
+    let (mut world, mut other) = (of("p"), of("p2"));
+    let theirs = other.checkpoint(1, 1);
+    let mut manifests = vec![];
+    for epoch in 1..=3 {
+        world.put(epoch, b"value");
+        manifests.push(world.checkpoint(epoch.into(), epoch.into()));
+    }
+    let savepoint = Manifest { kind: ManifestKind::Savepoint { name: "mine".into() }, ..manifests[0].clone() };
+    wait(world.store.create_manifest(&savepoint)).unwrap();
+    // An upload that has come to nothing, of the newest generation.
+    world.put(4, b"value");
+    let files = world.tasks.checkpoint(&world.copy(4)).unwrap();
+    wait(world.store.upload_task(&task(), Generation(9), &files, &world.known)).unwrap();
+    let cleared = wait(world.store.delete_checkpoints()).unwrap();
+    assert_eq!(cleared, Cleared { checkpoints: 3, savepoints: vec!["mine".into()] });
+    assert_eq!(world.restore(&savepoint).unwrap().len(), 1);
+    assert_eq!(wait(world.store.orphans()).unwrap(), Vec::<String>::new());
+    assert_eq!(wait(world.store.list()).unwrap().len(), 1);
+
+    // A savepoint that cannot be read names files that nobody knows: nothing is deleted.
+    world.checkpoint(5, 9);
+    let location = savepoint.id().location();
+    wait(world.store.delete(&location)).unwrap();
+    let damaged = object_store::path::Path::from(format!("lake/p/{location}"));
+    wait(objects.put_opts(&damaged, "damaged".into(), Default::default())).unwrap();
+    assert_eq!(wait(world.store.delete_checkpoints()).unwrap_err().kind(), crate::ErrorKind::Corrupt);
+    assert_eq!(wait(world.store.list()).unwrap().len(), 2);
+
+    wait(world.store.delete(&location)).unwrap();
+    assert_eq!(wait(world.store.delete_checkpoints()).unwrap(), Cleared { checkpoints: 1, savepoints: vec![] });
+    assert_eq!(wait(world.store.objects_in(FILES)).unwrap(), []);
+    assert_eq!(wait(other.store.list()).unwrap().len(), 1);
+    other.restore(&theirs).unwrap();
+}
