@@ -303,7 +303,7 @@ pub struct CheckpointsSpec {
     /// meaning for `millrace run`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials: Option<CredentialsSpec>,
-    /// What happens to them when the Pipeline is deleted.
+    /// What happens to them when the Pipeline is deleted from a cluster.
     pub on_delete: OnDelete,
     /// How much state the pipeline's tasks of one process may hold in memory, all together. What is beyond it is kept on
     /// disk.
@@ -332,7 +332,8 @@ pub enum OnDelete {
     /// They are kept.
     #[default]
     Retain,
-    /// They are deleted too, with the volume that they are on. What is in `storage` stays.
+    /// They are deleted too. Those on the Pipeline's volume go with that, and so do savepoints on it. Those in an object store
+    /// are deleted by a Job before the Pipeline is gone, and savepoints there stay. A `storage` that is a folder stays as it is.
     Delete,
 }
 

@@ -74,6 +74,8 @@ pub enum Phase {
     Failed,
     /// Its sources have ended and all is committed.
     Finished,
+    /// It is being deleted, and waits until its checkpoints are.
+    Deleting,
 }
 
 /// An edit that is being taken up, or was last.

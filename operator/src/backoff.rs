@@ -41,7 +41,9 @@ pub fn after(error: &WriteError, attempt: u32, dice: &mut Dice) -> Option<Durati
     let (first_ms, longest_ms) = match error {
         WriteError::Conflict(_) => (100, 5_000),
         WriteError::Unreachable(_) | WriteError::TimedOut => (500, 60_000),
-        WriteError::Forbidden(_) | WriteError::Rejected(_) | WriteError::Gone(_) => (5_000, 300_000),
+        WriteError::Forbidden(_) | WriteError::Rejected(_) | WriteError::Terminating(_) | WriteError::Gone(_) => {
+            (5_000, 300_000)
+        }
         WriteError::NotLeading => return None,
     };
     let doublings = attempt.saturating_sub(1).min(20);

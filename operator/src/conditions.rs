@@ -99,6 +99,8 @@ names! {
         RolledBack,
         /// An object that the Pipeline needs could not be written.
         ApplyFailed,
+        /// It is deleted once its checkpoints are.
+        Deleting,
         /// Nothing is done because of the annotation `millrace.dev/dry-run`.
         DryRun,
         /// The spec can be understood.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use crate::{
         writer::{Happening, Writer},
     },
     metrics::Metrics,
-    pipeline::{decide::Decision, silence::Heard, validate::Verdict},
+    pipeline::{decide::Decision, deletion::Progress, silence::Heard, validate::Verdict},
     plans::Plans,
 };
 
@@ -48,6 +48,8 @@ pub struct Context<W: Writer> {
     pub plans: Plans,
     /// What is remembered of each object.
     pub notes: Notes,
+    /// Whether the operator's own namespace is being deleted, and the operator with it.
+    pub is_leaving: AtomicBool,
 }
 
 impl<W: Writer> Context<W> {
@@ -91,6 +93,10 @@ pub struct Note {
     pub heard: Option<Heard>,
     /// What was changed of the StatefulSet last beside all that is applied, and when, by the monotonic clock.
     pub amended: Option<(Value, Duration)>,
+    /// Whether it was given its finalizer last, or freed of it, and when, by the monotonic clock.
+    pub hold: Option<(bool, Duration)>,
+    /// How far its deletion is.
+    pub deletion: Option<Progress>,
     /// What is told if it is still so at this time, by the monotonic clock.
     pub held: Option<(Happening, Duration)>,
     /// What was told, and when.

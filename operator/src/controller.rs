@@ -172,6 +172,18 @@ mod tests {
             self.0.apply(wanted, on).await
         }
 
+        async fn create(&self, wanted: &Wanted) -> Result<(), WriteError> {
+            self.0.create(wanted).await
+        }
+
+        async fn is_terminating(&self, namespace: &str) -> bool {
+            self.0.is_terminating(namespace).await
+        }
+
+        async fn hold(&self, key: &Key, uid: &str, is_held: bool) -> Result<(), WriteError> {
+            self.0.hold(key, uid, is_held).await
+        }
+
         async fn read(&self, wanted: &Wanted) -> Result<Option<Value>, WriteError> {
             self.0.read(wanted).await
         }
@@ -207,6 +219,7 @@ mod tests {
             runtime_image: "millrace:test".to_owned(),
             plans: Plans::default(),
             notes: Notes::default(),
+            is_leaving: std::sync::atomic::AtomicBool::default(),
         });
         let (trigger, asked) = Trigger::new();
         trigger.send(context.stores.keys()).await;

@@ -12,6 +12,7 @@ pub const POINTS: &[&str] = &[
     "before-status",
     "after-status",
     "before-events",
+    "before-hold",
     "before-service-account",
     "before-role",
     "before-role-binding",
@@ -26,6 +27,10 @@ pub const POINTS: &[&str] = &[
     "after-stateful-set",
     "before-scale",
     "after-scale",
+    "before-stop",
+    "before-clear",
+    "before-pointer-goes",
+    "before-let-go",
     "before-release",
 ];
 

@@ -38,7 +38,14 @@ pub fn selector(pipeline: &str) -> BTreeMap<String, String> {
     labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// The same, as `kubectl -l` and the scale subresource write it.
+/// All labels of the pod that deletes a Pipeline's checkpoints. It is none of the Pipeline's own, which [`selector`] finds.
+pub fn of_clearing(pipeline: &str) -> BTreeMap<String, String> {
+    let mut labels = of(pipeline);
+    labels.insert("app.kubernetes.io/component".to_owned(), "checkpoints".to_owned());
+    labels
+}
+
+/// [`selector`], as `kubectl -l` and the scale subresource write it.
 pub fn selector_text(pipeline: &str) -> String {
     let labels = selector(pipeline);
     labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(",")

@@ -1,6 +1,10 @@
 //! The operator's life: waits to lead, works while it leads, and gives the Lease back when it is told to stop.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
+    time::Duration,
+};
 
 use kube::Client;
 use millrace_stream::Clock;
@@ -19,6 +23,7 @@ use crate::{
     controller, fault,
     leader::{Elector, Gate},
     metrics::Metrics,
+    pipeline,
     plans::Plans,
     queue::Trigger,
     server,
@@ -68,13 +73,14 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
     let gate = Arc::new(Gate::new(Arc::clone(&clock)));
     let mut elector =
         Elector::new(client.clone(), &lease_namespace, identity.clone(), Arc::clone(&clock), Arc::clone(&gate));
+    let at_work: AtWork = Arc::default();
     let mut life = Box::pin(async {
         loop {
             // Whether it could take over is known when it has seen the Lease.
             elector.win(|| metrics.follows()).await;
             tracing::info!("this replica leads");
             metrics.leads(false);
-            let work = work(&cli, &client, &clock, &gate, &metrics, &identity);
+            let work = work(&cli, &client, &clock, &gate, &metrics, &identity, &at_work);
             tokio::select! {
                 () = work => {}
                 () = elector.hold() => tracing::warn!("this replica does not lead any more"),
@@ -87,6 +93,16 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
         _ = terminate.recv() => tracing::info!("SIGTERM"),
         _ = interrupt.recv() => tracing::info!("SIGINT"),
     }
+    let context = at_work.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(context) = context {
+        let leaving = tokio::time::timeout(LEAVING, pipeline::deletion::leave(&*context, &lease_namespace));
+        tokio::select! {
+            () = &mut life => {}
+            left = leaving => if left.is_err() {
+                tracing::warn!("not every Pipeline of this namespace, which is being deleted, was let go");
+            }
+        }
+    }
     // Nothing new is written, and what is on its way has arrived before another leads.
     gate.retire();
     if tokio::time::timeout(writer::REQUEST, gate.quiet()).await.is_err() {
@@ -97,6 +113,12 @@ pub async fn run(cli: Cli) -> Result<(), Error> {
     Ok(())
 }
 
+/// What the replica that leads works with.
+type AtWork = Arc<Mutex<Option<Arc<Context<ApiWriter>>>>>;
+
+/// For how long Pipelines are let go of a namespace that is deleted with the operator in it. Its pod has 30 s to end.
+const LEAVING: Duration = Duration::from_secs(15);
+
 /// Watches and reconciles, for as long as it is polled.
 async fn work(
     cli: &Cli,
@@ -105,6 +127,7 @@ async fn work(
     gate: &Arc<Gate>,
     metrics: &Arc<Metrics>,
     identity: &str,
+    at_work: &AtWork,
 ) {
     let (stores, writers) = Stores::new();
     let (trigger, asked) = Trigger::new();
@@ -117,7 +140,9 @@ async fn work(
         runtime_image: cli.runtime_image.clone(),
         plans: Plans::default(),
         notes: Notes::default(),
+        is_leaving: AtomicBool::default(),
     });
+    *at_work.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&context));
     let filled = async {
         // Deciding on half of what there is would undo the rest.
         if stores.wait_until_filled().await {

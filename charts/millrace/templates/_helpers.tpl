@@ -52,8 +52,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- /* What the operator does in the namespaces that it watches. */ -}}
 {{- define "millrace.rules" -}}
 - apiGroups: [millrace.dev]
-  resources: [pipelines, windows, sinks]
+  resources: [windows, sinks]
   verbs: [list, watch]
+# A Pipeline whose checkpoints in a bucket are deleted with it has a finalizer for that, and a Job does it.
+- apiGroups: [millrace.dev]
+  resources: [pipelines]
+  verbs: [list, watch, patch]
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, create]
 - apiGroups: [millrace.dev]
   resources: [pipelines/status, windows/status, sinks/status]
   verbs: [patch]

@@ -12,14 +12,17 @@ use std::{
 
 use k8s_openapi::{
     NamespaceResourceScope,
-    api::{core::v1::ObjectReference, events::v1::Event},
+    api::{
+        core::v1::{ConfigMap, ObjectReference},
+        events::v1::Event,
+    },
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
     jiff,
 };
 use kube::{
     Api, Client, Resource,
     api::{DynamicObject, ListParams, Patch, PatchParams, PostParams},
-    core::ApiResource,
+    core::{ApiResource, Status},
 };
 use millrace_crds::{Pipeline, Sink, Window};
 use millrace_stream::Clock;
@@ -34,6 +37,8 @@ use crate::leader::{Gate, MARGIN};
 
 /// Whose fields ours are, in server-side apply and in events.
 pub const FIELD_MANAGER: &str = "millrace-operator";
+/// Keeps a Pipeline that is deleted until its checkpoints are.
+pub const FINALIZER: &str = "millrace.dev/checkpoints";
 /// The annotation with the hash of what was applied.
 pub const APPLIED: &str = "millrace.dev/applied";
 
@@ -116,6 +121,9 @@ pub enum WriteError {
     /// The API server does not take the object.
     #[error("{0}")]
     Rejected(String),
+    /// The namespace is being deleted, and takes no new objects.
+    #[error("{0}")]
+    Terminating(String),
     /// What is written to is no more.
     #[error("{0}")]
     Gone(String),
@@ -133,6 +141,7 @@ impl WriteError {
             Self::Conflict(_) => "conflict",
             Self::Forbidden(_) => "forbidden",
             Self::Rejected(_) => "rejected",
+            Self::Terminating(_) => "terminating",
             Self::Gone(_) => "gone",
             Self::NotLeading => "not_leading",
         }
@@ -143,6 +152,7 @@ impl From<kube::Error> for WriteError {
     fn from(error: kube::Error) -> Self {
         match &error {
             kube::Error::Api(status) => match status.code {
+                403 if is_terminating(status) => Self::Terminating(status.message.clone()),
                 403 => Self::Forbidden(status.message.clone()),
                 404 => Self::Gone(status.message.clone()),
                 409 => Self::Conflict(status.message.clone()),
@@ -152,6 +162,12 @@ impl From<kube::Error> for WriteError {
             _ => Self::Unreachable(Box::new(error)),
         }
     }
+}
+
+/// Whether an object was refused because its namespace is being deleted.
+fn is_terminating(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating")
 }
 
 /// Writes to the API server.
@@ -164,6 +180,21 @@ pub trait Writer: Send + Sync + 'static {
     /// # Errors
     /// Why it may not be as it is wanted; [`WriteError::Conflict`] where it is of another version.
     fn apply(&self, wanted: &Wanted, on: Option<&str>) -> impl Future<Output = Result<Value, WriteError>> + Send;
+
+    /// Makes an object that is never changed.
+    ///
+    /// # Errors
+    /// Why it may not be there; [`WriteError::Conflict`] where there is one of its name.
+    fn create(&self, wanted: &Wanted) -> impl Future<Output = Result<(), WriteError>> + Send;
+
+    /// Whether a namespace is known to be on its way to being deleted.
+    fn is_terminating(&self, namespace: &str) -> impl Future<Output = bool> + Send;
+
+    /// Puts [`FINALIZER`] on the Pipeline of this UID, or takes it off; finalizers of others stay.
+    ///
+    /// # Errors
+    /// Why it may not have been; [`WriteError::Conflict`] where the Pipeline is gone, or is another.
+    fn hold(&self, key: &Key, uid: &str, is_held: bool) -> impl Future<Output = Result<(), WriteError>> + Send;
 
     /// Reads an object that is not watched.
     ///
@@ -261,6 +292,35 @@ impl Writer for ApiWriter {
         }
         let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&*body));
         Ok(json!(self.guarded(api.patch(&wanted.name, &params, &patch)).await?))
+    }
+
+    async fn create(&self, wanted: &Wanted) -> Result<(), WriteError> {
+        let api = self.api(&wanted.namespace, &wanted.resource);
+        let object: DynamicObject = serde_json::from_value(wanted.body.clone())
+            .map_err(|error| WriteError::Rejected(format!("{wanted} is no object: {error}")))?;
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        self.guarded(api.create(&params, &object)).await.map(drop)
+    }
+
+    async fn is_terminating(&self, namespace: &str) -> bool {
+        // Namespaces are not the operator's to read; whether one takes objects still is found out by trying.
+        let metadata = ObjectMeta { name: Some(format!("{FIELD_MANAGER}-try")), ..ObjectMeta::default() };
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        let params = PostParams { dry_run: true, ..PostParams::default() };
+        let tried = self.guarded(api.create(&params, &ConfigMap { metadata, ..ConfigMap::default() })).await;
+        matches!(tried, Err(WriteError::Terminating(_)))
+    }
+
+    async fn hold(&self, key: &Key, uid: &str, is_held: bool) -> Result<(), WriteError> {
+        let api: Api<Raw<Pipeline>> = Api::namespaced(self.client.clone(), &key.namespace);
+        let mut metadata = json!({"name": key.name, "namespace": key.namespace, "uid": uid});
+        if is_held {
+            metadata["finalizers"] = json!([FINALIZER]);
+        }
+        // What is applied no more goes, as far as nobody else has applied it.
+        let body = json!({"apiVersion": Pipeline::api_version(&()), "kind": "Pipeline", "metadata": metadata});
+        let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&body));
+        self.guarded(api.patch(&key.name, &params, &patch)).await.map(drop)
     }
 
     async fn read(&self, wanted: &Wanted) -> Result<Option<Value>, WriteError> {

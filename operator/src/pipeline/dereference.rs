@@ -106,6 +106,16 @@ impl Observed {
         (self.name(), self.pipeline.generation())
     }
 
+    /// Whether it is being deleted: what it owns goes with it.
+    pub fn is_going(&self) -> bool {
+        self.pipeline.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether it has this finalizer.
+    pub fn is_held_by(&self, finalizer: &str) -> bool {
+        self.pipeline.metadata.finalizers.iter().flatten().any(|it| it == finalizer)
+    }
+
     /// Whether the annotation says that nothing is to be done.
     pub fn is_dry_run(&self) -> bool {
         self.pipeline.annotation(DRY_RUN) == Some("true")
@@ -147,13 +157,10 @@ impl Observed {
     }
 }
 
-/// Gathers it; `None` if there is no such Pipeline, or it is being deleted: what it owns goes with it.
+/// Gathers it; `None` if there is no such Pipeline.
 pub fn dereference(stores: &Stores, key: &Key) -> Option<Observed> {
     let (namespace, name) = (key.namespace.as_str(), key.name.as_str());
     let pipeline = get(&stores.pipelines, namespace, name)?;
-    if pipeline.metadata.deletion_timestamp.is_some() {
-        return None;
-    }
     let names = Names::of(name);
     let plan_map = get(&stores.config_maps, namespace, &names.plan());
     let report_map = get(&stores.config_maps, namespace, &names.report());

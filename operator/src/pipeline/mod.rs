@@ -6,6 +6,7 @@
 mod apply;
 pub mod build;
 pub mod decide;
+pub mod deletion;
 pub mod dereference;
 mod events;
 mod history;
@@ -58,6 +59,9 @@ pub async fn reconcile<W: Writer>(
     note: &mut Note,
 ) -> Result<Option<Duration>, WriteError> {
     let Some(mut observed) = dereference(&context.stores, key) else { return Ok(None) };
+    if observed.is_going() {
+        return deletion::delete(context, key, &observed, note).await;
+    }
     let look_again = warning(context, &mut observed, note).await;
     let before: PipelineStatus = note.status_of(&observed.pipeline);
     let (silence, listen_again) = listen(&mut note.heard, &observed, &before, context.clock.monotonic());
@@ -79,11 +83,16 @@ pub async fn reconcile<W: Writer>(
     let due = decision.due.map(|due| due.since(now) + Duration::from_millis(1));
     let again = again.into_iter().chain(look_again).chain(listen_again).chain(held).chain(due).min();
 
-    if apply::is_settled(&observed, &decision, note) {
+    // Before anything runs that could write what the finalizer is for.
+    let held = deletion::hold(context, key, &observed, &decision, note).await;
+    if held.is_ok() && apply::is_settled(&observed, &decision, note) {
         return Ok(again);
     }
     let steps = build::steps(&observed, valid, &decision, &context.runtime_image);
-    let mut applied = apply::apply(context, &observed, &decision, &steps, note).await;
+    let mut applied = match held {
+        Ok(()) => apply::apply(context, &observed, &decision, &steps, note).await,
+        Err(error) => Err(error),
+    };
     if let Ok(look_again) = applied
         && !decision.builds
         && !decision.is_dry_run
@@ -101,7 +110,9 @@ pub async fn reconcile<W: Writer>(
         Err((object, error)) => {
             let failure = format!("{object} cannot be written: {}", crate::telemetry::chain(&error));
             // What may pass at once is not worth a status.
-            let is_lasting = matches!(error, WriteError::Forbidden(_) | WriteError::Rejected(_)) || note.errors > 2;
+            let is_lasting =
+                matches!(error, WriteError::Forbidden(_) | WriteError::Rejected(_) | WriteError::Terminating(_));
+            let is_lasting = is_lasting || note.errors > 2;
             if is_lasting && note.failure.as_ref() != Some(&failure) {
                 note.failure = Some(failure);
                 let failed = status::status(&observed, &decision, &after, note.failure.as_deref(), now);

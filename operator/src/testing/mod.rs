@@ -3,7 +3,11 @@
 
 mod recorder;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use millrace_crds::PipelineStatus;
 use millrace_plan::handover::{CheckpointSaid, NodeSaid, PlanDocument, ReportDocument, RunPhase};
@@ -126,6 +130,7 @@ impl World {
             runtime_image: "millrace:test".to_owned(),
             plans: Plans::default(),
             notes: Notes::default(),
+            is_leaving: AtomicBool::default(),
         };
         Self { context, clock, queue: Queue::default(), dice: Dice::of("test"), is_silent: false }
     }
@@ -324,6 +329,11 @@ impl World {
     /// No watch selects an object.
     pub fn hide(&mut self, id: &str) {
         self.recorder().bring(id, Of::Delete);
+    }
+
+    /// The namespace is being deleted.
+    pub fn terminate(&mut self) {
+        self.recorder().terminate();
     }
 
     /// Somebody warns about an object.

@@ -15,7 +15,7 @@ use crate::cluster::{
     key::{Key, Kind},
     stores::{Stores, Writers},
     watches,
-    writer::{Happening, Wanted, WriteError, Writer},
+    writer::{FINALIZER, Happening, Wanted, WriteError, Writer},
 };
 
 /// How a write fails.
@@ -40,6 +40,7 @@ struct Inner {
     /// So many writes succeed still; `None`: all.
     writes_left: Option<usize>,
     warnings: BTreeMap<String, String>,
+    is_terminating: bool,
 }
 
 /// An object's kind and name.
@@ -63,6 +64,7 @@ impl Recorder {
             refuse: None,
             writes_left: None,
             warnings: BTreeMap::new(),
+            is_terminating: false,
         };
         Self { stores, inner: Mutex::new(inner) }
     }
@@ -84,9 +86,7 @@ impl Recorder {
 
     /// Deletes an object; the watches say so.
     pub fn delete(&self, id: &str) {
-        let mut inner = self.lock();
-        inner.bring(&self.stores, id, Of::Delete);
-        inner.objects.remove(id);
+        self.lock().delete(&self.stores, id);
     }
 
     /// A watch brings an event of an object.
@@ -132,6 +132,11 @@ impl Recorder {
         self.lock().warnings.insert(id.to_owned(), message.to_owned());
     }
 
+    /// The namespace is being deleted.
+    pub fn terminate(&self) {
+        self.lock().is_terminating = true;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap()
     }
@@ -169,6 +174,20 @@ impl Inner {
         }
     }
 
+    /// Deletes an object, or, where it has finalizers, says of it that it is to be deleted.
+    fn delete(&mut self, stores: &Stores, id: &str) {
+        let Some(mut object) = self.objects.get(id).cloned() else { return };
+        let is_held = object["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty());
+        if is_held {
+            object["metadata"]["deletionTimestamp"] = json!("2024-01-01T01:00:00Z");
+            let generation = object["metadata"]["generation"].as_u64().unwrap_or(0);
+            object["metadata"]["generation"] = json!(generation + 1);
+            return self.store(stores, id.split_once(' ').unwrap().0, object);
+        }
+        self.bring(stores, id, Of::Delete);
+        self.objects.remove(id);
+    }
+
     /// A watch brings an event of an object as it is stored, as the operator's own do.
     fn bring(&mut self, stores: &Stores, id: &str, of: Of) {
         let Some(object) = self.objects.get(id) else { return };
@@ -187,7 +206,7 @@ impl Inner {
             "PodDisruptionBudget" => {
                 watches::take(stores, &mut to.disruption_budgets, &of.event(object), watches::of_owned)
             }
-            "Lease" => Vec::new(),
+            "Lease" | "Job" => Vec::new(),
             other => panic!("no store for {other}"),
         };
         self.concerned.extend(concerned);
@@ -246,6 +265,39 @@ impl Writer for Arc<Recorder> {
         }
         inner.store(&self.stores, &wanted.resource.kind, body.clone());
         Ok(body)
+    }
+
+    async fn create(&self, wanted: &Wanted) -> Result<(), WriteError> {
+        self.attempt(&format!("create {wanted}"))?;
+        let mut inner = self.lock();
+        if inner.objects.contains_key(&wanted.to_string()) {
+            return Err(WriteError::Conflict(format!("{wanted} is there already")));
+        }
+        inner.store(&self.stores, &wanted.resource.kind, wanted.body.clone());
+        Ok(())
+    }
+
+    async fn is_terminating(&self, _: &str) -> bool {
+        self.lock().is_terminating
+    }
+
+    async fn hold(&self, key: &Key, uid: &str, is_held: bool) -> Result<(), WriteError> {
+        let done = if is_held { "hold" } else { "let go" };
+        self.attempt(&format!("{done} {} {}", key.kind.name(), key.name))?;
+        let mut inner = self.lock();
+        let id = format!("{} {}", key.kind.name(), key.name);
+        let there = inner.objects.get(&id).filter(|there| there["metadata"]["uid"] == uid).cloned();
+        let mut object = there.ok_or_else(|| WriteError::Conflict(format!("there is no {key} of this UID")))?;
+        let others = object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+        let mut finalizers: Vec<Value> = others.into_iter().filter(|it| it != FINALIZER).collect();
+        finalizers.extend(is_held.then(|| json!(FINALIZER)));
+        object["metadata"]["finalizers"] = json!(finalizers);
+        let is_gone = finalizers.is_empty() && !object["metadata"]["deletionTimestamp"].is_null();
+        inner.store(&self.stores, key.kind.name(), object);
+        if is_gone {
+            inner.delete(&self.stores, &id);
+        }
+        Ok(())
     }
 
     async fn read(&self, wanted: &Wanted) -> Result<Option<Value>, WriteError> {

@@ -24,6 +24,7 @@ impl<'a> Namespace<'a> {
     /// A new one. What a run that crashed left of it is removed.
     pub(super) fn new(cluster: &'a Cluster, name: &str, hold: Hold) -> Self {
         let name = format!("millrace-test-{name}");
+        let_go(cluster, &name);
         cluster.kubectl(["delete", "namespace", &name, "--ignore-not-found", "--wait", PATIENCE]).run();
         cluster.kubectl(["create", "namespace", &name]).run();
         // Pods that do not meet the standard are refused.
@@ -138,6 +139,17 @@ impl<'a> Namespace<'a> {
     }
 }
 
+/// Takes the finalizers off the Pipelines of a namespace: its operator may be gone.
+fn let_go(cluster: &Cluster, namespace: &str) {
+    let place = ["--namespace", namespace];
+    let listed =
+        cluster.kubectl(["get", "pipelines", "-o", "name", "--ignore-not-found"].into_iter().chain(place)).attempt();
+    for pipeline in listed.unwrap_or_default().lines() {
+        let patch = ["patch", pipeline, "--type=merge", "-p", "{\"metadata\": {\"finalizers\": null}}"];
+        let _ = cluster.kubectl(patch.into_iter().chain(place)).attempt();
+    }
+}
+
 impl Drop for Namespace<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -148,7 +160,9 @@ impl Drop for Namespace<'_> {
             println!("keeps the namespace {}", self.name);
             return;
         }
-        let deleted = self.cluster.kubectl(["delete", "namespace", &self.name, "--wait=false"]).attempt();
+        let gone = ["delete", "namespace", &self.name, "--wait=false", "--ignore-not-found"];
+        let deleted = self.cluster.kubectl(gone).attempt();
+        let_go(self.cluster, &self.name);
         if let Err(why) = deleted {
             println!("the namespace {} stays: {why}", self.name);
         }

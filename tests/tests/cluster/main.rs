@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod buckets;
 mod chart;
 mod columns;
 mod dashboard;

@@ -229,6 +229,7 @@ fn every_state_of_the_docs_is_reached_and_says_its_cause() {
     a_quota_is_named_that_leaves_no_room_for_a_pod(&namespace, &pipelines);
     what_may_be_asked_only_of_one_that_runs_is_told(&namespace);
     a_pod_that_has_lost_its_token_or_its_pointer_is_told_of(&namespace, &pipelines);
+    one_that_goes_with_its_checkpoints_says_what_it_waits_for(&namespace, &pipelines);
 
     let versions: Vec<Arc<Value>> = [&pipelines, &windows, &sinks].iter().flat_map(|watch| watch.versions()).collect();
     let (seen, documented) = (seen(&versions), documented());
@@ -430,7 +431,32 @@ fn a_pod_that_has_lost_its_token_or_its_pointer_is_told_of(namespace: &Namespace
     namespace.kubectl(["delete", "pipeline/no-account", "pipeline/new-account", "pipeline/no-pointer"]).run();
 }
 
-/// All but a savepoint that fails, which the operator's own tests see.
+fn one_that_goes_with_its_checkpoints_says_what_it_waits_for(namespace: &Namespace<'_>, pipelines: &Watch) {
+    let object = json!({"apiVersion": API_VERSION, "kind": "Pipeline", "metadata": {"name": "goes"}, "spec": {
+        "sources": [{"name": "ids", "generator": {"rows": 10, "fields": [{"name": "id", "sequence": {}}]}}],
+        "outputs": [{"from": "ids", "sink": "rows"}], "suspend": true,
+        "checkpoints": {"onDelete": "Delete", "storage": "s3://lake/all", "credentials": {"secretRef": {"name": "nowhere"}}},
+    }});
+    namespace.apply(&object.to_string());
+    namespace.wait_for("pipeline/goes", ".metadata.finalizers[0]", "millrace.dev/checkpoints");
+    namespace.wait_for("pipeline/goes", ".status.phase", "Suspended");
+    namespace.kubectl(["delete", "pipeline", "goes", "--wait=false"]).run();
+    let says = |of: &str| condition(&*pipelines.newest("goes")?, of);
+    let what = "the Secret that is not there";
+    let said = Deadline::secs(60).wait_for(what, || {
+        says("Ready")
+            .filter(|said| said.starts_with("False Deleting: ") && said.ends_with("secret \"nowhere\" not found"))
+    });
+    println!("{said}");
+    assert!(says("Reconciling").is_some_and(|said| said.starts_with("True Deleting: ")));
+    assert_eq!(pipelines.newest("goes").unwrap()["status"]["phase"], "Deleting");
+    let job = namespace.kubectl(["get", "jobs", "-l", "millrace.dev/pipeline=goes", "-o", "name"]).run();
+    namespace.kubectl(["patch", job.trim(), "--type=merge", "-p", "{\"spec\": {\"activeDeadlineSeconds\": 1}}"]).run();
+    namespace.kubectl(["wait", "--for=delete", "pipeline/goes", "--timeout=60s"]).run();
+}
+
+/// All but a savepoint that fails, which the operator's own tests see, and checkpoints that are deleted, for which there has to be
+/// a bucket (`buckets.rs`).
 fn every_event_of_the_docs_is_told(namespace: &Namespace<'_>) {
     let documented: BTreeSet<String> =
         table("Events").iter().flat_map(|row| words(&row[0]).collect::<Vec<_>>()).collect();
@@ -440,7 +466,10 @@ fn every_event_of_the_docs_is_told(namespace: &Namespace<'_>) {
     let events: Vec<&Value> = listed["items"].as_array().unwrap().iter().collect();
     let ours = events.iter().filter(|event| event["reportingController"] == "millrace-operator");
     let told: BTreeSet<String> = ours.map(|event| event["reason"].as_str().unwrap().to_owned()).collect();
-    let missing: Vec<_> = documented.difference(&told).filter(|name| *name != "SavepointFailed").collect();
+    let missing: Vec<_> = documented
+        .difference(&told)
+        .filter(|name| !["SavepointFailed", "CheckpointsDeleted"].contains(&name.as_str()))
+        .collect();
     assert!(missing.is_empty(), "{missing:?} of {told:?}");
     let untold: Vec<_> = told.difference(&documented).collect();
     assert!(untold.is_empty(), "docs/status.md does not tell of the events {untold:?}");

@@ -125,6 +125,24 @@ fn pipeline(name: &str, sink: &str, source: &str, more: &str) -> String {
     )
 }
 
+/// A Pipeline is deleted whose checkpoints in a bucket are to go with it. What is needed for that is not there.
+fn goes(namespace: &Namespace<'_>) {
+    let checkpoints = "  checkpoints: {onDelete: Delete, storage: \"s3://lake/all\", credentials: {secretRef: {name: missing}}}\n  suspend: true\n";
+    namespace.apply(&pipeline("goes", "rows", &manifest::numbers(10, 100), checkpoints));
+    namespace.wait_for("pipeline/goes", ".metadata.finalizers[0]", "millrace.dev/checkpoints");
+    namespace.wait_for("pipeline/goes", ".status.phase", "Suspended");
+    namespace.kubectl(["delete", "pipeline", "goes", "--wait=false"]).run();
+    let ready = "jsonpath={.status.conditions[?(@.type==\"Ready\")].message}";
+    Deadline::secs(60).wait_for("the Job's cause", || {
+        let said = namespace.kubectl(["get", "pipeline", "goes", "-o", ready]).run();
+        said.contains("secret \"missing\" not found").then_some(())
+    });
+    // Kubernetes ends it.
+    let job = namespace.kubectl(["get", "jobs", "-o", "name"]).run();
+    namespace.kubectl(["patch", job.trim(), "--type=merge", "-p", "{\"spec\": {\"activeDeadlineSeconds\": 1}}"]).run();
+    namespace.kubectl(["wait", "--for=delete", "pipeline/goes", "--timeout=60s"]).run();
+}
+
 /// What an operator does in its life: makes all that Pipelines own, puts right what others change, scales, looks for what keeps
 /// pods from starting, tells of it.
 fn live(namespace: &Namespace<'_>) {
@@ -146,6 +164,7 @@ fn live(namespace: &Namespace<'_>) {
     let broken = pipeline("waits", "nowhere", &manifest::numbers(10, 100), "  suspend: true\n");
     namespace.apply(&broken);
     namespace.wait_for("pipeline/waits", ".status.phase", "Suspended");
+    goes(namespace);
     for kind in ["service", "role", "rolebinding", "serviceaccount", "poddisruptionbudget", "statefulset"] {
         namespace.kubectl(["delete", kind, "ends", "--wait"]).run();
         Deadline::secs(60).wait_for(kind, || namespace.kubectl(["get", kind, "ends"]).attempt().ok());

@@ -69,7 +69,7 @@ pub(super) fn report(owner: &Owner) -> ConfigMap {
 }
 
 /// The pointer belongs to the checkpoints: where they stay when the Pipeline goes, it stays.
-pub(super) fn checkpoint(owner: &Owner, goes_with_the_pipeline: bool) -> ConfigMap {
+pub fn checkpoint(owner: &Owner, goes_with_the_pipeline: bool) -> ConfigMap {
     let mut metadata = owner.part(Names::of(&owner.name).checkpoint(), labels::CHECKPOINT);
     if !goes_with_the_pipeline {
         metadata.owner_references = None;

@@ -39,12 +39,23 @@ impl Gallery {
         let object = world.get(kind, of).unwrap();
         let status = &object["status"];
         self.phases.extend(status["phase"].as_str().map(str::to_owned));
-        self.events.extend(world.log().iter().filter_map(|write| write.strip_prefix("event ").map(str::to_owned)));
+        self.hear(world);
         for condition in status["conditions"].as_array().into_iter().flatten() {
             let text = |field: &str| condition[field].as_str().unwrap().to_owned();
             self.seen.insert((text("reason"), text("type")));
         }
-        self.hang_status(kind, expect, json!({"name": name, "generation": object["metadata"]["generation"]}), status);
+        let mut metadata = json!({"name": name, "generation": object["metadata"]["generation"]});
+        for field in ["deletionTimestamp", "finalizers"] {
+            if !object["metadata"][field].is_null() {
+                metadata[field] = object["metadata"][field].clone();
+            }
+        }
+        self.hang_status(kind, expect, metadata, status);
+    }
+
+    /// Takes in what was told.
+    fn hear(&mut self, world: &World) {
+        self.events.extend(world.log().iter().filter_map(|write| write.strip_prefix("event ").map(str::to_owned)));
     }
 
     fn hang_status(&mut self, kind: &str, Expect(kstatus, argo): Expect, mut metadata: Value, status: &Value) {
@@ -293,6 +304,14 @@ async fn ends(gallery: &mut Gallery) {
     world.pod("web", None);
     world.settle().await;
     gallery.web("finished", CURRENT, &world);
+    for (is_complete, name) in [(true, "deleting"), (false, "deleting-in-vain")] {
+        let mut world = super::deletion::deleted().await;
+        world.pass(std::time::Duration::from_secs(5)).await;
+        gallery.web(name, Expect("Terminating", "Progressing"), &world);
+        super::deletion::job_says(&mut world, if is_complete { "Complete" } else { "Failed" }, "");
+        world.pass(std::time::Duration::from_secs(30)).await;
+        gallery.hear(&world);
+    }
 }
 
 async fn named(gallery: &mut Gallery) {

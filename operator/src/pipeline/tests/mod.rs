@@ -1,6 +1,7 @@
 //! The life of Pipelines in a cluster in memory.
 
 mod crashes;
+mod deletion;
 mod documents;
 mod edits;
 mod gallery;

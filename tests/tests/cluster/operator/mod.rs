@@ -3,9 +3,12 @@
 mod hostile;
 mod killed;
 mod leader;
+mod succession;
 
 use millrace_tests::cluster::Namespace;
 use serde_json::{Value, json};
+
+pub use self::succession::Operators;
 
 /// The Lease by which replicas agree on who leads.
 const LEASE: &str = "lease/millrace-operator";
