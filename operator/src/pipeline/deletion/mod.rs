@@ -385,7 +385,7 @@ fn status(
         phase: Some(Phase::Deleting),
         replicas: Some(i32::from(pod_state(observed.pod.as_deref()) == PodState::Ready)),
         throughput: None,
-        lag: None,
+        unread: None,
         conditions,
         ..before.clone()
     }
