@@ -74,6 +74,8 @@ pub enum Phase {
     Failed,
     /// Its sources have ended and all is committed.
     Finished,
+    /// Nothing was heard of its runtime for so long that nobody knows whether rows flow.
+    Unknown,
     /// It is being deleted, and waits until its checkpoints are.
     Deleting,
 }

@@ -28,14 +28,14 @@ use serde_json::json;
 use self::{
     decide::{Decision, Known, decide},
     dereference::{ACCOUNT, Observed, dereference},
-    silence::listen,
+    silence::{Listened, listen},
     status::pods::{PodState, pod_state},
     validate::{Verdict, validate},
 };
 use crate::{
     cluster::{
         key::Key,
-        writer::{Happening, WriteError, Writer},
+        writer::{Happening, Wanted, WriteError, Writer},
     },
     conditions::{Reason, Type},
     context::{Context, Note, WATCH_LAG},
@@ -64,10 +64,10 @@ pub async fn reconcile<W: Writer>(
     }
     let look_again = warning(context, &mut observed, note).await;
     let before: PipelineStatus = note.status_of(&observed.pipeline);
-    let (silence, listen_again) = listen(&mut note.heard, &observed, &before, context.clock.monotonic());
+    let listened = hear(context, &observed, &before, note).await;
     // Without its Lease a runtime reports nothing, and nobody watches that.
-    let listen_again = listen_again.or(silence.as_ref().map(|_| apply::LOOK_AGAIN));
-    observed.silence = silence;
+    let listen_again = listened.again.or(listened.silence.as_ref().map(|_| apply::LOOK_AGAIN));
+    observed.silence = listened.silence;
     let observed = observed;
     let verdict = verdict(&observed, note);
     let now = context.clock.now();
@@ -121,6 +121,21 @@ pub async fn reconcile<W: Writer>(
             Err(error)
         }
     }
+}
+
+/// Finds out whether the runtime still speaks, if need be by a look at its Lease.
+async fn hear<W: Writer>(
+    context: &Context<W>,
+    observed: &Observed,
+    before: &PipelineStatus,
+    note: &mut Note,
+) -> Listened {
+    let (now, pause) = (context.clock.monotonic(), context.numbers_pause());
+    let listened = listen(&mut note.heard, observed, before, now, pause);
+    let Some(heard) = note.heard.as_mut().filter(|_| listened.looks) else { return listened };
+    let lease = Wanted::new(&build::run::coordinator(&build::Owner::of(observed)));
+    heard.saw(context.writer.read(&lease).await, now);
+    listen(&mut note.heard, observed, before, now, pause)
 }
 
 /// Reads what keeps a pod from starting where its status does not say: a Secret that cannot be mounted, a volume that cannot be

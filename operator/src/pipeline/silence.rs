@@ -6,6 +6,11 @@
 //! silent after three intervals and as many times its last checkpoint took, and [`MARGIN`], or after [`LEAST`] if that is more.
 //! A process that has been started since the last report has as long for its first one. Of a pod whose container does not run
 //! nothing is expected.
+//!
+//! With long intervals that is late, so a report that has been the same for [`QUIET`] has the Lease looked at, which a runtime
+//! renews every few seconds: one that was the same at two looks, [`STILL`] apart at the least, is a runtime that is silent. A look
+//! that fails says nothing, and neither does what was seen before it: an API server that does not answer us keeps runtimes
+//! from renewing too. That it is back they may hear later than we do, hence [`QUIET`]: who leads anew hears everything anew.
 
 use std::time::Duration;
 
@@ -13,6 +18,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use millrace_crds::PipelineStatus;
 use millrace_plan::handover::{ReportDocument, RunPhase};
 use millrace_stream::Timestamp;
+use serde_json::Value;
 
 use super::{
     dereference::Observed,
@@ -23,6 +29,7 @@ use super::{
 };
 use crate::{
     clock::time,
+    cluster::writer::WriteError,
     conditions::{Reason, Type},
 };
 
@@ -30,6 +37,11 @@ use crate::{
 const LEAST: Duration = Duration::from_secs(30);
 /// For how long reports that are due may be on their way.
 const MARGIN: Duration = Duration::from_secs(20);
+
+/// After so long without another report the Lease is looked at.
+const QUIET: Duration = Duration::from_secs(25);
+/// For so long a Lease of a runtime that works is never the same.
+const STILL: Duration = Duration::from_secs(20);
 
 /// What was heard last.
 #[derive(Clone, Debug)]
@@ -42,6 +54,51 @@ pub struct Heard {
     has_spoken: bool,
     /// Whether a leader before has told that nothing follows this report.
     is_doubted: bool,
+    /// When its Lease was looked at last.
+    looked: Option<Duration>,
+    /// What that look has found, if it has found out anything.
+    lease: Option<Lease>,
+}
+
+/// A Lease, as it was seen.
+#[derive(Clone, Debug)]
+struct Lease {
+    /// Its spec; null: there is no Lease.
+    spec: Value,
+    /// When it was first seen so.
+    since: Duration,
+}
+
+impl Heard {
+    /// The Lease was looked at.
+    pub fn saw(&mut self, lease: Result<Option<Value>, WriteError>, now: Duration) {
+        self.looked = Some(now);
+        let before = self.lease.take();
+        let Ok(lease) = lease else { return };
+        let spec = lease.map(|mut lease| lease["spec"].take()).unwrap_or_default();
+        let same = before.as_ref().filter(|before| before.spec == spec);
+        // It is being renewed.
+        self.is_doubted &= before.is_none() || same.is_some();
+        let since = same.map_or(now, |same| same.since);
+        self.lease = Some(Lease { spec, since });
+    }
+
+    /// Whether the Lease was the same for so long that nobody works.
+    fn stands_still(&self) -> bool {
+        let seen = self.lease.as_ref().zip(self.looked);
+        seen.is_some_and(|(lease, looked)| looked.saturating_sub(lease.since) >= STILL)
+    }
+}
+
+/// What follows from what was heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listened {
+    /// The runtime is silent.
+    pub silence: Option<Silence>,
+    /// When that may be another, if nothing follows.
+    pub again: Option<Duration>,
+    /// Whether its Lease is to be looked at.
+    pub looks: bool,
 }
 
 /// The runtime has said nothing for too long.
@@ -64,20 +121,21 @@ impl Silence {
     }
 }
 
-/// Takes in what the stores have. Answers whether the runtime is silent, or when it will be if nothing follows.
+/// Takes in what the stores have. `pause`: the least time between two looks at a Lease.
 pub fn listen(
     heard: &mut Option<Heard>,
     observed: &Observed,
     before: &PipelineStatus,
     now: Duration,
-) -> (Option<Silence>, Option<Duration>) {
+    pause: Duration,
+) -> Listened {
     let pod = observed.pod.as_deref();
     let is_ready = match pod_state(pod) {
         PodState::Ready => true,
         PodState::NotReady { runs: true, .. } => false,
         _ => {
             *heard = None;
-            return (None, None);
+            return Listened::default();
         }
     };
     let (process, started_ms) = process(pod);
@@ -92,19 +150,27 @@ pub fn listen(
                 && of(&before.conditions, Type::CheckpointHealthy)
                     .is_some_and(|(_, reason, _)| reason == Reason::NotReporting.name());
             let has_spoken = is_of_process || last.is_some_and(|last| last.process == process && report.is_some());
-            Heard { report: report.cloned(), process, at: now, has_spoken, is_doubted }
+            Heard { report: report.cloned(), process, at: now, has_spoken, is_doubted, looked: None, lease: None }
         }
     };
     let flows = is_ready && report.is_some_and(|report| report.phase == RunPhase::Running);
-    let (until, is_doubted) = (now_heard.at + patience(observed), now_heard.is_doubted);
+    let until = now_heard.at + patience(observed);
     let is_expected = flows || !now_heard.has_spoken;
     let since = report.filter(|_| now_heard.has_spoken).map(|report| report.at);
+    // Where it is as soon known without it, the Lease is let alone.
+    let next_look = match now_heard.looked {
+        Some(looked) => looked + pause.max(STILL),
+        None => now_heard.at + QUIET,
+    };
+    let next_look = Some(next_look).filter(|_| now_heard.at + QUIET + STILL < until && now < until);
+    let is_silent = now_heard.is_doubted || now >= until || now_heard.stands_still();
     *heard = Some(now_heard);
-    match is_expected {
-        false => (None, None),
-        true if is_doubted || now >= until => (Some(Silence { since }), None),
-        true => (None, Some(until - now)),
+    if !is_expected {
+        return Listened::default();
     }
+    let looks = next_look.is_some_and(|at| now >= at);
+    let at = next_look.into_iter().chain((!is_silent).then_some(until)).min();
+    Listened { silence: is_silent.then_some(Silence { since }), again: at.map(|at| at.saturating_sub(now)), looks }
 }
 
 /// For how long a runtime may say nothing.

@@ -96,6 +96,7 @@ pub struct World {
     queue: Queue,
     dice: Dice,
     is_silent: bool,
+    is_frozen: bool,
 }
 
 impl World {
@@ -132,7 +133,7 @@ impl World {
             notes: Notes::default(),
             is_leaving: AtomicBool::default(),
         };
-        Self { context, clock, queue: Queue::default(), dice: Dice::of("test"), is_silent: false }
+        Self { context, clock, queue: Queue::default(), dice: Dice::of("test"), is_silent: false, is_frozen: false }
     }
 
     fn recorder(&self) -> &Recorder {
@@ -192,12 +193,15 @@ impl World {
         panic!("the operator does not come to rest: {:#?}", self.log());
     }
 
-    /// Time goes on, second by second, and every ten seconds runtimes in which rows flow report.
+    /// Time goes on, second by second, and every ten seconds runtimes renew their Leases, and those in which rows flow report.
     pub async fn pass(&mut self, time: Duration) {
         for _ in 0..time.as_secs() {
             self.clock.advance(Duration::from_secs(1));
-            if (self.clock.now().0 / 1_000).is_multiple_of(10) && !self.is_silent {
-                self.speak();
+            if (self.clock.now().0 / 1_000).is_multiple_of(10) {
+                self.renew();
+                if !self.is_silent {
+                    self.speak();
+                }
             }
             self.settle().await;
         }
@@ -206,6 +210,21 @@ impl World {
     /// Runtimes report nothing from here on, whatever they do.
     pub fn silence(&mut self) {
         self.is_silent = true;
+    }
+
+    /// Runtimes do nothing from here on, or go on.
+    pub fn freeze(&mut self, is_frozen: bool) {
+        (self.is_silent, self.is_frozen) = (is_frozen, is_frozen);
+    }
+
+    /// Runtimes renew their Leases, as far as there are any.
+    fn renew(&mut self) {
+        let leases =
+            self.recorder().objects().into_iter().filter(|(id, _)| id.starts_with("Lease ") && !self.is_frozen);
+        for (_, mut lease) in leases.collect::<Vec<_>>() {
+            lease["spec"] = json!({"holderIdentity": "web-0", "renewTime": self.clock.now().0});
+            self.recorder().store("Lease", lease);
+        }
     }
 
     /// What runtimes have said last they say again, now.
@@ -329,6 +348,11 @@ impl World {
     /// No watch selects an object.
     pub fn hide(&mut self, id: &str) {
         self.recorder().bring(id, Of::Delete);
+    }
+
+    /// How often a Lease was read since the last call.
+    pub fn looks(&self) -> usize {
+        self.recorder().looks()
     }
 
     /// The namespace is being deleted.

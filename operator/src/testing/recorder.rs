@@ -41,6 +41,8 @@ struct Inner {
     writes_left: Option<usize>,
     warnings: BTreeMap<String, String>,
     is_terminating: bool,
+    /// How often a Lease was read.
+    looks: usize,
 }
 
 /// An object's kind and name.
@@ -65,6 +67,7 @@ impl Recorder {
             writes_left: None,
             warnings: BTreeMap::new(),
             is_terminating: false,
+            looks: 0,
         };
         Self { stores, inner: Mutex::new(inner) }
     }
@@ -130,6 +133,11 @@ impl Recorder {
     /// Somebody warns about an object.
     pub fn warn(&self, id: &str, message: &str) {
         self.lock().warnings.insert(id.to_owned(), message.to_owned());
+    }
+
+    /// How often a Lease was read since the last call.
+    pub fn looks(&self) -> usize {
+        std::mem::take(&mut self.lock().looks)
     }
 
     /// The namespace is being deleted.
@@ -301,7 +309,14 @@ impl Writer for Arc<Recorder> {
     }
 
     async fn read(&self, wanted: &Wanted) -> Result<Option<Value>, WriteError> {
-        let object = self.lock().objects.get(&wanted.to_string()).cloned();
+        let mut inner = self.lock();
+        if let Some((id, error)) = &inner.refuse
+            && format!("read {wanted}").contains(id.as_str())
+        {
+            return Err(error());
+        }
+        inner.looks += usize::from(wanted.resource.kind == "Lease");
+        let object = inner.objects.get(&wanted.to_string()).cloned();
         Ok(object.map(|mut object| {
             object["kind"] = json!(wanted.resource.kind);
             object

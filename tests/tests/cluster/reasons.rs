@@ -388,16 +388,18 @@ fn what_may_be_asked_only_of_one_that_runs_is_told(namespace: &Namespace<'_>) {
 /// One has an account that nobody makes anew, one the operator's, and one a pointer that goes. None of them crashes for it.
 fn a_pod_that_has_lost_its_token_or_its_pointer_is_told_of(namespace: &Namespace<'_>, pipelines: &Watch) {
     let numbers = json!([{"name": "ids", "generator": {"rate": 100, "fields": [{"name": "id", "sequence": {}}]}}]);
-    let lost = |name: &str, deployment: Value| {
+    let made = |name: &str, deployment: Value, interval: &str| {
         let spec = json!({
-            "checkpoints": {"interval": "500ms"}, "sources": numbers, "outputs": [{"from": "ids", "sink": "rows"}],
+            "checkpoints": {"interval": interval}, "sources": numbers, "outputs": [{"from": "ids", "sink": "rows"}],
             "deployment": deployment,
         });
         json!({"apiVersion": API_VERSION, "kind": "Pipeline", "metadata": {"name": name}, "spec": spec}).to_string()
     };
+    let lost = |name: &str, deployment: Value| made(name, deployment, "500ms");
     let mine = json!({"template": {"spec": {"serviceAccountName": "mine"}}});
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "mine"}}).to_string();
-    let objects = [account, lost("no-account", mine), lost("new-account", json!({})), lost("no-pointer", json!({}))];
+    let objects =
+        [account, lost("no-account", mine.clone()), lost("new-account", json!({})), lost("no-pointer", json!({}))];
     namespace.apply(&objects.join("\n---\n"));
     let says = |name: &str, of: &str, expected: &str| {
         let newest = pipelines.newest(name)?;
@@ -411,6 +413,13 @@ fn a_pod_that_has_lost_its_token_or_its_pointer_is_told_of(namespace: &Namespace
         wait(name, "CheckpointHealthy", "True Healthy");
         wait(name, "Ready", "True Running");
     }
+    // Its checkpoints come so rarely that of reports that stay away nothing would be known for half an hour.
+    let revision = pipelines.newest("no-account").unwrap()["status"]["revision"].clone();
+    namespace.apply(&made("no-account", mine, "10m"));
+    Deadline::secs(60).wait_for("the rare checkpoints", || {
+        let now = pipelines.newest("no-account")?;
+        (now["status"]["revision"] != revision && ready(&now).starts_with("True Running")).then_some(())
+    });
     let pod = namespace.get("pod", "new-account-0")["metadata"]["uid"].clone();
     namespace.kubectl(["delete", "serviceaccount/mine", "serviceaccount/new-account"]).run();
     namespace.kubectl(["delete", "configmap/no-pointer-checkpoint"]).run();
@@ -419,6 +428,7 @@ fn a_pod_that_has_lost_its_token_or_its_pointer_is_told_of(namespace: &Namespace
     assert!(said.contains("it is gone"), "{said}");
     wait("no-account", "Ready", "False NotReporting: the runtime has not reported since");
     wait("no-account", "CheckpointHealthy", "False NotReporting: ");
+    assert_eq!(pipelines.newest("no-account").unwrap()["status"]["phase"], "Unknown");
     // It may take no checkpoint any more, and its successor waits until its Lease has run out.
     Deadline::secs(180).wait_for("the pod to be replaced", || {
         let now = namespace.kubectl(["get", "pod", "new-account-0", "-o", "json"]).attempt().ok()?;

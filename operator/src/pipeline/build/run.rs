@@ -77,7 +77,8 @@ pub fn checkpoint(owner: &Owner, goes_with_the_pipeline: bool) -> ConfigMap {
     ConfigMap { metadata, ..ConfigMap::default() }
 }
 
-pub(super) fn coordinator(owner: &Owner) -> Lease {
+/// The Lease of the pod that decides checkpoints.
+pub fn coordinator(owner: &Owner) -> Lease {
     Lease { metadata: owner.metadata(Names::of(&owner.name).coordinator()), spec: Some(LeaseSpec::default()) }
 }
 

@@ -214,6 +214,9 @@ impl<'a> Facts<'a> {
             let waits = self.decision.refusal.as_ref().is_none_or(|refusal| refusal.reason == Reason::UnknownReference);
             return if waits { Phase::Pending } else { Phase::Failed };
         }
+        if self.is_unheard() {
+            return Phase::Unknown;
+        }
         let is_new = self.change().is_some() && self.observed.stateful_set.is_some();
         match (&self.pod, self.live_phase()) {
             (PodState::Trouble { may_pass: false, .. }, _) => Phase::Failed,
@@ -256,7 +259,7 @@ impl<'a> Facts<'a> {
             );
             return standing(false, Reason::Restarting, &message, Some(true));
         }
-        if let Some(silence) = self.silence() {
+        if let Some(silence) = self.silence().filter(|_| self.is_unheard()) {
             let message = silence.message(self.observed.name());
             return standing(false, Reason::NotReporting, &self.because(&message), Some(true));
         }
@@ -395,6 +398,12 @@ impl<'a> Facts<'a> {
     /// That nothing is heard of a process that is there.
     fn silence(&self) -> Option<&'a Silence> {
         self.observed.silence.as_ref().filter(|_| self.is_live())
+    }
+
+    /// Whether that is all that can be said of it.
+    fn is_unheard(&self) -> bool {
+        let is_suspending = self.decision.document.as_ref().is_some_and(|document| document.suspend);
+        self.silence().is_some() && !is_suspending && !self.is_for_account()
     }
 
     fn checkpoints(&self) -> Say {

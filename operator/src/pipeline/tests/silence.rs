@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use millrace_plan::handover::RunPhase;
 use serde_json::{Value, json};
 
-use crate::testing::{World, ready, running, unready, web};
+use crate::{
+    cluster::writer::WriteError,
+    testing::{World, ready, running, unready, web},
+};
 
 async fn with_web(interval: &str) -> World {
     let mut world = World::new();
@@ -38,7 +42,7 @@ async fn a_runtime_that_says_nothing_for_three_checkpoints_and_a_margin_is_told_
     assert_eq!(world.says("web", "SourcesHealthy"), format!("Unknown NotReporting: {SINCE}"));
     assert_eq!(world.says("web", "Reconciling"), format!("True NotReporting: {SINCE}"));
     assert_eq!(world.status("web").throughput, None, "rates that nobody counts");
-    assert_eq!(world.log(), ["status Pipeline web: Running, NotReporting, change None", "event CheckpointFailing"]);
+    assert_eq!(world.log(), ["status Pipeline web: Unknown, NotReporting, change None", "event CheckpointFailing"]);
     world.pass(seconds(3_600)).await;
     assert_eq!(world.log(), Vec::<String>::new(), "it is told once");
 
@@ -56,6 +60,104 @@ async fn rare_checkpoints_make_reports_rare() {
     assert_eq!(world.says("web", "Ready"), "True Running: rows flow");
     world.pass(seconds(2)).await;
     assert!(world.says("web", "Ready").starts_with("False NotReporting"), "{}", world.says("web", "Ready"));
+}
+
+#[tokio::test]
+async fn a_runtime_that_renews_its_lease_no_more_is_told_to_be_silent_within_a_minute_whatever_its_interval() {
+    for interval in ["1m", "10m", "24h"] {
+        let mut world = with_web(interval).await;
+        world.silence();
+        world.pass(seconds(120)).await;
+        assert_eq!(world.says("web", "Ready"), "True Running: rows flow", "it renews its Lease");
+        world.freeze(true);
+        world.log();
+        world.pass(seconds(55)).await;
+        let said = world.says("web", "Ready");
+        assert!(said.starts_with("False NotReporting: the runtime has not reported since 2024"), "{interval}: {said}");
+        assert_eq!(world.log(), ["status Pipeline web: Unknown, NotReporting, change None", "event CheckpointFailing"]);
+        world.pass(seconds(150)).await;
+        assert_eq!(world.log(), Vec::<String>::new());
+        // It renews its Lease again, and reports only with its next checkpoint, which would be longer than a minute here.
+        if interval != "1m" {
+            world.freeze(false);
+            world.silence();
+            world.pass(seconds(45)).await;
+            assert_eq!(world.says("web", "Ready"), "True Running: rows flow");
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_leader_believes_a_runtime_again_that_renews_its_lease() {
+    let mut world = with_web("10m").await;
+    world.freeze(true);
+    world.pass(seconds(60)).await;
+    assert!(world.says("web", "Ready").starts_with("False NotReporting"));
+    world.new_leader();
+    world.log();
+    world.pass(seconds(120)).await;
+    assert_eq!(world.log(), Vec::<String>::new());
+    world.freeze(false);
+    world.silence();
+    world.pass(seconds(45)).await;
+    assert_eq!(world.says("web", "Ready"), "True Running: rows flow");
+}
+
+#[tokio::test]
+async fn an_api_server_that_was_away_is_no_silence_of_the_runtimes() {
+    let mut world = with_web("10m").await;
+    world.silence();
+    world.pass(seconds(60)).await;
+    // The operator cannot look, and no runtime can renew.
+    world.freeze(true);
+    world.refuse(Some(("", || WriteError::TimedOut)));
+    world.pass(seconds(120)).await;
+    world.refuse(None);
+    // They hear later that it is back.
+    world.pass(seconds(15)).await;
+    world.freeze(false);
+    world.silence();
+    world.pass(seconds(120)).await;
+    assert_eq!((world.says("web", "Ready"), world.log()), ("True Running: rows flow".to_owned(), Vec::new()));
+}
+
+#[tokio::test]
+async fn a_process_that_is_started_and_takes_no_lease_is_told_to_be_silent_within_a_minute() {
+    let mut world = with_web("10m").await;
+    world.freeze(true);
+    world.pod("web", Some(started(unready(), "2024-01-01T00:00:10Z", 1)));
+    world.pass(seconds(55)).await;
+    let said = world.says("web", "Ready");
+    assert!(said.starts_with("False NotReporting: the runtime has not reported since it was started"), "{said}");
+}
+
+#[tokio::test]
+async fn of_one_that_is_suspended_has_failed_or_has_finished_no_lease_is_looked_at() {
+    for phase in [RunPhase::Suspended, RunPhase::Failed, RunPhase::Finished] {
+        let mut world = with_web("10m").await;
+        world.freeze(true);
+        world.looks();
+        let mut report = running(&world.plan("web").revision);
+        report.phase = phase;
+        world.report("web", &report);
+        world.pass(seconds(600)).await;
+        assert!(!world.says("web", "Ready").contains("NotReporting"), "{}", world.says("web", "Ready"));
+        assert_eq!(world.looks(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_lease_is_looked_at_three_times_a_minute_at_the_most_and_not_where_reports_are_often() {
+    for (interval, most) in [("5s", 0), ("24h", 180)] {
+        let mut world = with_web(interval).await;
+        if interval == "24h" {
+            world.silence();
+        }
+        world.looks();
+        world.pass(seconds(3_600)).await;
+        let looks = world.looks();
+        assert!(looks <= most && (most == 0 || looks > 100), "{interval}: {looks}");
+    }
 }
 
 #[tokio::test]
@@ -117,7 +219,7 @@ async fn a_process_that_never_reports_is_told_to_be_silent_and_one_that_restores
     assert!(said.starts_with("False NotReporting: the runtime has not reported since it was started"), "{said}");
 
     let mut report = running(&world.plan("web").revision);
-    report.phase = millrace_plan::handover::RunPhase::Starting;
+    report.phase = RunPhase::Starting;
     report.at = crate::testing::START;
     report.at.0 += 50_000;
     world.report("web", &report);
