@@ -1,12 +1,13 @@
 //! Pipelines whose checkpoints are in an S3 bucket, and go with them or stay.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::collections::BTreeSet;
 
 use millrace_tests::{
     Deadline, cluster,
     cluster::{Cluster, Namespace},
     manifest, read,
     s3::Gateway,
+    wait,
 };
 use serde_json::{Value, json};
 
@@ -144,15 +145,15 @@ fn checkpoints_in_a_bucket_go_with_their_pipeline_or_stay_and_no_deletion_hangs(
 
     // A key that the bucket refuses: the rest stays, and so does the pointer to it.
     gateway.shut_out("key");
-    let began = Instant::now();
     let jobs = namespace.watch("jobs", None);
+    let deletion = Deadline::secs(240);
     namespace.kubectl(["delete", "pipeline", "other", "--wait=false"]).run();
     Deadline::secs(120).wait_for("a Job", || jobs.last());
     let why = lives[3].object.wait_for("the cause", |object| condition(object, "Ready").2.contains("exit code 1"));
     assert!(condition(&why, "Ready").2.contains("InvalidAccessKeyId"), "{}", condition(&why, "Ready").2);
     namespace.kubectl(["wait", "--for=delete", "pipeline/other", WITHIN]).run();
     let notes = told(&namespace, "other", "CheckpointsLeft");
-    println!("a deletion with a refused key ends after {:?}: {notes:?}", began.elapsed());
+    println!("a deletion with a refused key ends after {:?}: {notes:?}", deletion.waited());
     assert!(notes.len() == 1 && notes[0].contains("InvalidAccessKeyId"), "{notes:?}");
     assert!(stored(&gateway, &namespace, "other").len() > 2 && is_there(&namespace, "configmap/other-checkpoint"));
 
@@ -175,16 +176,15 @@ fn a_namespace_whose_operator_is_elsewhere_is_deleted_with_its_pipelines() {
     apply(&secret(&gateway, "key"));
     apply(&pipeline(&gateway, "runs", "Delete", &json!({})));
     apply(&pipeline(&gateway, "rests", "Delete", &json!({"suspend": true})));
-    let wait = |object: &str, condition: &str| {
+    let expect = |object: &str, condition: &str| {
         let condition = format!("--for={condition}");
         cluster.kubectl(["--namespace", namespace, "wait", &condition, object, WITHIN]).run();
     };
-    wait("pipeline/runs", "condition=Ready");
-    wait("pipeline/rests", "jsonpath={.metadata.finalizers[0]}=millrace.dev/checkpoints");
-    wait("pipeline/rests", "jsonpath={.status.phase}=Suspended");
-    let began = Instant::now();
-    cluster.kubectl(["delete", "namespace", namespace, "--wait", WITHIN]).run();
-    println!("a namespace with Pipelines is deleted after {:?}", began.elapsed());
+    expect("pipeline/runs", "condition=Ready");
+    expect("pipeline/rests", "jsonpath={.metadata.finalizers[0]}=millrace.dev/checkpoints");
+    expect("pipeline/rests", "jsonpath={.status.phase}=Suspended");
+    let (_, took) = wait::timed(|| cluster.kubectl(["delete", "namespace", namespace, "--wait", WITHIN]).run());
+    println!("a namespace with Pipelines is deleted after {took:.1?}");
 }
 
 /// The steps of a deletion at which the operator is killed, in their order.
