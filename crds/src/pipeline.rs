@@ -326,6 +326,11 @@ impl Default for CheckpointsSpec {
     }
 }
 
+/// Whether a `checkpoints.storage` is an object store, and no folder.
+pub fn is_object_store(storage: &str) -> bool {
+    storage.contains("://") && !storage.starts_with("file:")
+}
+
 /// What happens to checkpoints when the Pipeline is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OnDelete {

@@ -3,6 +3,7 @@
 //!
 //! Nothing here can know whether the pipeline runs: there is no lock in a bucket.
 
+use millrace_crds::is_object_store;
 use millrace_plan::handover::ClearedDocument;
 use millrace_state::{CheckpointStore, Cleared, StateError};
 use serde_json::json;
@@ -47,11 +48,6 @@ pub async fn clear(args: &DeleteArgs) -> Result<(), Failure> {
 fn failed(error: StateError) -> Failure {
     let failure = checkpoints::failed(error);
     Failure { text: failure.text.split_whitespace().collect::<Vec<_>>().join(" "), ..failure }
-}
-
-/// Whether a place is none of this machine.
-fn is_object_store(storage: &str) -> bool {
-    storage.contains("://") && !storage.starts_with("file:")
 }
 
 /// The URL below which a pipeline's folder is, and the folder's name; `None` if that would be a folder of several pipelines,

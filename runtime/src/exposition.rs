@@ -3,7 +3,6 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use millrace_connectors::Lag;
 use millrace_engine::{
     metrics::{Histogram, Metrics, PAUSE_BUCKETS_SECONDS, StageMetrics},
     status::{JobPhase, Status},
@@ -117,16 +116,10 @@ impl PipelineCollector {
                 (ms != i64::MIN && ms != i64::MAX).then_some(ms as f64 / 1e3)
             }),
             ("millrace_source_lag_bytes", "Bytes of files that a source knows to be unread.", |task| {
-                match task.lag? {
-                    Lag::Bytes(bytes) => Some(bytes as f64),
-                    Lag::Rows(_) => None,
-                }
+                Some(task.lag?.bytes()? as f64)
             }),
             ("millrace_source_lag_rows", "Rows that a source knows to be unread, where it counts rows.", |task| {
-                match task.lag? {
-                    Lag::Rows(rows) => Some(rows as f64),
-                    Lag::Bytes(_) => None,
-                }
+                Some(task.lag?.rows()? as f64)
             }),
             ("millrace_state_entries", "Keys or rows that a task holds in memory.", |task| {
                 Some(task.operator.entries as f64)

@@ -223,7 +223,7 @@ impl Overview {
         let is_keyed = node.kind == "transform" && !stages.is_empty();
         let first = stages.first();
         let watermark = stages.iter().filter_map(|stage| stage.watermark()).min();
-        let lag = |counted: &dyn Fn(Lag) -> Option<u64>| {
+        let lag = |counted: fn(Lag) -> Option<u64>| {
             tasks.iter().filter_map(|task| counted(task.lag?)).reduce(u64::saturating_add)
         };
         NodeReport {
@@ -236,8 +236,8 @@ impl Overview {
             rows_out_per_second: rate.rows_out,
             bytes_in: first.filter(|_| is_source).map(|stage| stage.bytes_in.get()),
             bad_rows: first.filter(|_| is_source).map(|stage| stage.bad_rows.get()),
-            lag_bytes: lag(&|lag| if let Lag::Bytes(bytes) = lag { Some(bytes) } else { None }),
-            lag_rows: lag(&|lag| if let Lag::Rows(rows) = lag { Some(rows) } else { None }),
+            lag_bytes: lag(Lag::bytes),
+            lag_rows: lag(Lag::rows),
             watermark: watermark.filter(|time| *time > EventTime::MIN && *time < EventTime::MAX).map(|time| time.0),
             backpressure_seconds: counts.waited_ns as f64 / 1e9,
             backpressure: (rate.waited / tasks.len().max(1) as f64).min(1.0),

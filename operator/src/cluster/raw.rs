@@ -79,6 +79,16 @@ impl<K> Raw<K> {
         self.metadata.namespace.as_deref().unwrap_or_default()
     }
 
+    /// What tells it from another object of its name.
+    pub fn uid(&self) -> &str {
+        self.metadata.uid.as_deref().unwrap_or_default()
+    }
+
+    /// Whether it has this finalizer.
+    pub fn is_held_by(&self, finalizer: &str) -> bool {
+        self.metadata.finalizers.iter().flatten().any(|it| it == finalizer)
+    }
+
     /// Which version of its spec this is.
     pub fn generation(&self) -> i64 {
         self.metadata.generation.unwrap_or_default()
@@ -86,7 +96,7 @@ impl<K> Raw<K> {
 
     /// What tells it from another object of its name, and from itself with another spec.
     pub fn identity(&self) -> (String, i64) {
-        (self.metadata.uid.clone().unwrap_or_default(), self.generation())
+        (self.uid().to_owned(), self.generation())
     }
 
     /// The text of an annotation.

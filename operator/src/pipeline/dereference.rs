@@ -111,11 +111,6 @@ impl Observed {
         self.pipeline.metadata.deletion_timestamp.is_some()
     }
 
-    /// Whether it has this finalizer.
-    pub fn is_held_by(&self, finalizer: &str) -> bool {
-        self.pipeline.metadata.finalizers.iter().flatten().any(|it| it == finalizer)
-    }
-
     /// Whether the annotation says that nothing is to be done.
     pub fn is_dry_run(&self) -> bool {
         self.pipeline.annotation(DRY_RUN) == Some("true")

@@ -134,6 +134,24 @@ pub enum Lag {
     Rows(u64),
 }
 
+impl Lag {
+    /// How many bytes, if it is counted in these.
+    pub fn bytes(self) -> Option<u64> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::Rows(_) => None,
+        }
+    }
+
+    /// How many rows, if it is counted in these.
+    pub fn rows(self) -> Option<u64> {
+        match self {
+            Self::Rows(rows) => Some(rows),
+            Self::Bytes(_) => None,
+        }
+    }
+}
+
 /// Where a row comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {

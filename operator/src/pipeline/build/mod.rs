@@ -146,7 +146,7 @@ impl Owner {
         Self {
             namespace: observed.namespace().to_owned(),
             name: observed.name().to_owned(),
-            uid: observed.pipeline.metadata.uid.clone().unwrap_or_default(),
+            uid: observed.pipeline.uid().to_owned(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millrace_crds::{CheckpointsSpec, OnDelete, PipelineStatus};
+use millrace_crds::{CheckpointsSpec, OnDelete, PipelineStatus, is_object_store};
 use millrace_plan::handover::ClearedDocument;
 use serde::Deserialize;
 use serde_json::Value;
@@ -28,8 +28,7 @@ const ORPHAN: &str = "orphan";
 /// Where checkpoints go from with their Pipeline and without its volume.
 pub fn bucket(checkpoints: &CheckpointsSpec) -> Option<&str> {
     let storage = checkpoints.storage.as_deref()?;
-    let is_elsewhere = storage.contains("://") && !storage.starts_with("file:");
-    (is_elsewhere && checkpoints.on_delete == OnDelete::Delete).then_some(storage)
+    (is_object_store(storage) && checkpoints.on_delete == OnDelete::Delete).then_some(storage)
 }
 
 /// The checkpoints that are to be deleted. Those of the plan that runs: an edit that is refused moves none. And only if the
@@ -62,7 +61,7 @@ fn is_orphaned(observed: &Observed) -> bool {
         let owners = set.metadata.owner_references.iter().flatten();
         !owners.into_iter().any(|owner| Some(owner.uid.as_str()) == uid)
     });
-    observed.is_held_by(ORPHAN) || is_anothers
+    observed.pipeline.is_held_by(ORPHAN) || is_anothers
 }
 
 /// Whether somebody may write checkpoints still.

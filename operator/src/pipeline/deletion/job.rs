@@ -42,8 +42,7 @@ const LAST_WORDS: &str = "/dev/termination-log";
 
 /// The Job's name: of at most 63 characters, as a Pipeline's has at most 52.
 fn name(observed: &Observed) -> String {
-    let uid = observed.pipeline.metadata.uid.as_deref().unwrap_or_default();
-    format!("{}-clear-{}", observed.name(), &hash(&uid)[..4])
+    format!("{}-clear-{}", observed.name(), &hash(&observed.pipeline.uid())[..4])
 }
 
 /// The Job. `pointer`: the UID of the ConfigMap with which it goes.
@@ -55,7 +54,7 @@ pub fn wanted(
 ) -> Wanted {
     let pipeline = observed.name();
     let mut labels = labels::of_clearing(pipeline);
-    labels.insert(UID.to_owned(), observed.pipeline.metadata.uid.clone().unwrap_or_default());
+    labels.insert(UID.to_owned(), observed.pipeline.uid().to_owned());
     let owner = pointer.map(|uid| OwnerReference {
         api_version: "v1".to_owned(),
         kind: "ConfigMap".to_owned(),

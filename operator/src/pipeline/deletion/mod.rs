@@ -55,9 +55,7 @@ const LOOK_SOON: Duration = Duration::from_secs(1);
 /// An operator that ends because its own namespace is deleted lets the Pipelines there go: nobody would come after it, and its
 /// rights go with the rest. Kubernetes deletes pods first and all else after that, since 1.33.
 pub async fn leave<W: Writer>(context: &Context<W>, namespace: &str) {
-    let is_held = |pipeline: &Raw<Pipeline>| {
-        pipeline.namespace() == namespace && pipeline.metadata.finalizers.iter().flatten().any(|it| it == FINALIZER)
-    };
+    let is_held = |pipeline: &Raw<Pipeline>| pipeline.namespace() == namespace && pipeline.is_held_by(FINALIZER);
     let held = context.stores.pipelines.state_filter(is_held);
     if held.is_empty() || !context.writer.is_terminating(namespace).await {
         return;
@@ -65,8 +63,7 @@ pub async fn leave<W: Writer>(context: &Context<W>, namespace: &str) {
     context.is_leaving.store(true, Ordering::SeqCst);
     for pipeline in held {
         let key = stores::key(Kind::Pipeline, &pipeline);
-        let uid = pipeline.metadata.uid.as_deref().unwrap_or_default();
-        match context.writer.hold(&key, uid, false).await {
+        match context.writer.hold(&key, pipeline.uid(), false).await {
             Ok(()) => tracing::info!(pipeline = %key, "let go, with its namespace; its checkpoints stay"),
             Err(error) => tracing::warn!(pipeline = %key, error = %chain(&error), "cannot be let go"),
         }
@@ -106,12 +103,11 @@ pub async fn hold<W: Writer>(
     let now = context.clock.monotonic();
     // The watch may be behind.
     let is_believed = note.hold.is_some_and(|(is_held, at)| is_held == wanted && now.saturating_sub(at) < WATCH_LAG);
-    if observed.is_held_by(FINALIZER) == wanted || is_believed || context.is_leaving.load(Ordering::SeqCst) {
+    if observed.pipeline.is_held_by(FINALIZER) == wanted || is_believed || context.is_leaving.load(Ordering::SeqCst) {
         return Ok(());
     }
     fault::point("before-hold", observed.at());
-    let uid = observed.pipeline.metadata.uid.as_deref().unwrap_or_default();
-    let held = context.writer.hold(key, uid, wanted).await;
+    let held = context.writer.hold(key, observed.pipeline.uid(), wanted).await;
     held.map_err(|error| (format!("the finalizer of Pipeline {}", observed.name()), error))?;
     context.metrics.wrote("finalizer");
     note.hold = Some((wanted, now));
@@ -129,7 +125,7 @@ pub async fn delete<W: Writer>(
     note: &mut Note,
 ) -> Result<Option<Duration>, WriteError> {
     let now = context.clock.monotonic();
-    if !observed.is_held_by(FINALIZER) {
+    if !observed.pipeline.is_held_by(FINALIZER) {
         return Ok(None);
     }
     if let Some((false, at)) = note.hold
@@ -349,8 +345,7 @@ async fn let_go<W: Writer>(
         }
     }
     fault::point("before-let-go", observed.at());
-    let uid = observed.pipeline.metadata.uid.as_deref().unwrap_or_default();
-    match context.writer.hold(key, uid, false).await {
+    match context.writer.hold(key, observed.pipeline.uid(), false).await {
         // It is gone, or another by now.
         Ok(()) | Err(WriteError::Conflict(_) | WriteError::Gone(_)) => {}
         Err(error) => return Err(error),

@@ -117,10 +117,9 @@ impl CheckpointStore {
     /// some may be gone by then, and calling it again goes on.
     pub async fn delete_checkpoints(&self) -> Result<Cleared, StateError> {
         let (mut kept, mut cleared) = (BTreeSet::new(), Cleared::default());
-        let mut going = Vec::new();
         for entry in self.list().await? {
             match entry.id {
-                ManifestId::Checkpoint { .. } => going.push(entry.location),
+                ManifestId::Checkpoint { .. } => cleared.checkpoints += 1,
                 ManifestId::Savepoint { name } => {
                     let manifest = self.read_manifest(&entry.location).await?;
                     kept.extend(manifest.files().map(|file| file.name.clone()));
@@ -129,20 +128,19 @@ impl CheckpointStore {
                 }
             }
         }
-        cleared.checkpoints = going.len() as u64;
-        // Manifests first, so that none names what is gone.
-        self.delete_each(&going).await?;
-        for folder in [ManifestId::CHECKPOINTS, ManifestId::SAVEPOINTS, FILES] {
-            let objects = self.objects_in(folder).await?.into_iter().map(|(location, _)| location);
-            let going: Vec<String> = objects.filter(|location| !kept.contains(location)).collect();
-            self.delete_each(&going).await?;
-        }
+        self.delete_but(&kept).await?;
         Ok(cleared)
     }
 
-    async fn delete_each(&self, locations: &[String]) -> Result<(), StateError> {
-        for batch in locations.chunks(AT_A_TIME) {
-            try_join_all(batch.iter().map(|location| self.delete(location))).await?;
+    /// Deletes every object whose location is not one of `kept`.
+    async fn delete_but(&self, kept: &BTreeSet<String>) -> Result<(), StateError> {
+        // Manifests first, so that none names what is gone.
+        for folder in [ManifestId::CHECKPOINTS, ManifestId::SAVEPOINTS, FILES] {
+            let objects = self.objects_in(folder).await?.into_iter().map(|(location, _)| location);
+            let going: Vec<String> = objects.filter(|location| !kept.contains(location)).collect();
+            for batch in going.chunks(AT_A_TIME) {
+                try_join_all(batch.iter().map(|location| self.delete(location))).await?;
+            }
         }
         Ok(())
     }
@@ -158,15 +156,7 @@ impl CheckpointStore {
                 let root = folder.root().to_owned();
                 blocking(move || remove_folder(&root)).await
             }
-            Objects::Remote(_) => {
-                // Manifests first, so that none names what is gone.
-                for folder in [ManifestId::CHECKPOINTS, ManifestId::SAVEPOINTS, FILES] {
-                    for (location, _) in self.objects_in(folder).await? {
-                        self.delete(&location).await?;
-                    }
-                }
-                Ok(())
-            }
+            Objects::Remote(_) => self.delete_but(&BTreeSet::new()).await,
         }
     }
 }
