@@ -14,7 +14,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use millrace_crds::PipelineStatus;
 use millrace_plan::handover::{ReportDocument, RunPhase};
 use millrace_stream::Timestamp;
@@ -24,7 +24,7 @@ use super::{
     dereference::Observed,
     status::{
         of,
-        pods::{PodState, pod_state},
+        pods::{PodState, pod_state, runtime},
     },
 };
 use crate::{
@@ -185,9 +185,7 @@ fn patience(observed: &Observed) -> Duration {
 /// What tells one process in a pod from another, and when it was started, by the node's clock.
 fn process(pod: Option<&Pod>) -> (String, Option<i64>) {
     let Some(pod) = pod else { return (String::new(), None) };
-    let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    let container: Option<&ContainerStatus> =
-        containers.into_iter().flatten().find(|container| container.name == super::build::pod::CONTAINER);
+    let container = runtime(pod);
     let restarts = container.map_or(0, |container| container.restart_count);
     let running = container.and_then(|container| container.state.as_ref()?.running.as_ref());
     let started = running.and_then(|running| running.started_at.as_ref()).map(|at| at.0.as_millisecond());

@@ -5,7 +5,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
-use crate::{cluster::writer::shorten, conditions::Reason};
+use crate::{cluster::writer::shorten, conditions::Reason, pipeline::build::pod::CONTAINER};
 
 /// How a Pipeline's pod is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +70,12 @@ pub fn crash_before(pod: Option<&Pod>) -> Option<(PodState, Time)> {
         let last = container.last_state.as_ref()?.terminated.as_ref().filter(|last| last.exit_code != 0)?;
         Some((ended(&whose(name, container), container.restart_count, Some(last)), since))
     })
+}
+
+/// The runtime's container.
+pub fn runtime(pod: &Pod) -> Option<&ContainerStatus> {
+    let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
+    containers.iter().find(|container| container.name == CONTAINER)
 }
 
 fn whose(pod: &str, container: &ContainerStatus) -> String {
