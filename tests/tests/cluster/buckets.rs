@@ -188,7 +188,7 @@ fn a_namespace_whose_operator_is_elsewhere_is_deleted_with_its_pipelines() {
 }
 
 /// The steps of a deletion at which the operator is killed, in their order.
-const STEPS: [&str; 4] = ["before-stop", "before-clear", "before-pointer-goes", "before-let-go"];
+pub const STEPS: [&str; 4] = ["before-stop", "before-clear", "before-pointer-goes", "before-let-go"];
 
 #[test]
 fn an_operator_killed_at_every_step_of_a_deletion_is_finished_by_the_next() {

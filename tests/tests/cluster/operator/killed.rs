@@ -9,26 +9,25 @@ use millrace_tests::{
 };
 use serde_json::Value;
 
-use super::{Operators, numbers, rows};
+use super::{Operators, numbers, points, rows};
+use crate::buckets::STEPS;
 
-/// Every step of making a Pipeline; the first two also of a Sink's status.
-const MAKING: &[&str] = &[
-    "before-status",
-    "after-status",
-    "before-events",
-    "before-service-account",
-    "before-role",
-    "before-role-binding",
-    "before-service",
-    "before-disruption-budget",
-    "before-lease",
-    "before-checkpoint-pointer",
-    "before-report",
-    "before-plan",
-    "after-plan",
-    "before-stateful-set",
-    "after-stateful-set",
-];
+/// Every step of making a Pipeline whose checkpoints are on its volume; the first two also of a Sink's status.
+fn making() -> Vec<String> {
+    let mut points = points();
+    let last = points.iter().position(|point| point == "after-stateful-set").expect("it is the last of them");
+    points.truncate(last + 1);
+    points.retain(|point| point != "before-hold");
+    points
+}
+
+#[test]
+fn there_is_no_fault_point_at_which_no_operator_is_killed() {
+    let killed: BTreeSet<String> = EDITS.iter().flat_map(|edit| edit.killed).map(|point| (*point).to_owned()).collect();
+    let others = STEPS.iter().chain(&["before-hold", "before-release"]).map(|point| (*point).to_owned());
+    let killed: BTreeSet<String> = killed.into_iter().chain(making()).chain(others).collect();
+    assert_eq!(killed, points().into_iter().collect());
+}
 
 /// All kinds of which a Pipeline owns one.
 const OWNED: &str = "serviceaccounts,roles,rolebindings,services,poddisruptionbudgets,leases,configmaps,statefulsets";
@@ -110,7 +109,7 @@ fn an_operator_killed_at_every_step_of_making_pipelines_is_finished_by_the_next(
     namespace.apply(&rows());
     let source = manifest::numbers(200, 1_000_000);
     let mut pipelines = BTreeSet::new();
-    for point in MAKING {
+    for point in making() {
         let name = format!("made-{point}");
         // What its predecessor left is finished on the way.
         let fault = format!("{point}@{name}:1");
@@ -127,7 +126,7 @@ fn an_operator_killed_at_every_step_of_making_pipelines_is_finished_by_the_next(
         operators.expect_killed(fault);
         pipelines.insert(name);
     }
-    let last = operators.next("", "");
+    let last = operators.next("before-release:1", "");
     for name in &pipelines {
         wait_for_phase(&namespace, name, "Finished", "in the end");
         let expected: Vec<(i64, i64)> = (0..200).map(|id| (id, 0)).collect();
@@ -138,8 +137,11 @@ fn an_operator_killed_at_every_step_of_making_pipelines_is_finished_by_the_next(
         serde_json::from_value(namespace.get("sink", "rows")["status"]["usedBy"].clone()).unwrap();
     assert_eq!(used, pipelines);
 
+    // It is told to end, and dies before it has given its Lease back.
+    assert!(namespace.processes(&last).ready("TERM").send(), "the last one runs");
+    operators.expect_killed("before-release");
+
     // They are deleted while no operator lives, and nothing stays but what `Retain` says.
-    namespace.kubectl(["delete", "pod", &last]).run();
     namespace.kubectl(["delete", "pipelines", "--all"]).run();
     operators.next("", "");
     let kept: BTreeSet<String> = pipelines

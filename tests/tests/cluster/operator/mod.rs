@@ -8,7 +8,7 @@ mod succession;
 use millrace_tests::cluster::Namespace;
 use serde_json::{Value, json};
 
-pub use self::succession::Operators;
+pub use self::succession::{Operators, points};
 
 /// The Lease by which replicas agree on who leads.
 const LEASE: &str = "lease/millrace-operator";

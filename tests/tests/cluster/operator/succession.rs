@@ -1,8 +1,11 @@
-//! Operators that are killed at fault points, one after the other.
+//! Operators that are killed at fault points, one after the other, and which points there are: what the operator itself says.
+
+use std::{path::PathBuf, process::Command};
 
 use millrace_tests::{
     Deadline,
     cluster::{Installed, Namespace},
+    process,
 };
 use serde_json::Value;
 
@@ -54,4 +57,16 @@ impl<'a> Operators<'a> {
         assert!(["134", "139"].contains(&&*code), "{fault}: {code}: {log}");
         assert!(!log.to_lowercase().contains("forbidden"), "{fault}: {log}");
     }
+}
+
+/// Every fault point, in the order in which a reconcile comes by. An operator that is to be killed at another says so.
+pub fn points() -> Vec<String> {
+    let binary = process::binary().with_file_name("millrace-operator");
+    let binary: PathBuf = std::env::var_os("MILLRACE_OPERATOR").map_or(binary, Into::into);
+    let said = Command::new(&binary).env("MILLRACE_FAULT_POINT", "nowhere:1").output();
+    let said = said.unwrap_or_else(|error| panic!("cannot start {}: {error}", binary.display()));
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    let (_, points) =
+        said.split_once("there are ").unwrap_or_else(|| panic!("it does not say which there are: {said}"));
+    points.trim().split(", ").map(str::to_owned).collect()
 }
