@@ -113,42 +113,30 @@ impl<'s> Flow<'s> {
     fn manifests(&self) -> String {
         let Self { name, rows, rate, edition, shape, .. } = self;
         let Shape { mount, sums, checkpoints, more, .. } = shape;
-        let numbers = manifest::numbers(rows, rate);
-        let pipeline = format!(
-            "apiVersion: millrace.dev/v1alpha1
-kind: Pipeline
-metadata: {{name: {name}}}
-spec:
-  parallelism: 2
-  checkpoints: {{{checkpoints}}}
-{more}
-  sources:
-    - name: events
-      {numbers}
-      eventTime: {{column: ts}}
-  transforms:
-    - {{name: some, sql: \"SELECT id, {edition} AS edition FROM events WHERE id % 10 = 0\"}}
-    - {{name: keyed, sql: \"SELECT id, id % 7 AS k FROM events\"}}
-    - name: sums
-      window: {name}-second
-      sql: SELECT k, window_start, count(*) AS n, sum(id) AS ids, min(id) AS first FROM keyed GROUP BY k
-  outputs:
-    - {{from: some, sink: {name}-some}}
-    - {{from: sums, sink: {name}-sums}}
-"
-        );
+        let (second, some, of) = (format!("{name}-second"), format!("{name}-some"), format!("{name}-sums"));
+        let passed = format!("SELECT id, {edition} AS edition FROM events WHERE id % 10 = 0");
+        let summed = "SELECT k, window_start, count(*) AS n, sum(id) AS ids, min(id) AS first FROM keyed GROUP BY k";
+        let pipeline = manifest::Pipeline {
+            name,
+            checkpoints,
+            more: &format!("  parallelism: 2\n{more}"),
+            events: &manifest::numbers(rows, rate),
+            transforms: &[
+                ("some", "", &passed),
+                ("keyed", "", "SELECT id, id % 7 AS k FROM events"),
+                ("sums", &second, summed),
+            ],
+            outputs: &[("some", &some), ("sums", &of)],
+        };
         let of_sums = match *sums {
             "file" => format!("file: {{path: {mount}/out/sums, format: {{json: {{}}}}}}"),
             form => format!("{form}: {{uri: \"file://{mount}/out/sums\"}}"),
         };
         let manifests = [
-            &pipeline[..],
-            &manifest::window(&format!("{name}-second"), "tumbling: {size: 1s}"),
-            &manifest::sink(
-                &format!("{name}-some"),
-                &format!("file: {{path: {mount}/out/some, format: {{json: {{}}}}}}"),
-            ),
-            &manifest::sink(&format!("{name}-sums"), &of_sums),
+            pipeline.to_string(),
+            manifest::window(&second, "tumbling: {size: 1s}"),
+            manifest::sink(&some, &format!("file: {{path: {mount}/out/some, format: {{json: {{}}}}}}")),
+            manifest::sink(&of, &of_sums),
         ];
         manifests.concat()
     }

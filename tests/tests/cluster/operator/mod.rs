@@ -5,7 +5,7 @@ mod killed;
 mod leader;
 mod succession;
 
-use millrace_tests::cluster::Namespace;
+use millrace_tests::{cluster::Namespace, manifest};
 use serde_json::{Value, json};
 
 pub use self::succession::{Operators, points};
@@ -15,29 +15,20 @@ const LEASE: &str = "lease/millrace-operator";
 
 /// A Pipeline that passes on the rows of a source, each with the number of the edit that was in force, to the Sink `rows`.
 fn numbers(name: &str, source: &str, edit: u32, more: &str) -> String {
-    format!(
-        "---
-apiVersion: millrace.dev/v1alpha1
-kind: Pipeline
-metadata: {{name: {name}}}
-spec:
-  checkpoints: {{interval: 500ms, minPause: 100ms}}
-  sources:
-    - name: events
-      {source}
-      eventTime: {{column: ts}}
-  transforms:
-    - {{name: some, sql: \"SELECT id, {edit} AS edit FROM events\"}}
-  outputs:
-    - {{from: some, sink: rows}}
-{more}
-"
-    )
+    let pipeline = manifest::Pipeline {
+        name,
+        checkpoints: "interval: 500ms, minPause: 100ms",
+        more,
+        events: source,
+        transforms: &[("some", "", &format!("SELECT id, {edit} AS edit FROM events"))],
+        outputs: &[("some", "rows")],
+    };
+    pipeline.to_string()
 }
 
 /// The Sink `rows`, a folder of a Pipeline's own volume.
 fn rows() -> String {
-    millrace_tests::manifest::sink("rows", "file: {path: /data/rows, format: {json: {}}}")
+    manifest::sink("rows", "file: {path: /data/rows, format: {json: {}}}")
 }
 
 /// A field of an object, as text.

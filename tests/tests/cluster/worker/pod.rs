@@ -49,31 +49,20 @@ impl Numbers {
 
     pub fn plan(&self) -> PlanDocument {
         let Self { rows, rate, filter, path, checkpoints, more } = self;
-        let numbers = manifest::numbers(rows, rate);
-        let pipeline = format!(
-            "apiVersion: millrace.dev/v1alpha1
-kind: Pipeline
-metadata: {{name: web}}
-spec:
-  checkpoints: {{{checkpoints}}}
-{more}
-  sources:
-    - name: events
-      {numbers}
-      eventTime: {{column: ts}}
-  transforms:
-    - {{name: some, sql: \"SELECT id FROM events WHERE {filter}\"}}
-    - {{name: sums, window: second, sql: \"SELECT window_start, count(*) AS n, sum(id) AS ids FROM events\"}}
-  outputs:
-    - {{from: some, sink: some}}
-    - {{from: sums, sink: sums}}
-"
-        );
+        let summed = "SELECT window_start, count(*) AS n, sum(id) AS ids FROM events";
+        let pipeline = manifest::Pipeline {
+            name: "web",
+            checkpoints,
+            more,
+            events: &manifest::numbers(rows, rate),
+            transforms: &[("some", "", &format!("SELECT id FROM events WHERE {filter}")), ("sums", "second", summed)],
+            outputs: &[("some", "some"), ("sums", "sums")],
+        };
         let manifests = [
-            &pipeline[..],
-            &manifest::window("second", "tumbling: {size: 1s}"),
-            &manifest::sink("some", &format!("file: {{path: {path}, format: {{json: {{}}}}}}")),
-            &manifest::sink("sums", "file: {path: out/sums, format: {json: {}}}"),
+            pipeline.to_string(),
+            manifest::window("second", "tumbling: {size: 1s}"),
+            manifest::sink("some", &format!("file: {{path: {path}, format: {{json: {{}}}}}}")),
+            manifest::sink("sums", "file: {path: out/sums, format: {json: {}}}"),
         ];
         coordination::plan(&manifests.concat())
     }
