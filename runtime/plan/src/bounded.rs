@@ -3,78 +3,183 @@
 //!
 //! | bound | |
 //! |---|---|
-//! | one value | 1,048,576 characters or entries |
+//! | one value | 1,048,576 characters (`repeat`: bytes) or entries |
 //! | the values of one batch together | 268,435,456 bytes |
 //!
-//! The sizes are reckoned from the arguments, before anything is made.
+//! The sizes are reckoned from the arguments, before anything is made. What constant arguments already say is told when
+//! the plan is made.
 
-use std::sync::Arc;
+mod range;
+
+use std::{collections::BTreeSet, sync::Arc};
 
 use arrow::{
-    array::{Array, AsArray},
+    array::{Array, ArrayRef, AsArray},
     compute::cast,
     datatypes::{DataType, Int64Type},
 };
-use datafusion_common::{Result, exec_err};
+use datafusion_common::{Result, exec_datafusion_err};
 use datafusion_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    ColumnarValue, Expr, LogicalPlan, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
     simplify::{ExprSimplifyResult, SimplifyContext},
 };
 
-/// The functions, and which of their arguments says how much.
-const COUNTS: [(&str, usize); 5] = [("lpad", 1), ("rpad", 1), ("repeat", 1), ("array_repeat", 1), ("array_resize", 1)];
+use crate::{
+    constants::{constant, each_part},
+    error::Fault,
+};
+
 /// How many characters or entries one value may have.
 const MAX_OF_VALUE: u64 = 1 << 20;
 /// How many bytes the values of a batch may have.
 const MAX_OF_BATCH: u64 = 1 << 28;
-/// What an entry of a list is reckoned with.
+/// What an entry of a list is reckoned with, beside what a text or a list has in it.
 const ENTRY_BYTES: u64 = 16;
 
 /// A function that is held to the bounds, if it is one that could leave them.
 pub(crate) fn bounded(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
-    match COUNTS.into_iter().find(|(name, _)| *name == function.name()) {
-        Some((_, count)) => Arc::new(ScalarUDF::from(Bounded { inner: function, count })),
+    match Made::by(function.name()) {
+        Some(made) => Arc::new(ScalarUDF::from(Bounded { inner: function, made })),
         None => function,
+    }
+}
+
+/// Every call in a plan whose types are known that would leave the bounds for all rows, since its arguments are constants.
+pub(crate) fn excesses(plan: &LogicalPlan) -> Vec<Fault> {
+    let mut told = BTreeSet::new();
+    each_part(plan, |part| {
+        if let Expr::ScalarFunction(call) = part
+            && let Some(function) = call.func.inner().downcast_ref::<Bounded>()
+        {
+            let args: Vec<Option<ArrayRef>> = call.args.iter().map(constant).collect();
+            told.extend(function.excess(&args, 1).err());
+        }
+    });
+    told.into_iter().map(Fault::new).collect()
+}
+
+/// What a function makes of its arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Made {
+    /// A text of as many characters as the second says.
+    Padded,
+    /// The first as often as the second says.
+    Text,
+    /// A list of as many entries as the second says, each like the argument of this number, if there is one.
+    List { entry: usize },
+    /// A list from the first to the second, by the third.
+    Range { with_end: bool },
+}
+
+impl Made {
+    fn by(name: &str) -> Option<Self> {
+        Some(match name {
+            "lpad" | "rpad" => Self::Padded,
+            "repeat" => Self::Text,
+            "array_repeat" => Self::List { entry: 0 },
+            "array_resize" => Self::List { entry: 2 },
+            "range" => Self::Range { with_end: false },
+            "generate_series" => Self::Range { with_end: true },
+            _ => return None,
+        })
+    }
+
+    /// What a value has many of.
+    fn parts(self) -> &'static str {
+        match self {
+            Self::Padded => "characters",
+            Self::Text => "bytes",
+            Self::List { .. } | Self::Range { .. } => "entries",
+        }
     }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Bounded {
     inner: Arc<ScalarUDF>,
-    count: usize,
+    made: Made,
 }
 
 impl Bounded {
-    fn check(&self, args: &ScalarFunctionArgs) -> Result<()> {
+    /// Refuses to make too much of `rows` rows; an argument that is not known is taken for a small one.
+    fn excess(&self, args: &[Option<ArrayRef>], rows: usize) -> std::result::Result<(), String> {
         let name = self.inner.name();
-        let Some(counts) = args.args.get(self.count) else { return Ok(()) };
-        let counts = cast(&counts.to_array(args.number_rows)?, &DataType::Int64)?;
-        let counts = counts.as_primitive::<Int64Type>();
-        let bytes = match (name, args.args.first()) {
-            ("repeat", Some(text)) => Some(cast(&text.to_array(args.number_rows)?, &DataType::Utf8View)?),
+        let arg = |number: usize| args.get(number).and_then(Option::as_ref);
+        let counts = match self.made {
+            Made::Range { with_end } => {
+                let known: Option<Vec<ArrayRef>> = args.iter().cloned().collect();
+                known.map(|args| range::counts(name, &args, with_end)).transpose()?
+            }
+            _ => arg(1).map(numbers),
+        };
+        // Without a count nothing is known.
+        let Some(counts) = counts else { return Ok(()) };
+        let text = match self.made {
+            Made::Text => arg(0).and_then(|text| cast(text, &DataType::Utf8View).ok()),
             _ => None,
         };
-        let bytes = bytes.as_ref().map(|text| text.as_string_view());
-        let of_one = if name.starts_with("array") { ENTRY_BYTES } else { 1 };
+        let text = text.as_ref().map(|text| text.as_string_view());
+        let entry = match self.made {
+            Made::List { entry } => arg(entry),
+            _ => None,
+        };
         let mut of_batch: u64 = 0;
-        for row in (0..counts.len()).filter(|row| counts.is_valid(*row)) {
-            let count = u64::try_from(counts.value(row)).unwrap_or(0);
-            let repeated = bytes.map_or(1, |text| if text.is_null(row) { 0 } else { text.value(row).len() as u64 });
-            let of_value = count.saturating_mul(repeated);
+        for (row, count) in counts.into_iter().enumerate() {
+            let of_value = match text {
+                Some(text) if text.is_null(row) => 0,
+                Some(text) => count.saturating_mul(text.value(row).len() as u64),
+                None => count,
+            };
             if of_value > MAX_OF_VALUE {
-                return exec_err!(
-                    "`{name}` would make a value of {of_value} parts, and may make one of {MAX_OF_VALUE}"
-                );
+                return Err(format!(
+                    "`{name}` would make a value of {of_value} {}, and may make one of {MAX_OF_VALUE}",
+                    self.made.parts()
+                ));
             }
-            of_batch = of_batch.saturating_add(of_value * of_one);
+            let of_part = match self.made {
+                Made::Padded | Made::Text => 1,
+                Made::Range { .. } => ENTRY_BYTES,
+                Made::List { .. } => {
+                    ENTRY_BYTES.saturating_add(entry.filter(|_| count > 0).map_or(0, |entry| bytes_of(entry, row)))
+                }
+            };
+            of_batch = of_batch.saturating_add(of_value.saturating_mul(of_part));
         }
         if of_batch > MAX_OF_BATCH {
-            return exec_err!(
-                "`{name}` would make {of_batch} bytes of {} rows at once, and may make {MAX_OF_BATCH}",
-                counts.len()
-            );
+            let of = if rows == 1 { "one row".to_owned() } else { format!("{rows} rows at once") };
+            return Err(format!("`{name}` would make {of_batch} bytes of {of}, and may make {MAX_OF_BATCH}"));
         }
         Ok(())
+    }
+}
+
+/// How often each row is to have something; NULL and less than nothing are nothing.
+fn numbers(counts: &ArrayRef) -> Vec<u64> {
+    let Ok(counts) = cast(counts, &DataType::Int64) else { return Vec::new() };
+    counts.as_primitive::<Int64Type>().iter().map(|count| u64::try_from(count.unwrap_or(0)).unwrap_or(0)).collect()
+}
+
+/// About how many bytes a value takes beyond those of an entry: what a text has in it, and the entries of a list.
+fn bytes_of(array: &dyn Array, row: usize) -> u64 {
+    if array.is_null(row) {
+        return 0;
+    }
+    let entries =
+        |list: ArrayRef| (0..list.len()).fold(0_u64, |sum, row| sum.saturating_add(ENTRY_BYTES + bytes_of(&list, row)));
+    match array.data_type() {
+        DataType::Utf8View => array.as_string_view().value(row).len() as u64,
+        DataType::Utf8 => array.as_string::<i32>().value(row).len() as u64,
+        DataType::LargeUtf8 => array.as_string::<i64>().value(row).len() as u64,
+        DataType::Binary => array.as_binary::<i32>().value(row).len() as u64,
+        DataType::LargeBinary => array.as_binary::<i64>().value(row).len() as u64,
+        DataType::BinaryView => array.as_binary_view().value(row).len() as u64,
+        DataType::List(_) => entries(array.as_list::<i32>().value(row)),
+        DataType::LargeList(_) => entries(array.as_list::<i64>().value(row)),
+        DataType::FixedSizeList(..) => entries(array.as_fixed_size_list().value(row)),
+        DataType::Struct(_) => {
+            array.as_struct().columns().iter().map(|column| ENTRY_BYTES + bytes_of(column, row)).sum()
+        }
+        _ => 0,
     }
 }
 
@@ -103,69 +208,16 @@ impl ScalarUDFImpl for Bounded {
         self.inner.return_field_from_args(args)
     }
 
-    fn simplify(&self, args: Vec<datafusion_expr::Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
         self.inner.simplify(args, info)
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        self.check(&args)?;
+        let known: Result<Vec<_>> = args.args.iter().map(|arg| arg.to_array(args.number_rows).map(Some)).collect();
+        self.excess(&known?, args.number_rows).map_err(|told| exec_datafusion_err!("{told}"))?;
         self.inner.invoke_with_args(args)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use arrow::datatypes::Field;
-    use datafusion_common::{ScalarValue, config::ConfigOptions};
-
-    use super::*;
-    use crate::functions::functions;
-
-    fn call(name: &str, text: &str, count: i64, rows: usize) -> Result<ColumnarValue> {
-        let function = functions().scalar(name).unwrap();
-        let args = [ScalarValue::Utf8View(Some(text.to_owned())), ScalarValue::Int64(Some(count))];
-        let fields: Vec<_> = args.iter().map(|arg| Arc::new(Field::new("a", arg.data_type(), true))).collect();
-        let scalar_arguments: Vec<_> = args.iter().map(Some).collect();
-        let given = ReturnFieldArgs { arg_fields: &fields, scalar_arguments: &scalar_arguments };
-        let return_field = function.return_field_from_args(given)?;
-        function.invoke_with_args(ScalarFunctionArgs {
-            args: args.into_iter().map(ColumnarValue::Scalar).collect(),
-            arg_fields: fields,
-            number_rows: rows,
-            return_field,
-            config_options: Arc::new(ConfigOptions::default()),
-        })
-    }
-
-    #[test]
-    fn values_without_bounds_are_errors_and_take_no_memory() {
-        for name in ["lpad", "rpad", "repeat", "array_repeat", "list_repeat"] {
-            for count in [(1 << 20) + 1, i64::from(i32::MAX), i64::MAX] {
-                let error = call(name, "x", count, 1).unwrap_err().to_string();
-                assert!(error.contains("would make a value of"), "{name} {count}: {error}");
-            }
-        }
-        let error = call("repeat", "a long text", 1 << 18, 1).unwrap_err().to_string();
-        assert!(error.contains("would make a value of 2883584 parts"), "{error}");
-    }
-
-    #[test]
-    fn a_batch_of_great_values_is_an_error() {
-        let error = call("lpad", "x", 1 << 16, 8192).unwrap_err().to_string();
-        assert!(error.contains("would make 536870912 bytes of 8192 rows"), "{error}");
-    }
-
-    #[test]
-    fn what_is_within_the_bounds_is_made_as_before() {
-        for (name, length) in [("lpad", 5), ("rpad", 5), ("repeat", 10)] {
-            let made = call(name, "ab", 5, 1).unwrap().to_array(1).unwrap();
-            let made = cast(&made, &DataType::Utf8View).unwrap();
-            assert_eq!(made.as_string_view().value(0).len(), length, "{name}");
-        }
-        for count in [0, -1] {
-            call("lpad", "ab", count, 1).unwrap();
-        }
-    }
-}
+mod tests;

@@ -39,6 +39,7 @@ mod checks;
 mod columns;
 mod comparisons;
 mod compile;
+mod constants;
 mod depth;
 mod diff;
 mod doubts;

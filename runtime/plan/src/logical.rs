@@ -23,7 +23,7 @@ use datafusion_sql::{
 };
 
 use crate::{
-    blame, comparisons,
+    blame, bounded, comparisons,
     error::{Fault, nearest},
     functions::functions,
     pseudo,
@@ -46,7 +46,8 @@ pub(crate) fn wrong_parts(sql: &Sql, query: &Query, tables: &Tables) -> Vec<Faul
     found.into_iter().filter(|fault| !fault.message.contains("GROUP BY")).collect()
 }
 
-/// A query's plan with types coerced, once it is known that nothing surprising is compared.
+/// A query's plan with types coerced, once it is known that nothing surprising is compared and no constants are beyond what there is room
+/// for.
 fn analyzed(sql: &Sql, query: Query, tables: &Tables) -> Result<LogicalPlan, Vec<Fault>> {
     let options = Arc::new(options());
     let context = Context { tables, options: &options };
@@ -62,7 +63,9 @@ fn analyzed(sql: &Sql, query: Query, tables: &Tables) -> Result<LogicalPlan, Vec
     for rewrite in functions().rewrites() {
         analyzer.add_function_rewrite(Arc::clone(rewrite));
     }
-    analyzer.execute_and_check(planned, &options, |_, _| {}).map_err(|error| faults_of(&error, sql))
+    let typed = analyzer.execute_and_check(planned, &options, |_, _| {}).map_err(|error| faults_of(&error, sql))?;
+    let excesses = bounded::excesses(&typed);
+    if excesses.is_empty() { Ok(typed) } else { Err(excesses) }
 }
 
 /// A plan for the columns of `plan` that `wanted` numbers, in that order.

@@ -175,6 +175,31 @@ fn types_that_compare_are_taken() {
 }
 
 #[test]
+fn constants_that_would_make_values_without_bounds_are_refused() {
+    check(
+        &pipeline(
+            &[
+                "a: SELECT lpad(channel, 2147483647) AS a, upper(repeat('ab', 1024 * 1024)) AS b, auction FROM bid",
+                "b: SELECT auction FROM bid WHERE rpad('x', 9999999999, url) = 'x'",
+                "c: SELECT range(100000000) AS a, generate_series(auction, 3, 1) AS b FROM bid",
+                "d window=minute: SELECT channel, max(repeat(url, 2000000)) AS m FROM bid GROUP BY channel",
+                "e: SELECT array_repeat(array_repeat(1, 100000), 100000) AS x FROM bid",
+                "f: SELECT lpad(channel, 1048576) AS a, repeat('', 2000000000) AS b, range(1048576) AS c, repeat(url, auction) AS d FROM bid",
+            ],
+            &["a > out"],
+        ),
+        expect![[r#"
+            spec.transforms[0].sql:1:8: `lpad` would make a value of 2147483647 characters, and may make one of 1048576
+            spec.transforms[0].sql:1:46: `repeat` would make a value of 2097152 bytes, and may make one of 1048576
+            spec.transforms[1].sql:1:31: `rpad` would make a value of 9999999999 characters, and may make one of 1048576
+            spec.transforms[2].sql:1:8: `range` would make a value of 100000000 entries, and may make one of 1048576
+            spec.transforms[3].sql:1:21: `repeat` would make a value of 2000000 bytes, and may make one of 1048576
+            spec.transforms[4].sql:1:8: `array_repeat` would make 160001600000 bytes of one row, and may make 268435456
+        "#]],
+    );
+}
+
+#[test]
 fn a_condition_behind_is_distinct_from_is_not_taken_for_its_right_side() {
     check(
         &pipeline(
