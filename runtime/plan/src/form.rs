@@ -14,7 +14,8 @@ use std::{
 use datafusion_expr::Volatility;
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, Query,
-    Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins, Visit, Visitor,
+    Select, SelectItem, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins, Value, Visit,
+    VisitMut, Visitor, VisitorMut, visit_expressions,
 };
 
 use crate::{
@@ -32,6 +33,34 @@ pub(crate) fn check(text: &str, query: &Query) -> (Vec<TableName>, FormFaults) {
     let _: ControlFlow<()> = query.visit(&mut form);
     form.names(&query.body, &ctes(query));
     (form.tables, form.found)
+}
+
+/// Puts NULL in the place of every expression with a call in it that takes a lambda and that there is none of: what a lambda's
+/// names mean is not known, and of what type the call would be neither.
+pub(crate) fn leave_out_lambdas(query: &mut Query) {
+    let _: ControlFlow<()> = VisitMut::visit(query, &mut WithoutLambdas);
+}
+
+struct WithoutLambdas;
+
+impl VisitorMut for WithoutLambdas {
+    type Break = ();
+
+    // The outermost expression is met first.
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        let has_lambda = visit_expressions(expr, |part| match part {
+            Expr::Function(function)
+                if takes_lambda(function) && function_name(function).is_some_and(|name| !functions().has(&name)) =>
+            {
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        });
+        if has_lambda.is_break() {
+            *expr = Expr::value(Value::Null);
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// Looks at the form of a query.
@@ -149,8 +178,7 @@ impl Form<'_> {
             let mut fault = Fault::new(format!("there is no function `{name}`")).at(span).offending(&name);
             fault.nearest = crate::error::nearest(&name, known.names());
             fault.expected = Some("one of DataFusion's functions or its JSON functions".to_owned());
-            // What a lambda's names mean is not known either.
-            if takes_lambda(function) { self.refuse(fault) } else { self.refuse_call(fault) }
+            self.refuse_call(fault);
         } else if known.scalar(&name).is_some_and(|f| f.signature().volatility != Volatility::Immutable) {
             self.refuse_call(
                 Fault::new(format!(

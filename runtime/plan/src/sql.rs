@@ -18,7 +18,7 @@ use crate::{
 pub(crate) struct Sql {
     /// As it was written.
     pub text: String,
-    /// As it was parsed.
+    /// As it was parsed, but for expressions with refused calls that take lambdas, in whose place stands NULL.
     pub query: Query,
     /// The tables that it names, in order of appearance.
     pub tables: Vec<TableName>,
@@ -76,7 +76,11 @@ impl Sql {
             ]);
         };
         let (tables, form) = form::check(text, &query);
-        Ok(Self { text: text.to_owned(), query: *query, tables, form })
+        let mut query = *query;
+        if !form.calls.is_empty() {
+            form::leave_out_lambdas(&mut query);
+        }
+        Ok(Self { text: text.to_owned(), query, tables, form })
     }
 
     /// Where a word first stands in the text.

@@ -447,6 +447,30 @@ fn functions_that_take_lambdas_are_not_there() {
 }
 
 #[test]
+fn a_lambda_of_a_function_that_is_not_there_hides_nothing_else() {
+    check(
+        &pipeline(
+            &[
+                "a: SELECT array_transform(tags, v -> upper(v) + w) AS u, nothing, upper(status) AS s FROM requests WHERE tenant > 5",
+                "b: SELECT upper(list_map(tags, (v, i) -> v || i)) AS u, status + tenant AS x FROM requests",
+                "c window=minute: SELECT tenant, sum(reduce(tags, v -> v)) AS r, sum(tenant) AS s FROM requests GROUP BY tenant",
+            ],
+            &["a > out"],
+        ),
+        expect![[r#"
+            spec.transforms[0].sql:1:8: there is no function `array_transform`; expected one of DataFusion's functions or its JSON functions; did you mean `array_sort`?
+            spec.transforms[0].sql:1:55: there is no column `nothing`; expected one of the columns: `ts`, `tenant`, `status`, `latency_ms`, `tags`, `body`, `day`
+            spec.transforms[0].sql:1:64: there is no `upper(INT)`; expected upper(VARCHAR)
+            spec.transforms[0].sql:1:103: `tenant` is VARCHAR, and `5` is BIGINT: they do not compare; expected `'5'`, or `CAST(tenant AS BIGINT)`
+            spec.transforms[1].sql:1:14: there is no function `list_map`; expected one of DataFusion's functions or its JSON functions; did you mean `list_max`?
+            spec.transforms[1].sql:1:54: cannot coerce arithmetic expression INT + VARCHAR to valid types
+            spec.transforms[2].sql:1:20: there is no function `reduce`; expected one of DataFusion's functions or its JSON functions; did you mean `replace`?
+            spec.transforms[2].sql:1:48: there is no `sum(VARCHAR)`; expected sum(Decimal), sum(BIGINT UNSIGNED), sum(BIGINT), sum(DOUBLE), sum(Duration), sum(Interval)
+        "#]],
+    );
+}
+
+#[test]
 fn the_functions_that_stand_for_event_time_cannot_be_called() {
     check(
         &transform("t: SELECT __event_time() AS at FROM bid"),
