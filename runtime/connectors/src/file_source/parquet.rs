@@ -1,6 +1,10 @@
-//! Parquet files: read by row groups, only the columns that something reads, cast to the types that the spec declares.
+//! Parquet files: read by row groups, only the columns that something reads, cast to the types that the spec declares. A row
+//! with a value that is none of its column's type cannot be decoded; neither can any row of a file that lacks a column, or has it
+//! in a type that never becomes the declared one.
 //!
 //! There is damage at which the Parquet reader panics instead of telling. That is an error of the file here, as any other.
+
+mod convert;
 
 use std::{
     fs::File,
@@ -9,34 +13,46 @@ use std::{
     sync::Arc,
 };
 
-use arrow::{
-    array::{Array, ArrayRef, AsArray, RecordBatch},
-    compute::{CastOptions, cast_with_options},
-    datatypes::{DataType, TimeUnit, TimestampMicrosecondType},
-};
+use arrow::array::RecordBatch;
 use parquet::arrow::{
     ProjectionMask,
     arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
 };
 
+use self::convert::Converted;
 use crate::{
     Origin, Position, SourceError,
-    format::{Format, batch, records::Decoded, unusable},
+    format::{BadRows, Format, records::Decoded, row_as_text, unusable},
 };
+
+/// About how many bytes of rows are read at once, as the file says how large they are.
+const BATCH_BYTES: u64 = 32 << 20;
 
 /// One Parquet file, being read.
 pub(super) struct ParquetSplit {
     format: Format,
-    /// How many rows were returned.
+    bad: BadRows,
+    /// How many rows were read.
     rows: u64,
-    /// How many of them were returned before the last batch.
+    /// How many of them were read before the last batch.
     before: u64,
-    reader: Option<ParquetRecordBatchReader>,
+    /// Which rows of the last batch were returned; `None`: all of them.
+    kept: Option<Vec<usize>>,
+    reader: Option<Reader>,
+}
+
+/// An open file.
+struct Reader {
+    batches: ParquetRecordBatchReader,
+    /// How many rows the file has.
+    total: u64,
+    /// Why none of them can be read.
+    mismatch: Option<String>,
 }
 
 impl ParquetSplit {
-    pub(super) fn new(format: Format, rows: u64) -> Self {
-        Self { format, rows, before: rows, reader: None }
+    pub(super) fn new(format: Format, bad: BadRows, rows: u64) -> Self {
+        Self { format, bad, rows, before: rows, kept: None, reader: None }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -51,12 +67,19 @@ impl ParquetSplit {
         self.rows
     }
 
+    pub(super) fn bad_rows(&self) -> u64 {
+        self.bad.total()
+    }
+
+    /// About how many of a file's bytes are not read.
+    pub(super) fn unread_bytes(&self, bytes: u64) -> u64 {
+        let Some(Reader { total, .. }) = self.reader else { return bytes };
+        let unread = u128::from(bytes) * u128::from(total.saturating_sub(self.rows)) / u128::from(total.max(1));
+        u64::try_from(unread).unwrap_or(bytes)
+    }
+
     /// The next rows; `None`: there are no more.
     pub(super) fn read(&mut self, path: &Path, batch_rows: usize) -> Result<Option<Decoded>, SourceError> {
-        let damaged = |error: Box<dyn std::error::Error + Send + Sync>| SourceError::Unusable {
-            what: format!("{} cannot be read as Parquet", path.display()),
-            source: Some(error),
-        };
         let reader = match &mut self.reader {
             Some(reader) => reader,
             None => {
@@ -64,38 +87,38 @@ impl ParquetSplit {
                 self.reader.insert(opened)
             }
         };
-        let Some(read) = guarded(path, || reader.next())? else { return Ok(None) };
-        let read = read.map_err(|error| damaged(error.into()))?;
-        let rows = self.convert(path, &read)?;
+        let Some(read) = guarded(path, || reader.batches.next())? else { return Ok(None) };
+        let read = read.map_err(|error| damaged(path, error))?;
+        let Converted { rows, kept, bad } = match &reader.mismatch {
+            // What is wrong with all of a file is an error of the file.
+            Some(mismatch) if self.bad.fails() => return Err(unusable(format!("{} {mismatch}", path.display()))),
+            Some(mismatch) => Converted {
+                rows: RecordBatch::new_empty(Arc::clone(self.format.schema())),
+                kept: Some(Vec::new()),
+                bad: (0..read.num_rows()).map(|row| (row, format!("the file {mismatch}"))).collect(),
+            },
+            None => convert::convert(&self.format, &read).map_err(|error| super::split::named(error, path))?,
+        };
         self.before = self.rows;
-        self.rows += rows.num_rows() as u64;
+        self.rows += read.num_rows() as u64;
+        self.kept = kept;
+        for (row, reason) in bad {
+            let raw = if self.bad.shows_next() { row_as_text(&read, row)? } else { String::new() };
+            self.bad.push_at(raw.as_bytes(), Position::Row(self.before + row as u64), reason);
+        }
         let bytes = read.get_array_memory_size() as u64;
-        Ok(Some(Decoded { rows, errors: None, bytes }))
+        Ok(Some(Decoded { rows, errors: self.bad.take()?, bytes }))
     }
 
     /// Where rows of the last batch come from, by their numbers. A row has no bytes of its own.
     pub(super) fn origins(&self, path: &Path, rows: &[usize]) -> Vec<Origin> {
         let source: Arc<str> = path.display().to_string().into();
-        let position = |row: &usize| Position::Row(self.before + *row as u64);
+        let number = |row: usize| match &self.kept {
+            Some(kept) => kept.get(row).copied().unwrap_or(row),
+            None => row,
+        };
+        let position = |row: &usize| Position::Row(self.before + number(*row) as u64);
         rows.iter().map(|row| Origin { source: source.clone(), position: position(row), raw: None }).collect()
-    }
-
-    fn convert(&self, path: &Path, read: &RecordBatch) -> Result<RecordBatch, SourceError> {
-        let columns = self.format.columns().iter().zip(self.format.schema().fields());
-        let arrays = columns.map(|(column, field)| {
-            let array = read.column_by_name(&column.path).ok_or_else(|| missing(path, &column.path, read))?;
-            cast(array, field.data_type()).map_err(|error| SourceError::Unusable {
-                what: format!(
-                    "{}: column {} is {} and cannot be read as {}",
-                    path.display(),
-                    column.path,
-                    array.data_type(),
-                    column.of
-                ),
-                source: Some(Box::new(error)),
-            })
-        });
-        batch(self.format.schema(), arrays.collect::<Result<_, _>>()?, read.num_rows())
     }
 }
 
@@ -103,12 +126,6 @@ impl ParquetSplit {
 fn guarded<T>(path: &Path, work: impl FnOnce() -> T) -> Result<T, SourceError> {
     catch_unwind(AssertUnwindSafe(work))
         .map_err(|_| unusable(format!("{} cannot be read as Parquet: it is damaged", path.display())))
-}
-
-fn missing(path: &Path, column: &str, read: &RecordBatch) -> SourceError {
-    let schema = read.schema();
-    let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    unusable(format!("{} has no column {column}; it has {}", path.display(), names.join(", ")))
 }
 
 /// How many rows a file has.
@@ -122,23 +139,21 @@ fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, SourceE
     ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| damaged(path, error))
 }
 
-fn damaged(path: &Path, error: parquet::errors::ParquetError) -> SourceError {
+fn damaged(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> SourceError {
     SourceError::Unusable {
         what: format!("{} cannot be read as Parquet", path.display()),
         source: Some(Box::new(error)),
     }
 }
 
-fn open(format: &Format, path: &Path, rows: u64, batch_rows: usize) -> Result<ParquetRecordBatchReader, SourceError> {
+fn open(format: &Format, path: &Path, rows: u64, batch_rows: usize) -> Result<Reader, SourceError> {
     let builder = builder(path)?;
-    let mut roots = Vec::new();
-    for column in format.columns() {
-        let Some(root) = builder.schema().fields().iter().position(|field| *field.name() == column.path) else {
-            return Err(missing(path, &column.path, &RecordBatch::new_empty(builder.schema().clone())));
-        };
-        roots.push(root);
-    }
+    let mismatch = convert::mismatch(format, builder.schema());
+    let is_read = |name: &String| format.columns().iter().any(|column| column.path == *name);
+    let fields = builder.schema().fields().iter().enumerate();
+    let roots: Vec<usize> = fields.filter(|(_, field)| is_read(field.name())).map(|(root, _)| root).collect();
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
+    let total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
     // Whole row groups that were read are left out; in the next one, the rows that were read are passed over.
     let mut passed = rows;
     let mut first = 0;
@@ -151,18 +166,15 @@ fn open(format: &Format, path: &Path, rows: u64, batch_rows: usize) -> Result<Pa
         first += 1;
     }
     let groups: Vec<usize> = (first..builder.metadata().num_row_groups()).collect();
+    let row_bytes = groups.iter().map(|group| {
+        let group = builder.metadata().row_group(*group);
+        let columns = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+        let bytes: i64 = columns.map(|(_, column)| column.uncompressed_size().max(0)).fold(0, i64::saturating_add);
+        bytes.unsigned_abs() / group.num_rows().unsigned_abs().max(1)
+    });
+    let fitting = BATCH_BYTES / row_bytes.max().unwrap_or(0).max(1);
+    let batch_rows = usize::try_from(fitting).unwrap_or(usize::MAX).min(batch_rows).max(1);
     let builder = builder.with_projection(mask).with_row_groups(groups).with_offset(passed as usize);
-    builder.with_batch_size(batch_rows.max(1)).build().map_err(|error| damaged(path, error))
-}
-
-/// Casts, without losing anything; moments without a time zone are in UTC.
-fn cast(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, arrow::error::ArrowError> {
-    let strict = CastOptions { safe: false, ..CastOptions::default() };
-    if let (DataType::Timestamp(_, zone), DataType::Timestamp(TimeUnit::Microsecond, Some(_))) = (array.data_type(), to)
-    {
-        let micros = cast_with_options(array, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()), &strict)?;
-        let micros = micros.as_primitive::<TimestampMicrosecondType>().clone();
-        return Ok(Arc::new(micros.with_timezone("UTC")));
-    }
-    cast_with_options(array, to, &strict)
+    let batches = builder.with_batch_size(batch_rows).build().map_err(|error| damaged(path, error))?;
+    Ok(Reader { batches, total, mismatch })
 }

@@ -65,7 +65,11 @@ impl Split {
     pub(super) fn new(shared: &Shared, entry: Entry) -> Result<Self, SourceError> {
         let point = entry.point;
         let contents = if shared.format.is_parquet() {
-            Contents::Parquet(Box::new(ParquetSplit::new(shared.format.clone(), point.offset)))
+            Contents::Parquet(Box::new(ParquetSplit::new(
+                shared.format.clone(),
+                bad_rows(shared, &point.path),
+                point.offset,
+            )))
         } else {
             let records = records(shared, &point.path)?;
             Contents::Records { records: Box::new(records), stream: None, start: point.offset }
@@ -140,14 +144,17 @@ impl Split {
     }
 
     pub(super) fn unread_bytes(&self) -> Option<u64> {
-        (!self.is_compressed()).then(|| self.bytes.saturating_sub(self.position()))
+        match &self.contents {
+            Contents::Parquet(parquet) => Some(parquet.unread_bytes(self.bytes)),
+            Contents::Records { .. } => (!self.is_compressed()).then(|| self.bytes.saturating_sub(self.position())),
+        }
     }
 
     pub(super) fn bad_rows(&self) -> u64 {
         self.bad_rows_before
             + match &self.contents {
                 Contents::Records { records, .. } => records.bad_rows(),
-                Contents::Parquet(_) => 0,
+                Contents::Parquet(parquet) => parquet.bad_rows(),
             }
     }
 
@@ -300,8 +307,11 @@ impl Split {
 }
 
 fn records(shared: &Shared, path: &std::path::Path) -> Result<Records, SourceError> {
-    let bad = BadRows::new(shared.on_error, &path.display().to_string());
-    Ok(Records::new(shared.format.decoder()?, bad))
+    Ok(Records::new(shared.format.decoder()?, bad_rows(shared, path)))
+}
+
+fn bad_rows(shared: &Shared, path: &std::path::Path) -> BadRows {
+    BadRows::new(shared.on_error, &path.display().to_string())
 }
 
 /// When a file was last written; `None` where it says a time before there were such files, as archives made to be the same
@@ -317,7 +327,7 @@ fn is_kind(error: &(dyn std::error::Error + Send + Sync + 'static), kind: io::Er
 }
 
 /// Says which file an error is about.
-fn named(error: SourceError, path: &std::path::Path) -> SourceError {
+pub(super) fn named(error: SourceError, path: &std::path::Path) -> SourceError {
     match error {
         SourceError::Unusable { what, source } => {
             SourceError::Unusable { what: format!("{}: {what}", path.display()), source }

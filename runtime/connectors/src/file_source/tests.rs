@@ -3,6 +3,7 @@
 mod archives;
 mod hostile;
 mod moved;
+mod parquet;
 
 use std::{
     collections::BTreeMap,
@@ -380,46 +381,6 @@ fn on_error_fail_names_file_offset_and_row() {
     let mut reader = bench.open(&source, &[]).unwrap();
     let error = reader.next().now_or_never().unwrap().unwrap_err().to_string();
     assert!(error.contains("a.ndjson at byte 8: column n (BIGINT): a whole number was expected"), "{error}");
-}
-
-fn write_parquet(path: &Path, numbers: std::ops::Range<i64>, group: usize) {
-    let columns: Vec<(&str, ArrayRef)> = vec![
-        ("other", Arc::new(StringArray::from_iter_values(numbers.clone().map(|n| n.to_string())))),
-        ("n", Arc::new(Int64Array::from_iter_values(numbers))),
-    ];
-    let batch = RecordBatch::try_from_iter(columns).unwrap();
-    let properties =
-        ::parquet::file::properties::WriterProperties::builder().set_max_row_group_row_count(Some(group)).build();
-    let file = fs::File::create(path).unwrap();
-    let mut writer = ::parquet::arrow::ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
-}
-
-#[test]
-fn parquet_files_are_read_and_resumed_in_the_middle_of_a_row_group() {
-    let bench = Bench::new();
-    write_parquet(&bench.path("a.parquet"), 0..50_000, 20_000);
-    write_parquet(&bench.path("b.parquet"), 50_000..60_000, 20_000);
-    let mut spec = bench.spec("*.parquet", false);
-    spec.format = Some(FormatSpec { parquet: Some(Empty {}), ..FormatSpec::default() });
-    let source = || FileSource::new(&spec, spec.file.as_ref().unwrap());
-    let mut reader = bench.open(&source(), &[]).unwrap();
-    let mut read = Vec::new();
-    loop {
-        match next(&mut reader) {
-            Read::Rows { rows, .. } => read.extend(numbers(&rows)),
-            Read::SplitEnded(_) => {}
-            _ => break,
-        }
-        let mut again = bench.open(&source(), &reader.replay_points()).unwrap();
-        let rest = drain(&mut again).0;
-        assert_eq!(sorted([read.clone(), rest].concat()), (0..60_000).collect::<Vec<_>>());
-    }
-    spec.columns[0].path = Some("missing".to_owned());
-    let error = bench.open(&FileSource::new(&spec, spec.file.as_ref().unwrap()), &[]);
-    let error = error.unwrap().next().now_or_never().unwrap().unwrap_err().to_string();
-    assert!(error.ends_with("a.parquet has no column missing; it has other, n"), "{error}");
 }
 
 /// Where rows of the last batch come from: position and bytes.

@@ -5,10 +5,11 @@ use std::{fmt, sync::Arc};
 use arrow::{
     array::{ArrayRef, BinaryBuilder, Int64Builder, RecordBatch, StringViewBuilder},
     datatypes::{Schema, SchemaRef},
+    util::display::{ArrayFormatter, FormatOptions},
 };
 use millrace_crds::OnError;
 
-use crate::SourceError;
+use crate::{Origin, Position, SourceError};
 
 /// How much of a bad row a message shows.
 const SHOWN_BYTES: usize = 200;
@@ -46,15 +47,20 @@ impl BadRows {
         }
     }
 
-    /// Takes a row that stands at `position` of the stream.
+    /// Takes a row that stands at byte `position` of the stream.
     pub fn push(&mut self, raw: &[u8], position: u64, reason: impl fmt::Display) {
+        self.push_at(raw, Position::Byte(position), reason);
+    }
+
+    /// Takes a row.
+    pub(crate) fn push_at(&mut self, raw: &[u8], position: Position, reason: impl fmt::Display) {
         self.total += 1;
         match self.on_error {
             OnError::Drop => {}
             OnError::Fail => {
                 if self.first.is_none() {
                     self.first = Some(SourceError::BadRow {
-                        place: format!("{} at byte {position}", self.source),
+                        place: Origin { source: self.source.clone(), position, raw: None }.to_string(),
                         reason: reason.to_string(),
                         row: shorten(raw),
                     });
@@ -64,7 +70,7 @@ impl BadRows {
                 self.pending += 1;
                 self.raw.append_value(raw);
                 self.reasons.append_value(reason.to_string());
-                self.positions.append_value(position as i64);
+                self.positions.append_value(position.number() as i64);
             }
         }
     }
@@ -72,6 +78,20 @@ impl BadRows {
     /// Takes bad rows of which nobody wants to know.
     pub(crate) fn ignored() -> Self {
         Self::new(OnError::Drop, "")
+    }
+
+    /// Whether the first bad row fails the pipeline.
+    pub(crate) fn fails(&self) -> bool {
+        self.on_error == OnError::Fail
+    }
+
+    /// Whether what the next row was is shown to anybody.
+    pub(crate) fn shows_next(&self) -> bool {
+        match self.on_error {
+            OnError::Drop => false,
+            OnError::Fail => self.first.is_none(),
+            OnError::DeadLetter => true,
+        }
     }
 
     /// What the rows are of.
@@ -114,6 +134,28 @@ impl BadRows {
         })?;
         Ok(Some(batch))
     }
+}
+
+/// A row that has no bytes of its own, as text.
+///
+/// # Errors
+///
+/// When a value cannot be shown.
+pub fn row_as_text(rows: &RecordBatch, row: usize) -> Result<String, SourceError> {
+    let failed =
+        |error| SourceError::Unusable { what: "a row cannot be shown".to_owned(), source: Some(Box::new(error)) };
+    let options = FormatOptions::default().with_null("null");
+    let mut text = String::from("{");
+    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
+        if text.len() > 1 {
+            text.push_str(", ");
+        }
+        text.push_str(field.name());
+        text.push_str(": ");
+        text.push_str(&ArrayFormatter::try_new(column, &options).map_err(failed)?.value(row).to_string());
+    }
+    text.push('}');
+    Ok(text)
 }
 
 /// The first bytes of a row, as a message shows them.

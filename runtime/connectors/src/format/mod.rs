@@ -30,7 +30,7 @@ mod syslog;
 mod temporal;
 mod text;
 
-pub use bad_rows::{BadRows, shorten};
+pub use bad_rows::{BadRows, row_as_text, shorten};
 pub use chunk::{Chunk, PADDING};
 
 /// The longest record that is decoded; a longer one is a bad row.

@@ -6,14 +6,13 @@
 
 use std::{collections::BTreeSet, pin::Pin, sync::Arc, time::Duration};
 
-use arrow::{
-    array::{
-        ArrayRef, BinaryBuilder, Int64Builder, RecordBatch, StringViewArray, StringViewBuilder,
-        TimestampMillisecondArray,
-    },
-    util::display::{ArrayFormatter, FormatOptions},
+use arrow::array::{
+    ArrayRef, BinaryBuilder, Int64Builder, RecordBatch, StringViewArray, StringViewBuilder, TimestampMillisecondArray,
 };
-use millrace_connectors::{Read, SourceReader, SplitId, format::shorten};
+use millrace_connectors::{
+    Read, SourceReader, SplitId,
+    format::{row_as_text, shorten},
+};
 use millrace_crds::OnError;
 use millrace_plan::{OutputName, SourceNode, errors_schema};
 use millrace_stream::{Barrier, Epoch, EventTime, Message};
@@ -227,7 +226,7 @@ impl SourceTask {
                 let place = first.as_ref().map_or_else(|| split.to_string(), ToString::to_string);
                 let row = match first.and_then(|first| first.raw) {
                     Some(raw) => shorten(&raw),
-                    None => as_text(rows, 0)?,
+                    None => row_as_text(rows, 0)?,
                 };
                 Err(TaskError::EventTime { place, reason: reasons.swap_remove(0), row, more: numbers.len() - 1 })
             }
@@ -241,7 +240,7 @@ impl SourceTask {
                     match origin.and_then(|origin| origin.raw.as_ref()) {
                         Some(bytes) => raw.append_value(bytes),
                         // What has no bytes is shown.
-                        None => raw.append_value(as_text(rows, row)?),
+                        None => raw.append_value(row_as_text(rows, row)?),
                     }
                     source.append_value(origin.map_or(&split.0, |origin| &origin.source));
                     position.append_option(origin.and_then(|origin| i64::try_from(origin.position.number()).ok()));
@@ -324,22 +323,6 @@ async fn elapsed(pause: &mut Option<Pin<Box<Sleep>>>) {
         Some(pause) => pause.await,
         None => std::future::pending().await,
     }
-}
-
-/// A row as people read it: `{column: value, …}`.
-fn as_text(rows: &RecordBatch, row: usize) -> Result<String, TaskError> {
-    let options = FormatOptions::default().with_null("null");
-    let mut text = String::from("{");
-    for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
-        if text.len() > 1 {
-            text.push_str(", ");
-        }
-        text.push_str(field.name());
-        text.push_str(": ");
-        text.push_str(&ArrayFormatter::try_new(column, &options)?.value(row).to_string());
-    }
-    text.push('}');
-    Ok(text)
 }
 
 #[cfg(test)]

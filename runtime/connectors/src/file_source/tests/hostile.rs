@@ -37,7 +37,7 @@ fn parquet(bytes: &[u8]) -> Result<usize, SourceError> {
 
 fn whole_parquet() -> Vec<u8> {
     let bench = Bench::new();
-    write_parquet(&bench.path("a.parquet"), 0..300, 100);
+    super::parquet::write_parquet(&bench.path("a.parquet"), 0..300, 100);
     fs::read(bench.path("a.parquet")).unwrap()
 }
 

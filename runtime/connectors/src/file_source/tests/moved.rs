@@ -48,7 +48,7 @@ fn rows_that_were_not_read_yet_can_be_passed_over() {
 #[test]
 fn parquet_is_moved_by_its_rows() {
     let bench = Bench::new();
-    write_parquet(&bench.path("a.parquet"), 0..50, 20);
+    super::parquet::write_parquet(&bench.path("a.parquet"), 0..50, 20);
     let mut spec = bench.spec("*.parquet", false);
     spec.format = Some(FormatSpec { parquet: Some(Empty {}), ..FormatSpec::default() });
     let at = |row| [(bench.path("a.parquet"), row)];

@@ -1,0 +1,205 @@
+//! Parquet files, and what of them is no row.
+
+use arrow::array::{Decimal128Array, Float64Array, StringViewArray, new_null_array};
+
+use super::*;
+
+/// A source of Parquet files with the column `n`.
+fn spec(bench: &Bench, glob: &str, on_error: OnError) -> SourceSpec {
+    let mut spec = bench.spec(glob, false);
+    spec.format = Some(FormatSpec { parquet: Some(Empty {}), ..FormatSpec::default() });
+    spec.on_error = on_error;
+    spec
+}
+
+pub(super) fn write_parquet(path: &Path, numbers: std::ops::Range<i64>, group: usize) {
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("other", Arc::new(StringArray::from_iter_values(numbers.clone().map(|n| n.to_string())))),
+        ("n", Arc::new(Int64Array::from_iter_values(numbers))),
+    ];
+    write_columns(path, columns, group);
+}
+
+fn write_columns(path: &Path, columns: Vec<(&str, ArrayRef)>, group: usize) {
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let properties =
+        ::parquet::file::properties::WriterProperties::builder().set_max_row_group_row_count(Some(group)).build();
+    let file = fs::File::create(path).unwrap();
+    let mut writer = ::parquet::arrow::ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn parquet_files_are_read_and_resumed_in_the_middle_of_a_row_group() {
+    let bench = Bench::new();
+    write_parquet(&bench.path("a.parquet"), 0..50_000, 20_000);
+    write_parquet(&bench.path("b.parquet"), 50_000..60_000, 20_000);
+    let spec = spec(&bench, "*.parquet", OnError::Fail);
+    let source = || FileSource::new(&spec, spec.file.as_ref().unwrap());
+    let mut reader = bench.open(&source(), &[]).unwrap();
+    let mut read = Vec::new();
+    loop {
+        match next(&mut reader) {
+            Read::Rows { rows, .. } => read.extend(numbers(&rows)),
+            Read::SplitEnded(_) => {}
+            _ => break,
+        }
+        let mut again = bench.open(&source(), &reader.replay_points()).unwrap();
+        let rest = drain(&mut again).0;
+        assert_eq!(sorted([read.clone(), rest].concat()), (0..60_000).collect::<Vec<_>>());
+    }
+}
+
+/// The numbers, the places and reasons of bad rows with their text, and how many were counted, or the error.
+fn outcome(bench: &Bench, spec: &SourceSpec) -> Result<(Vec<i64>, Vec<String>, u64), String> {
+    let mut reader = bench.open(&FileSource::new(spec, spec.file.as_ref().unwrap()), &[]).unwrap();
+    let (mut rows, mut told) = (Vec::new(), Vec::new());
+    loop {
+        match reader.next().now_or_never().unwrap().map_err(|error| error.to_string())? {
+            Read::Rows { rows: batch, errors, .. } => {
+                rows.extend(numbers(&batch));
+                if let Some(errors) = errors {
+                    let raw = errors.column(0).as_binary::<i32>();
+                    let reasons: &StringViewArray = errors.column(1).as_string_view();
+                    let positions = errors.column(3).as_primitive::<Int64Type>();
+                    told.extend((0..errors.num_rows()).map(|row| {
+                        let raw = String::from_utf8_lossy(raw.value(row)).into_owned();
+                        format!("{}: {}: {raw}", positions.value(row), reasons.value(row))
+                    }));
+                }
+            }
+            Read::SplitEnded(_) => {}
+            _ => return Ok((rows, told, reader.bad_rows())),
+        }
+    }
+}
+
+fn said(bench: &Bench, error: &str) -> String {
+    error.replace(&bench.folder.path().display().to_string(), "…")
+}
+
+#[test]
+fn a_file_that_lacks_a_column_has_no_row_that_can_be_decoded() {
+    let bench = Bench::new();
+    write_parquet(&bench.path("a.parquet"), 0..3, 2);
+    write_columns(&bench.path("b.parquet"), vec![("m", Arc::new(Int64Array::from(vec![7, 8])))], 10);
+    write_columns(&bench.path("c.parquet"), vec![("m", Arc::new(Int64Array::from(Vec::<i64>::new())))], 10);
+    let error = outcome(&bench, &spec(&bench, "*.parquet", OnError::Fail)).unwrap_err();
+    assert_eq!(said(&bench, &error), "…/b.parquet has no column n; it has m");
+    let (rows, told, bad) = outcome(&bench, &spec(&bench, "*.parquet", OnError::Drop)).unwrap();
+    assert_eq!((sorted(rows), told, bad), (vec![0, 1, 2], Vec::new(), 2));
+    let (rows, told, bad) = outcome(&bench, &spec(&bench, "*.parquet", OnError::DeadLetter)).unwrap();
+    assert_eq!((sorted(rows), bad), (vec![0, 1, 2], 2));
+    // No column of it is read.
+    assert_eq!(told, ["0: the file has no column n; it has m: {}", "1: the file has no column n; it has m: {}"]);
+}
+
+#[test]
+fn a_column_of_a_type_that_never_becomes_the_declared_one_is_told() {
+    let bench = Bench::new();
+    let lists = Field::new("n", DataType::new_list(DataType::Int64, true), true);
+    write_columns(&bench.path("a.parquet"), vec![("n", new_null_array(lists.data_type(), 2))], 10);
+    let error = outcome(&bench, &spec(&bench, "*.parquet", OnError::Fail)).unwrap_err();
+    let error = said(&bench, &error);
+    assert!(error.starts_with("…/a.parquet does not fit: column n is List("), "{error}");
+    assert!(error.ends_with(" and cannot be read as BIGINT"), "{error}");
+    let (rows, told, bad) = outcome(&bench, &spec(&bench, "*.parquet", OnError::DeadLetter)).unwrap();
+    assert_eq!((rows, told.len(), bad), (Vec::new(), 2, 2));
+}
+
+#[test]
+fn a_value_that_is_none_of_its_columns_type_is_a_bad_row_and_the_others_are_read() {
+    let texts: ArrayRef =
+        Arc::new(StringArray::from(vec![Some("1"), Some("n/a"), None, Some("9223372036854775808"), Some("5")]));
+    let doubles: ArrayRef = Arc::new(Float64Array::from(vec![Some(1.0), Some(1.5), None, Some(f64::NAN), Some(5.0)]));
+    let decimals: ArrayRef = Arc::new(
+        Decimal128Array::from(vec![Some(100), Some(150), None, Some(-1), Some(500)])
+            .with_precision_and_scale(10, 2)
+            .unwrap(),
+    );
+    for (values, found, shown) in [
+        (texts, "Utf8", ["`n/a`", "`9223372036854775808`"]),
+        (doubles, "Float64", ["`1.5`", "`NaN`"]),
+        (decimals, "Decimal128(10, 2)", ["`1.50`", "`-0.01`"]),
+    ] {
+        let bench = Bench::new();
+        write_columns(&bench.path("a.parquet"), vec![("n", values)], 10);
+        let error = outcome(&bench, &spec(&bench, "*.parquet", OnError::Fail)).unwrap_err();
+        let one = shown[0];
+        assert_eq!(
+            said(&bench, &error),
+            format!(
+                "…/a.parquet at row 1: column n (BIGINT): {one} was found, as {found}\n  row: {{n: {}}}",
+                one.trim_matches('`')
+            )
+        );
+        let (rows, told, bad) = outcome(&bench, &spec(&bench, "*.parquet", OnError::DeadLetter)).unwrap();
+        // What is null is no bad row.
+        assert_eq!((rows.len(), bad), (3, 2), "{found}");
+        let line = |row: usize, value: &str| {
+            format!("{row}: column n (BIGINT): {value} was found, as {found}: {{n: {}}}", value.trim_matches('`'))
+        };
+        assert_eq!(told, [line(1, shown[0]), line(3, shown[1])]);
+        let (rows, told, bad) = outcome(&bench, &spec(&bench, "*.parquet", OnError::Drop)).unwrap();
+        assert_eq!((rows.len(), told.len(), bad), (3, 0, 2));
+    }
+}
+
+#[test]
+fn rows_behind_bad_ones_keep_their_numbers() {
+    let bench = Bench::new();
+    let values =
+        StringArray::from_iter_values((0..20).map(|n| if n % 3 == 0 { "x".to_owned() } else { n.to_string() }));
+    write_columns(&bench.path("a.parquet"), vec![("n", Arc::new(values))], 7);
+    let spec = spec(&bench, "*.parquet", OnError::Drop);
+    let mut reader = bench.open(&FileSource::new(&spec, spec.file.as_ref().unwrap()), &[]).unwrap();
+    let mut seen = 0;
+    while let Read::Rows { rows, .. } = next(&mut reader) {
+        let all: Vec<usize> = (0..rows.num_rows()).collect();
+        let places: Vec<i64> = origins(&mut reader, &all).into_iter().map(|(row, _)| row as i64).collect();
+        assert_eq!(places, numbers(&rows));
+        seen += rows.num_rows();
+        let mut again =
+            bench.open(&FileSource::new(&spec, spec.file.as_ref().unwrap()), &reader.replay_points()).unwrap();
+        assert_eq!(drain(&mut again).0.len(), 13 - seen, "rows that were bad are not read again");
+    }
+    assert_eq!((seen, reader.bad_rows()), (13, 7));
+}
+
+#[test]
+fn great_rows_are_read_few_at_a_time() {
+    let bench = Bench::new();
+    let text = "x".repeat(1 << 20);
+    // Each of another length, or they would be few in a dictionary.
+    let values = StringArray::from_iter_values((0..200).map(|n| &text[n..]));
+    write_columns(&bench.path("a.parquet"), vec![("n", Arc::new(values))], 1_000);
+    let mut spec = spec(&bench, "*.parquet", OnError::Fail);
+    spec.columns = vec![ColumnSpec::new("n", &ColumnType::Varchar)];
+    let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Utf8View, true)]));
+    let cx = SourceContext { schema, ..bench.cx(0, 1, &[]) };
+    let source = FileSource::new(&spec, spec.file.as_ref().unwrap());
+    let mut reader = source.open(cx).now_or_never().unwrap().unwrap();
+    let mut read = 0;
+    while let Read::Rows { rows, .. } = next(&mut reader) {
+        assert!(rows.num_rows() <= 33, "{} rows at once", rows.num_rows());
+        read += rows.num_rows();
+    }
+    assert_eq!(read, 200);
+}
+
+#[test]
+fn what_is_unread_of_a_file_is_told_in_its_bytes() {
+    let bench = Bench::new();
+    write_parquet(&bench.path("a.parquet"), 0..50_000, 10_000);
+    let bytes = fs::metadata(bench.path("a.parquet")).unwrap().len();
+    let spec = spec(&bench, "*.parquet", OnError::Fail);
+    let mut reader = bench.open(&FileSource::new(&spec, spec.file.as_ref().unwrap()), &[]).unwrap();
+    assert_eq!(reader.lag(), Some(crate::Lag::Bytes(bytes)));
+    let mut read = 0;
+    while let Read::Rows { rows, .. } = next(&mut reader) {
+        read += rows.num_rows() as u64;
+        assert_eq!(reader.lag(), Some(crate::Lag::Bytes(bytes * (50_000 - read) / 50_000)));
+    }
+    assert_eq!(reader.lag(), Some(crate::Lag::Bytes(0)));
+}
