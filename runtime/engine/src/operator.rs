@@ -144,6 +144,14 @@ pub enum OperatorError {
     /// An Arrow kernel failed.
     #[error("a column could not be computed")]
     Arrow(#[from] arrow::error::ArrowError),
+    /// A sum of integers has left its type.
+    #[error(
+        "`{aggregate}` has left the range of BIGINT: a sum of `CAST(… AS DECIMAL(38, 0))`, which is exact, or `CAST(… AS DOUBLE)` has room"
+    )]
+    Overflow {
+        /// Which sum.
+        aggregate: String,
+    },
     /// State could not be read or written.
     #[error("state could not be read or written")]
     State(#[from] StateError),

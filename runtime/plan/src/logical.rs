@@ -23,7 +23,7 @@ use datafusion_sql::{
 };
 
 use crate::{
-    blame, bounded, comparisons,
+    blame, bounded, comparisons, constants,
     error::{Fault, nearest},
     functions::functions,
     pseudo,
@@ -64,8 +64,8 @@ fn analyzed(sql: &Sql, query: Query, tables: &Tables) -> Result<LogicalPlan, Vec
         analyzer.add_function_rewrite(Arc::clone(rewrite));
     }
     let typed = analyzer.execute_and_check(planned, &options, |_, _| {}).map_err(|error| faults_of(&error, sql))?;
-    let excesses = bounded::excesses(&typed);
-    if excesses.is_empty() { Ok(typed) } else { Err(excesses) }
+    let vain = [bounded::excesses(&typed), constants::overflows(&typed)].concat();
+    if vain.is_empty() { Ok(typed) } else { Err(vain) }
 }
 
 /// A plan for the columns of `plan` that `wanted` numbers, in that order.

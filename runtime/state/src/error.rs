@@ -139,6 +139,12 @@ pub enum StateError {
         /// Its type.
         data_type: String,
     },
+    /// What is to be stored cannot be computed.
+    #[error("{what}")]
+    Incomputable {
+        /// Why, and what to do.
+        what: String,
+    },
     /// Another process works on the folder.
     #[error("{} is in use {holder}; stop it first, or choose another folder", path.display())]
     Held {
@@ -209,6 +215,7 @@ impl StateError {
             Self::TooNew { .. }
             | Self::Ranges { .. }
             | Self::Unstorable { .. }
+            | Self::Incomputable { .. }
             | Self::Held { .. }
             | Self::NotAFolder { .. }
             | Self::NotADataFolder { .. }

@@ -285,3 +285,53 @@ fn a_damaged_newest_checkpoint_is_reported_and_the_one_before_it_is_not_used_una
     let failed = Millrace::run(&workspace, "p.yaml").finish().expect_code(1);
     failed.expect_stderr(&["damaged"]);
 }
+
+#[test]
+fn a_sum_without_room_in_its_type_fails_with_what_to_write_and_never_gives_a_wrong_number() {
+    const GREAT: i64 = 4_000_000_000_000_000_000;
+    let workspace = Workspace::new();
+    let rows = |count: i64| -> String {
+        (0..count).map(|id| format!("{{\"ts\":{},\"id\":{GREAT}}}\n", 1_704_067_200_000 + id)).collect()
+    };
+    workspace.write("in/a.ndjson", rows(3));
+    let of = |sum: &str, window: &str| {
+        let pipeline = format!(
+            "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: sums}}
+spec:
+  sources:
+    - name: t
+      file: {{paths: [in/*.ndjson]}}
+      format: {{json: {{timestampUnit: Milliseconds}}}}
+      columns: [{{name: ts, type: TIMESTAMP}}, {{name: id, type: BIGINT}}]
+      eventTime: {{column: ts}}
+  transforms:
+    - {{name: sums, {window}sql: \"SELECT {sum} AS s FROM t\"}}
+  outputs:
+    - {{from: sums, sink: out}}
+"
+        );
+        let sink = manifest::sink("out", "file: {path: out, format: {json: {}}}");
+        [&pipeline[..], &sink, &manifest::window("w", "tumbling: {size: 10s}")].concat()
+    };
+    for window in ["window: w, ", ""] {
+        let sum = if window.is_empty() { "id % 2 AS k, sum(id)" } else { "sum(id)" };
+        let grouped = if window.is_empty() {
+            of(sum, window).replace("FROM t", "FROM t GROUP BY id % 2")
+        } else {
+            of(sum, window)
+        };
+        workspace.write("p.yaml", grouped);
+        let failed = Millrace::run(&workspace, "p.yaml").finish().expect_code(1);
+        assert!(failed.stderr.contains("sum(t.id)` has left the range of BIGINT"), "{}", failed.stderr);
+        assert!(failed.stderr.contains("AS DECIMAL(38, 0)"), "{}", failed.stderr);
+        assert!(!failed.stderr.contains("starting again"), "another try fails too: {}", failed.stderr);
+        std::fs::remove_dir_all(workspace.join("data")).unwrap();
+    }
+    // What it says to write gives the sum.
+    workspace.write("p.yaml", of("CAST(sum(CAST(id AS DECIMAL(38, 0))) AS VARCHAR)", "window: w, "));
+    Millrace::run(&workspace, "p.yaml").finish().expect_success();
+    let sums: Vec<String> = read::folder(&workspace.join("out")).column("s").map(|cell| format!("{cell:?}")).collect();
+    assert!(sums.len() == 1 && sums[0].contains("12000000000000000000"), "{sums:?}");
+}

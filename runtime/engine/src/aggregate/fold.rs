@@ -29,7 +29,7 @@ impl<T: ArrowNativeType> Fold<T> {
         counts: Option<&BooleanBuffer>,
         locals: &[u32],
         groups: usize,
-        step: impl Fn(T, T) -> T,
+        mut step: impl FnMut(T, T) -> T,
     ) {
         if counts.is_some() && self.seen.is_none() {
             self.keep_seen();

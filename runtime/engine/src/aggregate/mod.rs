@@ -25,7 +25,7 @@ use millrace_plan::Aggregate;
 
 use self::{
     generic::Generic,
-    native::{Native, NativeKind},
+    native::{Native, NativeKind, Overflow},
 };
 use crate::operator::OperatorError;
 
@@ -43,6 +43,13 @@ struct Spec {
     filter: Option<usize>,
     native: Option<NativeKind>,
     state: Vec<FieldRef>,
+}
+
+impl Spec {
+    #[cold]
+    fn overflow(&self) -> OperatorError {
+        OperatorError::Overflow { aggregate: self.call.name().to_owned() }
+    }
 }
 
 impl Aggregates {
@@ -138,14 +145,15 @@ impl Accumulators {
     /// there were before is among `locals`, unless room was made for it with [`Self::grow_native`].
     ///
     /// # Errors
-    /// Fails if an aggregate does not take the rows.
+    /// Fails if an aggregate does not take the rows, or a sum leaves its type.
     pub fn update(&mut self, rows: &RecordBatch, locals: &[u32], groups: usize) -> Result<(), OperatorError> {
         self.widen(locals);
         for (spec, column) in self.specs.iter().zip(&mut self.columns) {
             let filter = spec.filter.map(|filter| rows.column(filter).as_boolean());
             match column {
                 Accumulator::Native(native) => {
-                    native.update(spec.args.first().map(|arg| rows.column(*arg)), filter, locals, groups);
+                    let arg = spec.args.first().map(|arg| rows.column(*arg));
+                    native.update(arg, filter, locals, groups).map_err(|Overflow| spec.overflow())?;
                 }
                 Accumulator::Generic(generic) => {
                     let args: Vec<ArrayRef> = spec.args.iter().map(|arg| Arc::clone(rows.column(*arg))).collect();
@@ -160,7 +168,7 @@ impl Accumulators {
     /// [`Self::update`].
     ///
     /// # Errors
-    /// Fails if an aggregate does not take the states.
+    /// Fails if an aggregate does not take the states, or a sum leaves its type.
     pub fn merge(&mut self, state: &[ArrayRef], locals: &[u32], groups: usize) -> Result<(), OperatorError> {
         self.widen(locals);
         let mut rest = state;
@@ -173,7 +181,9 @@ impl Accumulators {
             };
             rest = others;
             match column {
-                Accumulator::Native(native) => native.merge(own, locals, groups),
+                Accumulator::Native(native) => {
+                    native.merge(own, locals, groups).map_err(|Overflow| spec.overflow())?;
+                }
                 Accumulator::Generic(generic) => generic.merge(own, &self.locals, groups)?,
             }
         }

@@ -1,7 +1,8 @@
 //! The aggregates that have a path of their own: count, sum, min, max and avg over 64-bit values.
 //!
-//! They agree with DataFusion's (sums of integers wrap around), but for floats that are NaN: there the least and the greatest of
-//! DataFusion's depend on the order of rows, and a replay may bring them in another one. Here NaN is greater than every number.
+//! They agree with DataFusion's, but for two things. Sums of integers that leave 64 bits are an error, where DataFusion's wrap around.
+//! And among floats the least and the greatest of DataFusion's depend on the order of rows if one is NaN, and a replay may bring them
+//! in another one; here NaN is greater than every number.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -97,20 +98,51 @@ pub(super) enum Step {
     Max,
 }
 
-fn fold_signed(fold: &mut Fold<i64>, step: Step, v: &[i64], c: Option<&BooleanBuffer>, l: &[u32], groups: usize) {
+/// A sum has left its type.
+#[derive(Debug)]
+pub(super) struct Overflow;
+
+fn fold_signed(
+    fold: &mut Fold<i64>,
+    step: Step,
+    v: &[i64],
+    c: Option<&BooleanBuffer>,
+    l: &[u32],
+    groups: usize,
+) -> Result<(), Overflow> {
+    let mut left = false;
     match step {
-        Step::Sum => fold.fold(v, c, l, groups, i64::wrapping_add),
+        // Rows cost less if one look at the end tells of all.
+        Step::Sum => fold.fold(v, c, l, groups, |held, value| {
+            let (sum, has_left) = held.overflowing_add(value);
+            left |= has_left;
+            sum
+        }),
         Step::Min => fold.fold(v, c, l, groups, i64::min),
         Step::Max => fold.fold(v, c, l, groups, i64::max),
     }
+    if left { Err(Overflow) } else { Ok(()) }
 }
 
-fn fold_unsigned(fold: &mut Fold<u64>, step: Step, v: &[u64], c: Option<&BooleanBuffer>, l: &[u32], groups: usize) {
+fn fold_unsigned(
+    fold: &mut Fold<u64>,
+    step: Step,
+    v: &[u64],
+    c: Option<&BooleanBuffer>,
+    l: &[u32],
+    groups: usize,
+) -> Result<(), Overflow> {
+    let mut left = false;
     match step {
-        Step::Sum => fold.fold(v, c, l, groups, u64::wrapping_add),
+        Step::Sum => fold.fold(v, c, l, groups, |held, value| {
+            let (sum, has_left) = held.overflowing_add(value);
+            left |= has_left;
+            sum
+        }),
         Step::Min => fold.fold(v, c, l, groups, u64::min),
         Step::Max => fold.fold(v, c, l, groups, u64::max),
     }
+    if left { Err(Overflow) } else { Ok(()) }
 }
 
 fn fold_double(fold: &mut Fold<f64>, step: Step, v: &[f64], c: Option<&BooleanBuffer>, l: &[u32], groups: usize) {
@@ -185,17 +217,17 @@ impl Native {
         filter: Option<&BooleanArray>,
         locals: &[u32],
         groups: usize,
-    ) {
+    ) -> Result<(), Overflow> {
         let nulls_of = if matches!(self, Self::Count { of_rows: true, .. }) { None } else { arg };
         let which = rows_that_count(nulls_of, filter);
         match (self, arg) {
             (Self::Count { counts, .. }, _) => count(counts, which.as_ref(), locals, groups),
             (Self::Signed { fold, step, .. }, Some(arg)) => {
-                fold_signed(fold, *step, longs(arg).unwrap_or_default(), which.as_ref(), locals, groups);
+                fold_signed(fold, *step, longs(arg).unwrap_or_default(), which.as_ref(), locals, groups)?;
             }
             (Self::Unsigned { fold, step }, Some(arg)) => {
                 let values = arg.as_primitive::<UInt64Type>().values();
-                fold_unsigned(fold, *step, values, which.as_ref(), locals, groups);
+                fold_unsigned(fold, *step, values, which.as_ref(), locals, groups)?;
             }
             (Self::Double { fold, step }, Some(arg)) => {
                 fold_double(fold, *step, doubles(arg), which.as_ref(), locals, groups);
@@ -213,20 +245,21 @@ impl Native {
             }
             (_, None) => {}
         }
+        Ok(())
     }
 
-    pub(super) fn merge(&mut self, state: &[ArrayRef], locals: &[u32], groups: usize) {
+    pub(super) fn merge(&mut self, state: &[ArrayRef], locals: &[u32], groups: usize) -> Result<(), Overflow> {
         let which = rows_that_count(Some(&state[0]), None);
         match self {
             Self::Count { counts, .. } => {
                 add_counts(counts, state[0].as_primitive::<Int64Type>().values(), locals, groups);
             }
             Self::Signed { fold, step, .. } => {
-                fold_signed(fold, *step, longs(&state[0]).unwrap_or_default(), which.as_ref(), locals, groups);
+                fold_signed(fold, *step, longs(&state[0]).unwrap_or_default(), which.as_ref(), locals, groups)?;
             }
             Self::Unsigned { fold, step } => {
                 let values = state[0].as_primitive::<UInt64Type>().values();
-                fold_unsigned(fold, *step, values, which.as_ref(), locals, groups);
+                fold_unsigned(fold, *step, values, which.as_ref(), locals, groups)?;
             }
             Self::Double { fold, step } => {
                 fold_double(fold, *step, doubles(&state[0]), which.as_ref(), locals, groups);
@@ -239,6 +272,7 @@ impl Native {
                 }
             }
         }
+        Ok(())
     }
 
     pub(super) fn into_state(self) -> Vec<ArrayRef> {
@@ -326,6 +360,48 @@ impl Native {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a sum of these comes to, in one group, as rows and as states.
+    fn sums(values: &[i64], which: Option<&[bool]>) -> [Option<Option<i64>>; 2] {
+        let nulls = which.map(|which| which.iter().copied().collect::<NullBuffer>());
+        let column: ArrayRef = Arc::new(Int64Array::new(values.to_vec().into(), nulls));
+        let locals = vec![0; values.len()];
+        let mut rows = Native::new(&NativeKind::Sum(Long::Signed(DataType::Int64)));
+        let mut states = Native::new(&NativeKind::Sum(Long::Signed(DataType::Int64)));
+        let outcomes =
+            [rows.update(Some(&column), None, &locals, 1), states.merge(std::slice::from_ref(&column), &locals, 1)];
+        let mut natives = [Some(rows), Some(states)].into_iter();
+        outcomes.map(|outcome| {
+            let native = natives.next().flatten();
+            outcome.ok()?;
+            native.map(|native| native.evaluate().as_primitive::<Int64Type>().iter().next().flatten())
+        })
+    }
+
+    #[test]
+    fn a_sum_of_integers_is_right_or_an_error() {
+        const MAX: i64 = i64::MAX;
+        const MIN: i64 = i64::MIN;
+        for (values, sum) in [
+            (vec![MAX, 0], Some(MAX)),
+            (vec![MAX - 1, 1], Some(MAX)),
+            (vec![MAX, MIN, MAX], Some(MAX - 1)),
+            (vec![MIN, 0], Some(MIN)),
+            (vec![MAX, 1], None),
+            (vec![1, MAX], None),
+            (vec![MIN, -1], None),
+            (vec![MAX, MAX, 2], None),
+        ] {
+            assert_eq!(sums(&values, None), [sum.map(Some), sum.map(Some)], "{values:?}");
+        }
+        // What is null does not count.
+        assert_eq!(sums(&[MAX, 7], Some(&[true, false])), [Some(Some(MAX)), Some(Some(MAX))]);
+        assert_eq!(sums(&[7, MAX, 1], Some(&[false, true, true])), [None, None]);
+        let column: ArrayRef = Arc::new(arrow::array::UInt64Array::from(vec![u64::MAX, 1]));
+        let mut unsigned = Native::new(&NativeKind::Sum(Long::Unsigned));
+        assert!(unsigned.update(Some(&column), None, &[0, 1], 2).is_ok());
+        assert!(unsigned.update(Some(&column), None, &[0, 0], 2).is_err());
+    }
 
     #[test]
     fn min_and_max_of_doubles_do_not_depend_on_the_order_of_rows() {

@@ -382,6 +382,7 @@ pub(crate) fn batch(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> 
 pub(crate) fn unstorable(error: OperatorError) -> StateError {
     match error {
         OperatorError::State(error) => error,
+        error @ OperatorError::Overflow { .. } => StateError::Incomputable { what: error.to_string() },
         error => StateError::Damaged {
             place: "a part of a slice".into(),
             found: error.to_string(),

@@ -8,10 +8,12 @@ use datafusion_common::{
     config::ConfigOptions,
     tree_node::{Transformed, TreeNode, TreeNodeRecursion},
 };
-use datafusion_expr::{Expr, execution_props::ExecutionProps, physical_planning_context::PhysicalPlanningContext};
+use datafusion_expr::{
+    Expr, Operator, execution_props::ExecutionProps, physical_planning_context::PhysicalPlanningContext,
+};
 use datafusion_physical_expr::{
     PhysicalExpr, ScalarFunctionExpr, create_physical_expr,
-    expressions::{CastExpr, Column, Literal},
+    expressions::{BinaryExpr, CastExpr, Column, Literal},
 };
 
 use crate::{
@@ -89,6 +91,12 @@ impl Flow {
         let replaced = expr.transform(|node| {
             if let Some(number) = as_column(&node) {
                 return Ok(Transformed::yes_skip(column(&self.schema, number)));
+            }
+            if let Some(arithmetic) = node.downcast_ref::<BinaryExpr>()
+                && matches!(arithmetic.op(), Operator::Plus | Operator::Minus | Operator::Multiply)
+            {
+                // What leaves its type is an error.
+                return Ok(Transformed::yes(Arc::new(arithmetic.clone().with_fail_on_overflow(true))));
             }
             let Some(function) = node.downcast_ref::<ScalarFunctionExpr>() else {
                 return Ok(Transformed::no(node));

@@ -199,3 +199,37 @@ fn a_count_that_leaves_the_bounds_in_one_row_only_is_an_error_of_the_task() {
         assert!(failed, "{call}");
     }
 }
+
+#[test]
+fn arithmetic_that_leaves_its_type_is_an_error_and_no_wrong_number() {
+    let failure = |list: &str| {
+        let plan = compiled(&transform(&format!("t: SELECT auction, {list} AS x FROM bid"))).expect(list);
+        let (source, transform) = parts(&plan);
+        let batch = bids(&source.schema);
+        let exprs = transform.branches.iter().flat_map(|branch| &branch.steps).flat_map(|step| match step {
+            Step::Project { exprs, .. } => exprs.as_slice(),
+            _ => &[],
+        });
+        exprs.map(|expr| expr.evaluate(&batch)).find_map(Result::err).map(|error| error.strip_backtrace())
+    };
+    for list in [
+        "price * 9223372036854775807",
+        "price + 9223372036854775000",
+        "-9000000000000000000 - price * 1000000000000000",
+        "CAST(price AS INT) * CAST(1000000 AS INT)",
+        "abs(price + 9223372036854775000)",
+    ] {
+        let error = failure(list).unwrap_or_else(|| panic!("{list} is a number"));
+        assert!(error.contains("Overflow happened on"), "{list}: {error}");
+    }
+    for list in [
+        "price * 1000000000000000",
+        "CAST(price AS DECIMAL(38, 0)) * 9223372036854775807",
+        "CAST(price AS DOUBLE) * 9223372036854775807",
+        "CASE WHEN price < 10 THEN price * 1000000000000000000 END",
+        "date_time + INTERVAL '1 day'",
+        "date_time - date_time",
+    ] {
+        assert_eq!(failure(list), None, "{list}");
+    }
+}

@@ -200,6 +200,26 @@ fn constants_that_would_make_values_without_bounds_are_refused() {
 }
 
 #[test]
+fn arithmetic_of_constants_that_leaves_its_type_is_refused() {
+    check(
+        &pipeline(
+            &[
+                "a: SELECT auction + 9223372036854775807 * 2 AS x FROM bid WHERE price > -2 - 9223372036854775807",
+                "b: SELECT CAST(2147483647 AS INT) + CAST(1 AS INT) AS x, 9223372036854775807 + 0 AS y FROM bid",
+                "c window=minute: SELECT sum(9223372036854775807 + 1) AS s FROM bid",
+            ],
+            &["a > out"],
+        ),
+        expect![[r#"
+            spec.transforms[0].sql:1:18: `9223372036854775807 * 2` leaves the range of BIGINT; expected a wider type, such as `CAST(… AS DECIMAL(38, 0))` gives
+            spec.transforms[0].sql:1:71: `-2 - 9223372036854775807` leaves the range of BIGINT; expected a wider type, such as `CAST(… AS DECIMAL(38, 0))` gives
+            spec.transforms[1].sql:1:13: `2147483647 + 1` leaves the range of INT; expected a wider type, such as `CAST(… AS DECIMAL(38, 0))` gives
+            spec.transforms[2].sql:1:12: `9223372036854775807 + 1` leaves the range of BIGINT; expected a wider type, such as `CAST(… AS DECIMAL(38, 0))` gives
+        "#]],
+    );
+}
+
+#[test]
 fn a_condition_behind_is_distinct_from_is_not_taken_for_its_right_side() {
     check(
         &pipeline(
