@@ -15,6 +15,8 @@ use super::{
 pub(crate) struct CsvEncoder {
     header: Option<Box<[u8]>>,
     delimiter: u8,
+    /// A number, a time or `true` may hold the delimiter.
+    is_common: bool,
 }
 
 impl CsvEncoder {
@@ -31,7 +33,8 @@ impl CsvEncoder {
             line.push(b'\n');
             line.into()
         });
-        Self { header, delimiter }
+        let is_common = delimiter.is_ascii_alphanumeric() || b"+-.:".contains(&delimiter);
+        Self { header, delimiter, is_common }
     }
 
     /// What a file begins with.
@@ -71,9 +74,6 @@ impl CsvEncoder {
             Values::Binary(values) => field(values.value(row)),
             Values::LargeBinary(values) => field(values.value(row)),
             Values::BinaryView(values) => field(values.value(row)),
-            Values::Timestamp(values, unit) => write_timestamp(values[row], *unit, out),
-            Values::Date32(values) => write_date(i64::from(values[row]), out),
-            Values::Date64(values) => write_date(values[row].div_euclid(86_400_000), out),
             Values::F32(values) if !values[row].is_finite() => field(values[row].to_string().as_bytes()),
             Values::F64(values) if !values[row].is_finite() => field(values[row].to_string().as_bytes()),
             Values::Shown(formatter) => field(formatter.value(row).try_to_string()?.as_bytes()),
@@ -82,10 +82,26 @@ impl CsvEncoder {
                 write_value(column, row, scratch)?;
                 field(scratch);
             }
-            _ => write_value(column, row, out)?,
+            _ if self.is_common => {
+                scratch.clear();
+                write_plain(column, row, scratch)?;
+                field(scratch);
+            }
+            _ => write_plain(column, row, out)?,
         }
         Ok(())
     }
+}
+
+/// Writes a number, a time or a truth.
+fn write_plain(column: &Column, row: usize, out: &mut Vec<u8>) -> Result<(), ArrowError> {
+    match &column.values {
+        Values::Timestamp(values, unit) => write_timestamp(values[row], *unit, out),
+        Values::Date32(values) => write_date(i64::from(values[row]), out),
+        Values::Date64(values) => write_date(values[row].div_euclid(86_400_000), out),
+        _ => write_value(column, row, out)?,
+    }
+    Ok(())
 }
 
 fn write_field(text: &[u8], delimiter: u8, out: &mut Vec<u8>) {
@@ -117,6 +133,28 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn numbers_and_times_that_hold_the_delimiter_are_quoted() {
+        let batch = RecordBatch::try_from_iter([
+            ("n", Arc::new(Int32Array::from(vec![-1])) as ArrayRef),
+            ("x", Arc::new(Float64Array::from(vec![1.5]))),
+            ("t", Arc::new(TimestampMicrosecondArray::from(vec![0]).with_timezone("UTC"))),
+            ("b", Arc::new(arrow::array::BooleanArray::from(vec![true]))),
+        ])
+        .unwrap();
+        let encoded = |delimiter: u8| {
+            let mut out = Vec::new();
+            CsvEncoder::new(&batch.schema(), delimiter, false).encode(&batch, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(encoded(b';'), "-1;1.5;1970-01-01T00:00:00Z;true\n");
+        assert_eq!(encoded(b':'), "-1:1.5:\"1970-01-01T00:00:00Z\":true\n");
+        assert_eq!(encoded(b'-'), "\"-1\"-1.5-\"1970-01-01T00:00:00Z\"-true\n");
+        assert_eq!(encoded(b'.'), "-1.\"1.5\".1970-01-01T00:00:00Z.true\n");
+        assert_eq!(encoded(b'1'), "\"-1\"1\"1.5\"1\"1970-01-01T00:00:00Z\"1true\n");
+        assert_eq!(encoded(b'e'), "-1e1.5e1970-01-01T00:00:00Ze\"true\"\n");
+    }
 
     #[test]
     fn fields_are_quoted_where_they_must_be_and_null_is_not_the_empty_string() {

@@ -90,10 +90,18 @@ impl Table {
                 values[row] = whole(text).ok_or_else(|| wrong("a whole number of 64 bits was expected"))?;
             }
             Values::Float(values) => {
-                values[row] = lexical_core::parse(text.as_bytes()).map_err(|_| wrong("a number was expected"))?;
+                let number: f32 = lexical_core::parse(text.as_bytes()).map_err(|_| wrong("a number was expected"))?;
+                if number.is_infinite() && is_written_out(text) {
+                    return Err(wrong("a number of 32 bits was expected"));
+                }
+                values[row] = number;
             }
             Values::Double(values) => {
-                values[row] = lexical_core::parse(text.as_bytes()).map_err(|_| wrong("a number was expected"))?;
+                let number: f64 = lexical_core::parse(text.as_bytes()).map_err(|_| wrong("a number was expected"))?;
+                if number.is_infinite() && is_written_out(text) {
+                    return Err(wrong("a number of 64 bits was expected"));
+                }
+                values[row] = number;
             }
             Values::Date(values) => {
                 values[row] =
@@ -153,6 +161,11 @@ impl Table {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a number is given by its digits; `inf` is none of those.
+fn is_written_out(text: &str) -> bool {
+    text.bytes().any(|byte| byte.is_ascii_digit())
 }
 
 /// A whole number, in plain digits mostly.

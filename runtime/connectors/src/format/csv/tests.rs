@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, AsArray},
-    datatypes::{DataType, Field, Int64Type, Schema},
+    datatypes::{DataType, Field, Float32Type, Float64Type, Int64Type, Schema},
 };
 use millrace_crds::{ColumnType, OnError, Quantity};
 use proptest::prelude::*;
@@ -150,4 +150,29 @@ proptest! {
         decoder.complete(&bytes);
         decode_rest(&mut decoder, &bytes);
     }
+}
+
+#[test]
+fn a_number_beyond_the_greatest_is_a_bad_row_and_inf_is_inf() {
+    let inputs = [("d", ColumnType::Double, DataType::Float64), ("f", ColumnType::Float, DataType::Float32)];
+    let fields: Vec<Field> = inputs.iter().map(|(name, _, of)| Field::new(*name, of.clone(), true)).collect();
+    let inputs = inputs.map(|(name, of, _)| InputColumn { name: name.to_owned(), path: name.to_owned(), of });
+    let declared = ["d", "f"].map(str::to_owned);
+    let csv = CsvFormat { header: false, ..CsvFormat::default() };
+    let mut decoder = CsvDecoder::new(&csv, &inputs, &declared, Arc::new(Schema::new(fields))).unwrap();
+    let mut bad = BadRows::new(OnError::DeadLetter, "test");
+    let text = b"1e308,3e38\n1e309,1\n1,-1e39\ninf,-inf\nInfinity,nan\n";
+    let rows = decoder.decode(&Chunk::copy_of(text, 0), &mut bad).unwrap();
+    let (d, f) = (rows.column(0).as_primitive::<Float64Type>(), rows.column(1).as_primitive::<Float32Type>());
+    assert_eq!(d.values(), &[1e308, f64::INFINITY, f64::INFINITY]);
+    assert_eq!((f.value(0), f.value(1), f.value(2).is_nan()), (3e38, f32::NEG_INFINITY, true));
+    let bad = bad.take().unwrap().unwrap();
+    let reasons: Vec<&str> = bad.column(1).as_string_view().iter().flatten().collect();
+    assert_eq!(
+        reasons,
+        [
+            "column d (DOUBLE): a number of 64 bits was expected, found `1e309`",
+            "column f (FLOAT): a number of 32 bits was expected, found `-1e39`",
+        ]
+    );
 }
