@@ -14,6 +14,7 @@ mod exposition;
 mod kubectl;
 mod live;
 mod manifests;
+mod open_files;
 mod overview;
 mod owner;
 mod plan;
@@ -42,6 +43,7 @@ pub fn millrace() -> ExitCode {
         return ExitCode::from(cli::EXIT_USAGE);
     }
     install_tls();
+    open_files::raise_limit();
     let done = match cli.command {
         Command::Worker(args) => cluster::work(args),
         Command::Run(args) => run::run(args),

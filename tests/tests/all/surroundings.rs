@@ -245,3 +245,31 @@ fn a_log_that_is_rotated_compressed_and_truncated_while_it_is_read_is_read_once(
     running.wait().expect_success();
     assert_eq!(ids(&workspace.join("out/passed")), (0..written).collect::<Vec<_>>());
 }
+
+#[test]
+fn an_epoch_may_have_more_partitions_than_a_shell_lets_files_be_open() {
+    let workspace = Workspace::new();
+    let numbers = manifest::numbers(20_000, 1_000_000);
+    let pipeline = format!(
+        "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: many}}
+spec:
+  checkpoints: {{interval: 1h}}
+  sources:
+    - name: events
+      {numbers}
+      eventTime: {{column: ts}}
+  transforms:
+    - {{name: some, sql: \"SELECT id, id % 1000 AS part FROM events\"}}
+  outputs:
+    - {{from: some, sink: out}}
+"
+    );
+    workspace.write("p.yaml", pipeline + &manifest::sink("out", "parquet: {uri: out, partitionBy: [part]}"));
+    let wrapper = ["sh", "-c", "ulimit -S -n 512 && exec \"$@\"", "sh"];
+    Millrace::wrapped(&workspace, &wrapper, ["run", "-f", "p.yaml", "--data-dir", "data"]).finish().expect_success();
+    let mut ids: Vec<i64> = read::folder(&workspace.join("out")).column("id").map(Cell::int).collect();
+    ids.sort_unstable();
+    assert!(ids.iter().copied().eq(0..20_000), "{} rows", ids.len());
+}
