@@ -17,9 +17,12 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::{
-    apps::v1::StatefulSet,
-    core::v1::{ContainerStatus, Pod},
+use k8s_openapi::{
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{ContainerStatus, Pod},
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
 };
 use millrace_crds::{ChangeResult, EditClass, PipelineStatus};
 use millrace_plan::{
@@ -159,15 +162,16 @@ fn is_of(report: &ReportDocument, pod: &Pod) -> bool {
 
 /// How often the container has ended that has done so most often.
 fn endings(pod: &Pod) -> i32 {
-    let has_ended = |container: &ContainerStatus| {
-        container.state.as_ref().is_some_and(|state| {
-            let backs_off = |reason: &str| reason == "CrashLoopBackOff";
-            let failed = |code: i32| code != 0;
-            state.waiting.as_ref().and_then(|waiting| waiting.reason.as_deref()).is_some_and(backs_off)
-                || state.terminated.as_ref().is_some_and(|terminated| failed(terminated.exit_code))
-        })
-    };
-    statuses(pod).map(|container| container.restart_count + i32::from(has_ended(container))).max().unwrap_or_default()
+    statuses(pod).map(endings_of).max().unwrap_or_default()
+}
+
+fn endings_of(container: &ContainerStatus) -> i32 {
+    let has_ended = container.state.as_ref().is_some_and(|state| {
+        let backs_off = |reason: &str| reason == "CrashLoopBackOff";
+        state.waiting.as_ref().and_then(|waiting| waiting.reason.as_deref()).is_some_and(backs_off)
+            || state.terminated.as_ref().is_some_and(|terminated| terminated.exit_code != 0)
+    });
+    container.restart_count + i32::from(has_ended)
 }
 
 fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
@@ -211,7 +215,6 @@ pub fn plan(facts: &Plan<'_>) -> Fate {
     {
         return Fate::Failed(problem.message.clone());
     }
-    // Its container was started after the edit, and has ended all the same: not for the first time.
     let crash = match pod_state(facts.pod) {
         PodState::Trouble { reason: Reason::Crashing | Reason::OutOfMemory, message, .. } => Some(message),
         _ => match crash_before(facts.pod) {
@@ -219,9 +222,8 @@ pub fn plan(facts: &Plan<'_>) -> Fate {
             _ => None,
         },
     };
-    let has_ended = facts.pod.is_some_and(|pod| started_after(pod, edited_at));
     match crash {
-        Some(message) if has_ended => Fate::Failed(message),
+        Some(message) if facts.pod.is_some_and(|pod| has_ended_twice(pod, edited_at)) => Fate::Failed(message),
         _ => Fate::Open(None),
     }
 }
@@ -246,14 +248,16 @@ fn on_trial_since(facts: &Plan<'_>) -> Option<Timestamp> {
     is_it.then(|| timestamp(newest.at.0.as_millisecond()))
 }
 
-/// Whether a run of a container that was started after this has ended badly.
-fn started_after(pod: &Pod, at: Timestamp) -> bool {
+/// Whether a container has ended badly twice since this: once is anybody's fault, as of who kills it or takes its node away.
+fn has_ended_twice(pod: &Pod, since: Timestamp) -> bool {
+    let is_after = |at: Option<&Time>| at.is_some_and(|at| timestamp(at.0.as_millisecond()) > since);
+    // What ran in an older pod when the edit came has ended before a run that was started after it.
+    let is_new = is_after(pod.metadata.creation_timestamp.as_ref());
     statuses(pod).any(|container| {
         let ended =
             [&container.state, &container.last_state].into_iter().flatten().filter_map(|it| it.terminated.as_ref());
-        ended
-            .filter(|ended| ended.exit_code != 0)
-            .any(|ended| ended.started_at.as_ref().is_some_and(|started| timestamp(started.0.as_millisecond()) > at))
+        ended.filter(|ended| ended.exit_code != 0).any(|ended| is_after(ended.started_at.as_ref()))
+            && (!is_new || endings_of(container) >= 2)
     })
 }
 

@@ -258,3 +258,24 @@ async fn a_plan_that_ends_its_container_again_is_taken_back_though_the_runtime_c
         assert!(said.contains("it had more memory than its limit"), "{said}");
     }
 }
+
+#[tokio::test]
+async fn a_plan_is_not_taken_back_for_one_end_of_its_container_in_a_pod_that_came_after_the_edit() {
+    let at = |second: u64| format!("2024-01-01T00:01:{second:02}Z");
+    for (restarts, is_taken_back) in [(1, false), (2, true)] {
+        let mut world = proved().await;
+        let good = world.plan("web").revision;
+        world.put("Pipeline", image(cheap(), "good"));
+        world.settle().await;
+        let bad = world.plan("web").revision;
+        let ended = json!({"terminated": {"exitCode": 137, "reason": "Error", "startedAt": at(1)}});
+        let status = json!({"phase": "Running", "containerStatuses": [{"name": "millrace", "image": "good", "imageID": "",
+            "ready": false, "restartCount": restarts, "state": {"running": {"startedAt": at(9)}}, "lastState": ended}]});
+        world.pod("web", Some(status));
+        let mut pod = world.get("Pod", "web-0").unwrap();
+        pod["metadata"]["creationTimestamp"] = json!(at(0));
+        world.put("Pod", pod);
+        world.pass(Duration::from_secs(60)).await;
+        assert_eq!(world.plan("web").revision, if is_taken_back { good } else { bad }, "{restarts} restarts");
+    }
+}
