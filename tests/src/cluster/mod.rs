@@ -35,7 +35,7 @@ use std::{
 
 pub use self::{
     faults::{Away, Processes, Ready},
-    install::{Installed, OPERATOR_PORT},
+    install::{Installed, OPERATOR_PORT, expect_nothing_forbidden},
     namespace::Namespace,
     watch::{Watch, condition, version},
 };

@@ -93,7 +93,7 @@ fn runs_elsewhere(cluster: &Cluster, namespace: &Namespace<'_>, name: &str) {
     // Both replicas are up, and one leads.
     let pods: BTreeSet<&str> = log.lines().filter_map(|line| line.split(['/', ']']).nth(1)).collect();
     assert_eq!((pods.len(), log.matches("this replica leads").count()), (2, 1), "{log}");
-    assert!(!log.to_lowercase().contains("forbidden"), "{log}");
+    cluster::expect_nothing_forbidden(&log);
     namespace.kubectl(["delete", "pipelines,sinks", "--all", "--wait"]).run();
 }
 

@@ -233,7 +233,12 @@ impl<'s> Flow<'s> {
         let mut rows: Vec<(i64, i64)> = rows.map(|text| row(text).expect("two numbers")).collect();
         rows.sort_unstable();
         let turned = rows.windows(2).find(|pair| pair[0].1 > pair[1].1);
-        assert!(turned.is_none(), "{}: an older edition came after a newer: {turned:?}", self.name);
+        assert!(
+            turned.is_none(),
+            "{}: an older edition came after a newer: {turned:?}\n{}",
+            self.name,
+            self.evidence()
+        );
         rows
     }
 
