@@ -16,7 +16,8 @@ import re
 import shutil
 import subprocess
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from api import Api, Refused
 from layout import NODE, Layout
@@ -27,6 +28,7 @@ STANDARD = "standard"
 BOUNDED = "bounded"
 EVERY_SECONDS = 0.3
 
+T = TypeVar("T")
 UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
@@ -109,20 +111,30 @@ def volume(layout: Layout, claim: dict[str, Any]) -> dict[str, Any]:
 
 
 def serve(layout: Layout) -> None:
-    """Provides and discards until the process is ended. The API server may come and go."""
+    """Provides and discards until the process is ended. The API server may come and go, and one volume keeps no other waiting."""
     api = Api(layout, "volumes")
-    away = False
+    told: set[str] = set()
     while True:
-        try:
-            claims = api.get("/api/v1/persistentvolumeclaims")["items"]
-            for step in decide(claims, api.get("/api/v1/persistentvolumes")["items"]):
-                _do(layout, api, step)
-            away = False
-        except (OSError, ValueError, subprocess.CalledProcessError) as problem:
-            if not away:
-                warn(f"{time.strftime('%H:%M:%S')} {problem}")
-            away = True
+        failed: set[str] = set()
+        for step in _attempt(failed, lambda: _wanted(api)) or []:
+            _attempt(failed, lambda step=step: _do(layout, api, step))
+        for problem in sorted(failed - told):
+            warn(f"{time.strftime('%H:%M:%S')} {problem}")
+        told = failed
         time.sleep(EVERY_SECONDS)
+
+
+def _wanted(api: Api) -> list[Provide | Discard]:
+    claims = api.get("/api/v1/persistentvolumeclaims")["items"]
+    return decide(claims, api.get("/api/v1/persistentvolumes")["items"])
+
+
+def _attempt(failed: set[str], work: Callable[[], T]) -> T | None:
+    try:
+        return work()
+    except (OSError, ValueError, subprocess.CalledProcessError) as problem:
+        failed.add(str(problem))
+        return None
 
 
 def _do(layout: Layout, api: Api, step: Provide | Discard) -> None:
