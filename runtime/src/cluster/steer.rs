@@ -29,7 +29,10 @@ pub enum Begin {
         wish: Option<StartWish>,
     },
     /// Run the plan of the checkpoint: the wanted one was tried and did not do.
-    Stored,
+    Stored {
+        /// A wish that has not acted: it is about what runs, whichever plan that is.
+        wish: Option<StartWish>,
+    },
 }
 
 /// Decides what to run. `rejected` is the revision that was rolled back or refused, `stored` that of the newest checkpoint,
@@ -43,10 +46,11 @@ pub fn begin(
     if wanted.suspend {
         return Begin::Suspended;
     }
+    let wish = wanted.start_from.clone().filter(|wish| !acted(&wish.token));
     if rejected == Some(&wanted.revision) && stored.is_some_and(|stored| *stored != wanted.revision) {
-        return Begin::Stored;
+        return Begin::Stored { wish };
     }
-    Begin::Wanted { wish: wanted.start_from.clone().filter(|wish| !acted(&wish.token)) }
+    Begin::Wanted { wish }
 }
 
 /// After a restart: the revision that must not be tried again, because it was rolled back and the operator has not answered

@@ -276,8 +276,7 @@ impl Worker {
             self.rest(RunPhase::Suspended, wanted);
             return Then::Wait(None);
         }
-        let token = wanted.start_from.as_ref().map(|wish| wish.token.clone());
-        let pointer = ConfigMapPointer::new(&self.cluster, &self.claimant, token, self.tenure());
+        let pointer = ConfigMapPointer::new(&self.cluster, &self.claimant, None, self.tenure());
         let found = match Found::look(wanted, &self.place(), &pointer).await {
             Ok(found) => found,
             Err(error) => return self.fails(&error, wanted, &Found::default(), None),
@@ -294,18 +293,20 @@ impl Worker {
                 self.rest(RunPhase::Finished, wanted);
                 return Then::Wait(None);
             }
-            Begin::Stored if self.finished.is_some() && self.finished.as_ref() == found.revision() => {
+            Begin::Stored { wish: None } if self.finished.is_some() && self.finished.as_ref() == found.revision() => {
                 self.rest(RunPhase::Finished, wanted);
                 return Then::Wait(None);
             }
-            Begin::Wanted { wish: Some(wish) } if wish.savepoint.is_none() && wish.sources().next().is_none() => {
+            Begin::Wanted { wish: Some(wish) } | Begin::Stored { wish: Some(wish) }
+                if wish.savepoint.is_none() && wish.sources().next().is_none() =>
+            {
                 self.drop_wish(&wish, "it names neither a savepoint nor a source".to_owned());
                 return Then::Again;
             }
             Begin::Wanted { wish } => (compile(wanted.spec.clone(), wanted.revision.clone()).await, wish),
-            Begin::Stored => match found.stored.as_ref() {
+            Begin::Stored { wish } => match found.stored.as_ref() {
                 Some(stored) => match stored.compile().await {
-                    Ok(plan) => (Ok(plan), None),
+                    Ok(plan) => (Ok(plan), wish),
                     Err(error) => return self.fails(&error, wanted, &found, None),
                 },
                 None => return Then::Again,
@@ -318,10 +319,14 @@ impl Worker {
         if let Some(wish) = &wish
             && let Some(unknown) = wish.sources().find(|name| !has_source(&plan, name))
         {
-            self.drop_wish(wish, format!("the pipeline has no source {unknown}"));
+            let whose = match plan.revision == wanted.revision {
+                true => "the pipeline",
+                false => "the plan before the edit that was taken back",
+            };
+            self.drop_wish(wish, format!("{whose} has no source {unknown}"));
             return Then::Again;
         }
-        self.run(plan, wish, wanted, &found, pointer).await
+        self.run(plan, wish, wanted, &found).await
     }
 
     fn has_acted(&self, found: &Found, token: &str) -> bool {
@@ -330,14 +335,7 @@ impl Worker {
         is_refused || found.started.as_deref() == Some(token)
     }
 
-    async fn run(
-        &mut self,
-        plan: Plan,
-        wish: Option<StartWish>,
-        wanted: &PlanDocument,
-        found: &Found,
-        pointer: Arc<ConfigMapPointer>,
-    ) -> Then {
+    async fn run(&mut self, plan: Plan, wish: Option<StartWish>, wanted: &PlanDocument, found: &Found) -> Then {
         let before = self.last_checkpoint();
         self.overview.set_plan(&plan);
         self.finished = None;
@@ -354,6 +352,9 @@ impl Worker {
             move_sources: wish.as_ref().map(|wish| wish.move_sources.clone()).unwrap_or_default(),
             allow_previous_checkpoint: false,
         };
+        // Only a run that does as the wish says writes that it has acted.
+        let token = wish.as_ref().map(|wish| wish.token.clone());
+        let pointer = ConfigMapPointer::new(&self.cluster, &self.claimant, token, self.tenure());
         let spec = JobSpec {
             plan,
             place: self.place(),

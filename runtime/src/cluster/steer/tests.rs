@@ -73,11 +73,20 @@ mod beginning {
     #[test]
     fn what_was_rejected_is_not_tried_again_while_there_is_something_before_it() {
         let (rejected, stored) = (revision("b"), revision("a"));
-        assert_eq!(begin(&wanted("b"), Some(&rejected), Some(&stored), never), Begin::Stored);
+        assert_eq!(begin(&wanted("b"), Some(&rejected), Some(&stored), never), Begin::Stored { wish: None });
         let plain = Begin::Wanted { wish: None };
         assert_eq!(begin(&wanted("c"), Some(&rejected), Some(&stored), never), plain, "another one");
         assert_eq!(begin(&wanted("b"), Some(&rejected), None, never), plain, "there is nothing else to run");
         assert_eq!(begin(&wanted("b"), Some(&rejected), Some(&rejected), never), plain, "it has run after all");
+    }
+
+    #[test]
+    fn a_wish_that_came_with_what_was_rejected_acts_with_what_runs_instead() {
+        let (rejected, stored) = (revision("b"), revision("a"));
+        let wanted = PlanDocument { start_from: Some(wish("t")), ..wanted("b") };
+        let with = |wish| Begin::Stored { wish };
+        assert_eq!(begin(&wanted, Some(&rejected), Some(&stored), never), with(Some(wish("t"))));
+        assert_eq!(begin(&wanted, Some(&rejected), Some(&stored), |token| token == "t"), with(None));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Wishes act once: savepoints, and where to start from.
 
 use millrace_crds::{FilePositionSpec, MoveSourceSpec};
-use millrace_plan::handover::{PlanDocument, RunPhase, SavepointWish, StartWish};
+use millrace_plan::handover::{EditResult, PlanDocument, RunPhase, SavepointWish, StartWish};
+use millrace_stream::Revision;
 use millrace_tests::{Deadline, Workspace, coordination::Site, read};
 
 use super::pod::{Numbers, committed, in_phase, reported, worker};
@@ -145,4 +146,59 @@ fn a_source_goes_on_from_where_it_is_asked_to_once_for_its_token() {
     assert!(error.unwrap().contains("source events is a generator: it goes on from a `row`"));
     in_phase(&running, &objects, RunPhase::Finished);
     assert_eq!(committed(&workspace), 8_000, "and nothing for a place that is not there");
+}
+
+#[test]
+fn a_source_is_moved_as_asked_also_where_the_edit_that_came_with_it_is_rolled_back() {
+    let Some(site) = Site::new("taken-back") else { return };
+    let workspace = Workspace::new();
+    let objects = site.pipeline("web");
+    let numbers = Numbers::new(60_000, 30_000);
+    let plan = numbers.plan();
+    objects.want(&plan);
+    let running = worker(&workspace, &site, "web-0", "1").start();
+    in_phase(&running, &objects, RunPhase::Finished);
+    numbers.expect_all(&workspace);
+    let bad = Numbers { filter: "id / (id - id) = 0", ..Numbers::new(60_000, 30_000) }.plan();
+    let wish = |token: &str, name: &str| StartWish {
+        token: token.to_owned(),
+        savepoint: None,
+        reset_sources: Vec::new(),
+        move_sources: vec![MoveSourceSpec { name: name.to_owned(), row: Some(40_000), files: Vec::new() }],
+    };
+    let back = PlanDocument { start_from: Some(wish("back", "events")), ..bad.clone() };
+    objects.want(&back);
+    Deadline::secs(60).wait_for("those rows again", || (committed(&workspace) == 8_000).then_some(()));
+    let report = in_phase(&running, &objects, RunPhase::Finished);
+    let edit = report.edit.unwrap();
+    assert_eq!((&edit.to, edit.result), (&bad.revision, EditResult::RolledBack));
+    assert_eq!(report.revision.as_ref(), Some(&plan.revision));
+    let started = report.started.unwrap();
+    assert_eq!((started.token.as_str(), started.error), ("back", None));
+    assert_eq!(objects.checkpoint().get("startToken").map(String::as_str), Some("back"));
+    running.kill();
+    // The operator's answer: what ran before, with the same wish, which has acted.
+    objects.want(&PlanDocument { start_from: back.start_from, ..plan.clone() });
+    let running = worker(&workspace, &site, "web-0", "1").start();
+    Deadline::secs(30).wait_for("the Lease", || objects.holder());
+    in_phase(&running, &objects, RunPhase::Finished);
+    assert_eq!(committed(&workspace), 8_000, "not a third time");
+    // What the plan before has not got is told, and that nothing was done.
+    let mut other = bad;
+    other.spec.pipeline.sources[0].name = "others".to_owned();
+    for transform in &mut other.spec.pipeline.transforms {
+        transform.sql = transform.sql.replace("FROM events", "FROM others");
+    }
+    other.revision = Revision("of-others".to_owned());
+    other.spec.pipeline.allow_state_loss.push("events".to_owned());
+    objects.want(&PlanDocument { start_from: Some(wish("others", "others")), ..other });
+    let report = reported(&running, &objects, "what came of it", |report| {
+        let started = report.started.as_ref();
+        started.is_some_and(|started| started.token == "others" && started.error.is_some())
+    });
+    let error = report.started.unwrap().error.unwrap();
+    assert_eq!(error, "the plan before the edit that was taken back has no source others");
+    in_phase(&running, &objects, RunPhase::Finished);
+    assert_eq!(objects.checkpoint().get("startToken").map(String::as_str), Some("back"));
+    assert_eq!(committed(&workspace), 8_000);
 }
