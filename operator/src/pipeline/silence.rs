@@ -1,11 +1,11 @@
 //! Whether the runtime still speaks. What it said last holds only while other reports follow: one that has lost its way to the
-//! API server, or its right to it, can say nothing of that.
+//! API server, or its right to it, can say nothing of that. Whether its pod is called ready is no matter.
 //!
 //! A report counts from when the operator saw it change, by the operator's own monotonic clock: no clocks are compared. While
 //! rows flow, reports change at least with every checkpoint, and every ten seconds where those are more often; so a runtime is
 //! silent after three intervals and as many times its last checkpoint took, and [`MARGIN`], or after [`LEAST`] if that is more.
-//! A process that has been started since the last report has as long for its first one. Of a pod whose container does not run
-//! nothing is expected.
+//! A process that has been started since the last report has as long for its first one. One that restores need not report for
+//! as long as that takes. Of a pod whose container does not run nothing is expected.
 //!
 //! With long intervals that is late, so a report that has been the same for [`QUIET`] has the Lease looked at, which a runtime
 //! renews every few seconds: one that was the same at two looks, [`STILL`] apart at the least, is a runtime that is silent. A look
@@ -130,14 +130,11 @@ pub fn listen(
     pause: Duration,
 ) -> Listened {
     let pod = observed.pod.as_deref();
-    let is_ready = match pod_state(pod) {
-        PodState::Ready => true,
-        PodState::NotReady { runs: true, .. } => false,
-        _ => {
-            *heard = None;
-            return Listened::default();
-        }
-    };
+    // Whether the kubelet calls it ready is no matter: one that is cut off from everything it cannot ask either.
+    if !matches!(pod_state(pod), PodState::Ready | PodState::NotReady { runs: true, .. }) {
+        *heard = None;
+        return Listened::default();
+    }
     let (process, started_ms) = process(pod);
     let report = observed.report.as_ref();
     let is_of_process = report.is_some_and(|report| started_ms.is_none_or(|at| report.at.0 as i64 >= at));
@@ -153,9 +150,12 @@ pub fn listen(
             Heard { report: report.cloned(), process, at: now, has_spoken, is_doubted, looked: None, lease: None }
         }
     };
-    let flows = is_ready && report.is_some_and(|report| report.phase == RunPhase::Running);
-    let until = now_heard.at + patience(observed);
-    let is_expected = flows || !now_heard.has_spoken;
+    let phase = report.map(|report| report.phase);
+    let is_due = phase == Some(RunPhase::Running) || !now_heard.has_spoken;
+    // What restores has nothing to say for as long as that takes: its Lease alone tells.
+    let restores = matches!(phase, Some(RunPhase::Starting | RunPhase::Restarting));
+    let until = if is_due { now_heard.at + patience(observed) } else { Duration::MAX };
+    let is_expected = is_due || restores;
     let since = report.filter(|_| now_heard.has_spoken).map(|report| report.at);
     // Where it is as soon known without it, the Lease is let alone.
     let next_look = match now_heard.looked {
@@ -169,7 +169,7 @@ pub fn listen(
         return Listened::default();
     }
     let looks = next_look.is_some_and(|at| now >= at);
-    let at = next_look.into_iter().chain((!is_silent).then_some(until)).min();
+    let at = next_look.into_iter().chain((!is_silent && is_due).then_some(until)).min();
     Listened { silence: is_silent.then_some(Silence { since }), again: at.map(|at| at.saturating_sub(now)), looks }
 }
 

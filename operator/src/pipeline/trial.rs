@@ -155,7 +155,7 @@ fn ready(facts: &Pods<'_>, pod: &Pod) -> Fate {
 }
 
 /// Whether a report is the runtime's that runs in this pod now, and not one's before it.
-fn is_of(report: &ReportDocument, pod: &Pod) -> bool {
+pub fn is_of(report: &ReportDocument, pod: &Pod) -> bool {
     let started = statuses(pod).filter_map(|container| container.state.as_ref()?.running.as_ref()?.started_at.as_ref());
     started.map(|at| timestamp(at.0.as_millisecond())).max().is_none_or(|started| report.at >= started)
 }

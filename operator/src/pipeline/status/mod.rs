@@ -15,6 +15,7 @@ use super::{
     dereference::Observed,
     history,
     silence::Silence,
+    trial::is_of,
 };
 use crate::{
     clock::time,
@@ -68,7 +69,7 @@ pub fn status(
         conditions: conditions(&before.conditions, says, generation, &time(now)),
         ..PipelineStatus::default()
     };
-    numbers::fill(&mut status, report, before, is_ready && observed.silence.is_none());
+    numbers::fill(&mut status, report, before, (is_ready || facts.flows()) && observed.silence.is_none());
     status
 }
 
@@ -159,6 +160,14 @@ impl<'a> Facts<'a> {
         self.run_phase().filter(|_| self.is_live())
     }
 
+    /// Whether rows flow, as the process that is there says. Its pod need not be ready: a kubelet that is away, or slow, cannot
+    /// say that it is.
+    fn flows(&self) -> bool {
+        let is_its = |report| self.observed.pod.as_deref().is_some_and(|pod| is_of(report, pod));
+        matches!(self.live_phase(), Some(RunPhase::Running | RunPhase::Stopping))
+            && (self.pod == PodState::Ready || self.report.is_some_and(is_its))
+    }
+
     /// Whether what is being started has been given up before: it is tried again from time to time, and until it runs what was
     /// said of it stands. A plan that cannot be read does not get better by that.
     fn is_given_up(&self) -> bool {
@@ -223,10 +232,8 @@ impl<'a> Facts<'a> {
             (PodState::Trouble { reason: Reason::Crashing | Reason::OutOfMemory, .. }, _) => Phase::Failed,
             (_, Some(RunPhase::Failed)) => Phase::Failed,
             (_, Some(RunPhase::Starting)) if self.is_given_up() => Phase::Failed,
-            (PodState::Ready, Some(RunPhase::Running | RunPhase::Stopping)) if is_new || self.is_behind() => {
-                Phase::Changing
-            }
-            (PodState::Ready, Some(RunPhase::Running | RunPhase::Stopping)) => Phase::Running,
+            _ if self.flows() && (is_new || self.is_behind()) => Phase::Changing,
+            _ if self.flows() => Phase::Running,
             (PodState::Ready | PodState::NotReady { runs: true, .. }, _) => Phase::Restoring,
             (PodState::Absent | PodState::NotReady { .. } | PodState::Trouble { .. }, _) if is_new => Phase::Changing,
             (PodState::Absent | PodState::NotReady { .. } | PodState::Trouble { .. }, _) => Phase::Pending,
@@ -284,6 +291,9 @@ impl<'a> Facts<'a> {
                 Some(problem) => standing(false, Reason::Restarting, &said(problem), Some(true)),
                 None => standing(false, Reason::Restoring, "the runtime takes up its last checkpoint", Some(true)),
             },
+            (PodState::NotReady { message, .. }, _) if self.flows() => {
+                standing(false, Reason::Starting, &format!("rows flow, but {message}"), Some(true))
+            }
             (PodState::NotReady { message, .. }, _) => {
                 standing(false, Reason::Starting, &self.because(message), Some(true))
             }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use millrace_crds::Phase;
 use millrace_plan::handover::RunPhase;
 use serde_json::{Value, json};
 
@@ -201,6 +202,60 @@ async fn a_lease_that_is_deleted_is_made_anew_once_the_runtime_is_silent_for_it(
     world.delete("Lease", "web-coordinator");
     world.pass(seconds(40)).await;
     assert!(world.get("Lease", "web-coordinator").is_some());
+}
+
+#[tokio::test]
+async fn a_pod_that_is_cut_off_from_its_kubelet_too_is_told_to_be_silent_and_not_to_restore() {
+    for interval in ["5s", "10m"] {
+        let mut world = with_web(interval).await;
+        world.pass(seconds(60)).await;
+        world.freeze(true);
+        world.pod("web", Some(unready()));
+        world.pass(seconds(55)).await;
+        for of in ["Ready", "CheckpointHealthy"] {
+            let said = world.says("web", of);
+            assert!(said.starts_with("False NotReporting: the runtime has not reported since 2024"), "{of}: {said}");
+        }
+        assert!(world.says("web", "SourcesHealthy").starts_with("Unknown NotReporting"));
+        assert_eq!(world.status("web").phase, Some(Phase::Unknown));
+    }
+}
+
+#[tokio::test]
+async fn a_runtime_that_reports_from_a_pod_that_is_not_called_ready_runs() {
+    let mut world = with_web("5s").await;
+    world.pod("web", Some(unready()));
+    world.pass(seconds(300)).await;
+    assert_eq!(world.says("web", "Ready"), "False Starting: rows flow, but pod web-0 is not ready yet");
+    assert!(world.says("web", "CheckpointHealthy").starts_with("True Healthy"));
+    let status = world.status("web");
+    assert_eq!((status.phase, status.replicas), (Some(Phase::Running), Some(0)));
+    assert!(status.throughput.is_some());
+    // A process after it has said nothing yet.
+    world.freeze(true);
+    world.pod("web", Some(started(unready(), "2024-01-01T01:00:00Z", 1)));
+    world.settle().await;
+    assert_eq!(world.status("web").phase, Some(Phase::Restoring));
+}
+
+#[tokio::test]
+async fn a_process_that_restores_is_believed_for_as_long_as_it_renews_its_lease() {
+    for phase in [RunPhase::Starting, RunPhase::Restarting] {
+        let mut world = with_web("5s").await;
+        let mut report = running(&world.plan("web").revision);
+        report.phase = phase;
+        world.report("web", &report);
+        world.pod("web", Some(unready()));
+        world.pass(seconds(600)).await;
+        assert_eq!(world.status("web").phase, Some(Phase::Restoring));
+        world.freeze(true);
+        world.pass(seconds(55)).await;
+        assert!(world.says("web", "Ready").starts_with("False NotReporting"), "{}", world.says("web", "Ready"));
+        assert_eq!(world.status("web").phase, Some(Phase::Unknown));
+        world.freeze(false);
+        world.pass(seconds(45)).await;
+        assert_eq!(world.status("web").phase, Some(Phase::Restoring));
+    }
 }
 
 fn started(mut status: Value, at: &str, restarts: u32) -> Value {
