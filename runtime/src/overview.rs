@@ -9,7 +9,7 @@ use std::{
 use millrace_connectors::Lag;
 use millrace_engine::status::{JobPhase, JobState};
 use millrace_plan::{Input, NodeKind, OutputName, Plan};
-use millrace_stream::{EventTime, Revision};
+use millrace_stream::{Epoch, EventTime, Revision};
 use serde::Serialize;
 
 use crate::{
@@ -108,6 +108,9 @@ pub struct NodeReport {
     /// Rows that came after their window was closed for good.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub late_rows: Option<u64>,
+    /// The last epoch that this sink has committed.
+    #[serde(skip)]
+    pub committed: Option<Epoch>,
 }
 
 impl Overview {
@@ -200,20 +203,31 @@ impl Overview {
         let (counts, now) = (self.counts(), self.cx.clock.monotonic());
         let rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner).at(now, &counts);
         let metrics = &self.cx.metrics;
+        let state = self.cx.status.get();
         let node = |node: &GraphNode| {
             let of = |all: &BTreeMap<String, Rate>| all.get(&node.name).copied().unwrap_or_default();
-            self.node(node, counts.get(&node.name).copied().unwrap_or_default(), of(&rates))
+            let counted = self.node(node, counts.get(&node.name).copied().unwrap_or_default(), of(&rates));
+            NodeReport { committed: self.committed(&node.name, &state), ..counted }
         };
+        let nodes = graph.nodes.iter().map(node).collect();
         Report {
             name: graph.pipeline,
-            state: self.cx.status.get(),
+            state,
             now: self.cx.clock.now().0,
             checkpoints_completed: metrics.checkpoints_completed.get(),
             checkpoints_failed: metrics.checkpoints_failed.get(),
             committed_rows: metrics.committed_rows.get(),
             restarts: metrics.restarts.get(),
-            nodes: graph.nodes.iter().map(node).collect(),
+            nodes,
         }
+    }
+
+    /// What a sink has committed last: what an edit has brought has no part in what the plan before it has committed.
+    fn committed(&self, name: &str, state: &JobState) -> Option<Epoch> {
+        let graphs = self.graphs.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, graph) = graphs.iter().find(|(known, _)| Some(known) == state.committed_by.as_ref())?;
+        let has_it = graph.nodes.iter().any(|node| node.kind == "sink" && node.name == name);
+        state.committed.filter(|_| has_it)
     }
 
     fn node(&self, node: &GraphNode, counts: Counts, rate: Rate) -> NodeReport {
@@ -244,6 +258,7 @@ impl Overview {
             state_entries: is_keyed.then(|| tasks.iter().map(|task| task.operator.entries).sum()),
             state_bytes: is_keyed.then(|| tasks.iter().map(|task| task.operator.memory_bytes).sum()),
             late_rows: is_keyed.then(|| stages.iter().map(|stage| stage.late_rows()).sum()),
+            committed: None,
         }
     }
 }
@@ -253,5 +268,54 @@ fn input_name(input: &Input) -> String {
         OutputName::Main => input.node.0.clone(),
         OutputName::Late => format!("{}.late", input.node),
         OutputName::Errors => format!("{}.errors", input.node),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use millrace_engine::status::Status;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A plan that writes what a generator gives to these sinks.
+    fn plan(revision: &str, sinks: &[&str]) -> Plan {
+        let stdout = json!({"stdout": {}});
+        let spec = json!({
+            "name": "web",
+            "pipeline": {
+                "sources": [{"name": "bid", "generator": {"rate": 1, "nexmark": {"stream": "Bid"}}}],
+                "transforms": [],
+                "outputs": sinks.iter().map(|sink| json!({"from": "bid", "sink": sink})).collect::<Vec<_>>(),
+            },
+            "windows": {},
+            "sinks": sinks.iter().map(|sink| (*sink, &stdout)).collect::<BTreeMap<_, _>>(),
+        });
+        let plan = millrace_plan::compile(&serde_json::from_value(spec).unwrap()).unwrap();
+        Plan { revision: Revision(revision.to_owned()), ..plan }
+    }
+
+    #[test]
+    fn a_sink_that_an_edit_has_brought_has_committed_nothing_of_the_plan_before() {
+        let overview = Overview::new(Instruments {
+            clock: Arc::new(crate::clock::SystemClock::new()),
+            metrics: Arc::default(),
+            status: Arc::new(Status::new(|_| {})),
+        });
+        let committed = |by: &str, epoch| {
+            let by = Some(Revision(by.to_owned()));
+            let state = JobState { committed: Some(Epoch(epoch)), committed_by: by, ..JobState::default() };
+            ["bid", "bid->old", "bid->new"].map(|node| overview.committed(node, &state).map(|epoch| epoch.0))
+        };
+        overview.set_plan(&plan("a", &["old"]));
+        assert_eq!(committed("a", 48), [None, Some(48), None]);
+        overview.set_plan(&plan("b", &["old", "new"]));
+        assert_eq!(committed("a", 48), [None, Some(48), None], "it has not had a checkpoint of its own");
+        assert_eq!(committed("b", 49), [None, Some(49), Some(49)]);
+        // It is taken back.
+        overview.set_plan(&plan("a", &["old"]));
+        assert_eq!(committed("a", 50), [None, Some(50), None]);
     }
 }

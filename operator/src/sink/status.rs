@@ -56,7 +56,8 @@ fn problem<'a>(report: &'a ReportDocument, sink: &str) -> Option<&'a Problem> {
     (problem.of == ProblemOf::Sink && is_about).then_some(problem)
 }
 
-/// What a Pipeline has committed to this Sink last: the least of its outputs, if several go there.
+/// What a Pipeline has committed to this Sink last: the least of its outputs, if several go there. One that an edit has brought
+/// has committed nothing until it says so.
 fn commit(pipeline: &str, report: &ReportDocument, sink: &str, before: &SinkStatus) -> Option<CommitStatus> {
     let outputs = report.nodes.iter().filter(|node| node.kind == "sink" && is_of(&node.name, sink));
     let epoch: Epoch = outputs.map(|node: &NodeSaid| node.committed).min()??;
@@ -131,6 +132,20 @@ mod tests {
         assert_eq!(second.conditions[0].status, "True");
         assert_eq!(second.last_error.map(|error| error.message).as_deref(), Some("disk full"));
         assert_eq!(second.used_by, ["web"]);
+    }
+
+    #[test]
+    fn a_sink_that_an_edit_has_just_brought_claims_nothing_of_the_plan_before() {
+        let mut report = report(48, None);
+        for node in &mut report.nodes {
+            node.committed = node.committed.filter(|_| node.name != "rows->lake");
+        }
+        let said = status(&sink(), None, &[("web", Some(report.clone()))], &SinkStatus::default(), Timestamp(61_000));
+        assert_eq!(said.committed, None);
+        // The edit is taken back.
+        report.nodes.retain(|node| node.name != "rows->lake");
+        let said = status(&sink(), None, &[("web", Some(report))], &said, Timestamp(62_000));
+        assert_eq!(said.committed, None);
     }
 
     #[test]

@@ -77,6 +77,9 @@ pub struct JobState {
     pub checkpoint: Option<CheckpointReport>,
     /// The last epoch that every sink has committed.
     pub committed: Option<Epoch>,
+    /// The plan whose sinks those were.
+    #[serde(skip)]
+    pub committed_by: Option<Revision>,
     /// Why the last completed checkpoint is not committed, while that is tried again.
     pub commit_failure: Option<CommitFailure>,
     /// The last failure of a task, a checkpoint or a commit.
@@ -204,6 +207,7 @@ impl Status {
             }
             JobEvent::Committed { epoch, .. } => {
                 state.committed = Some(*epoch);
+                state.committed_by.clone_from(&state.revision);
                 state.commit_failure = None;
             }
             JobEvent::CommitFailed { epoch, error, attempt, .. } => {

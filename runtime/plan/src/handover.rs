@@ -330,7 +330,8 @@ pub struct NodeSaid {
     /// Rows that came too late, for a window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late_rows: Option<u64>,
-    /// The last epoch that a sink has committed.
+    /// The last epoch that a sink has committed; absent until it has committed one since its pod was started, or since the edit
+    /// that has brought it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub committed: Option<Epoch>,
 }

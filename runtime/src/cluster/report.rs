@@ -21,7 +21,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use millrace_plan::handover::{CheckpointSaid, NodeSaid, REPORT_KEY, ReportDocument};
-use millrace_stream::{Clock, Epoch, Timestamp};
+use millrace_stream::{Clock, Timestamp};
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -278,12 +278,12 @@ fn document(said: &Said, job: &Report, pod: &str, now: Timestamp) -> ReportDocum
         savepoint: said.savepoint.clone(),
         started: said.started.clone(),
         restarts: job.restarts,
-        nodes: job.nodes.iter().map(|counted| node(counted, state.committed)).collect(),
+        nodes: job.nodes.iter().map(node).collect(),
         at: now,
     }
 }
 
-fn node(counted: &NodeReport, committed: Option<Epoch>) -> NodeSaid {
+fn node(counted: &NodeReport) -> NodeSaid {
     NodeSaid {
         name: counted.name.clone(),
         kind: counted.kind.to_owned(),
@@ -296,7 +296,7 @@ fn node(counted: &NodeReport, committed: Option<Epoch>) -> NodeSaid {
         backpressure: (counted.backpressure * 100.0).round() / 100.0,
         bad_rows: counted.bad_rows,
         late_rows: counted.late_rows,
-        committed: committed.filter(|_| counted.kind == "sink"),
+        committed: counted.committed,
     }
 }
 

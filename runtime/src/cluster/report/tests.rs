@@ -2,7 +2,7 @@
 
 use millrace_engine::status::{CheckpointReport, JobPhase, JobState};
 use millrace_plan::handover::{Problem, ProblemOf, RunPhase};
-use millrace_stream::{BarrierKind, Revision};
+use millrace_stream::{BarrierKind, Epoch, Revision};
 
 use super::*;
 use crate::cluster::fake_api::FakeApi;
@@ -26,6 +26,7 @@ fn counted(name: &str, kind: &'static str, rate: f64) -> NodeReport {
         state_entries: None,
         state_bytes: None,
         late_rows: None,
+        committed: None,
     }
 }
 
@@ -52,7 +53,10 @@ fn job(epoch: u64, rate: f64) -> Report {
         checkpoints_failed: 0,
         committed_rows: 0,
         restarts: 0,
-        nodes: vec![counted("requests", "source", rate), counted("requests->out", "sink", rate)],
+        nodes: vec![
+            counted("requests", "source", rate),
+            NodeReport { committed: Some(Epoch(epoch)), ..counted("requests->out", "sink", rate) },
+        ],
     }
 }
 
@@ -132,10 +136,12 @@ fn rates_have_three_digits() {
 }
 
 #[test]
-fn only_sinks_say_what_is_committed() {
-    let report = report(7, 0.0, 0);
+fn each_sink_says_what_it_has_committed() {
+    let mut job = job(7, 0.0);
+    job.nodes.push(NodeReport { committed: None, ..counted("requests->new", "sink", 0.0) });
+    let report = document(&said(), &job, "web-0", Timestamp(0));
     let committed: Vec<_> = report.nodes.iter().map(|node| node.committed).collect();
-    assert_eq!(committed, [None, Some(Epoch(7))]);
+    assert_eq!(committed, [None, Some(Epoch(7)), None]);
     assert_eq!(report.checkpoint.unwrap().duration_ms, 38);
 }
 
