@@ -15,6 +15,7 @@ use crate::{
         key::Key,
         raw::Raw,
         stores::Stores,
+        warning::{Regarding, Warned},
         writer::{Happening, Writer},
     },
     metrics::Metrics,
@@ -83,8 +84,8 @@ pub struct Note {
     pub applied: BTreeMap<String, Applied>,
     /// When nothing had to be written.
     pub settled: Option<Settled>,
-    /// What kept its pod from starting, and when that was looked for, by the monotonic clock.
-    pub warning: Option<(Option<String>, Duration)>,
+    /// What kept its pod from starting, of which object that is, and when that was looked for, by the monotonic clock.
+    pub warning: Option<(Regarding, Option<Warned>, Duration)>,
     /// Why something could not be written, until it could.
     pub failure: Option<String>,
     /// When the reports of a Sink's users were read last, by the monotonic clock, and how many users that were.

@@ -155,7 +155,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        cluster::writer::{Happening, Wanted},
+        cluster::{
+            warning::{Regarding, Warned},
+            writer::{Happening, Wanted},
+        },
         context::Notes,
         metrics::Metrics,
         plans::Plans,
@@ -200,8 +203,8 @@ mod tests {
             self.0.tell(about, what).await
         }
 
-        async fn warning(&self, namespace: &str, kind: &str, name: &str) -> Result<Option<String>, WriteError> {
-            self.0.warning(namespace, kind, name).await
+        async fn warning(&self, of: &Regarding) -> Result<Option<Warned>, WriteError> {
+            self.0.warning(of).await
         }
     }
 

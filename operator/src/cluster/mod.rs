@@ -12,5 +12,6 @@ pub mod key;
 pub mod raw;
 pub mod sameness;
 pub mod stores;
+pub mod warning;
 pub mod watches;
 pub mod writer;

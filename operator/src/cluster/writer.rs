@@ -32,6 +32,7 @@ use sha2::{Digest, Sha256};
 use super::{
     key::{Key, Kind},
     raw::Raw,
+    warning::{Regarding, Warned, last_warning},
 };
 use crate::leader::{Gate, MARGIN};
 
@@ -220,16 +221,11 @@ pub trait Writer: Send + Sync + 'static {
     /// Why it may not be told.
     fn tell(&self, about: &ObjectReference, what: &Happening) -> impl Future<Output = Result<(), WriteError>> + Send;
 
-    /// Reads what the last warning about an object of somebody else's says.
+    /// Reads what the last warning about an object of somebody else's says, unless the object has come further since.
     ///
     /// # Errors
     /// Why it could not be read.
-    fn warning(
-        &self,
-        namespace: &str,
-        kind: &str,
-        name: &str,
-    ) -> impl Future<Output = Result<Option<String>, WriteError>> + Send;
+    fn warning(&self, of: &Regarding) -> impl Future<Output = Result<Option<Warned>, WriteError>> + Send;
 }
 
 /// Writes to a real API server, while the gate is open.
@@ -371,16 +367,11 @@ impl Writer for ApiWriter {
         self.guarded(api.create(&PostParams::default(), &event)).await.map(drop)
     }
 
-    async fn warning(&self, namespace: &str, kind: &str, name: &str) -> Result<Option<String>, WriteError> {
-        let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        let fields = format!("regarding.kind={kind},regarding.name={name},type=Warning");
+    async fn warning(&self, of: &Regarding) -> Result<Option<Warned>, WriteError> {
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &of.namespace);
+        let fields = format!("regarding.kind={},regarding.name={}", of.kind, of.name);
         let events = self.guarded(api.list(&ListParams::default().fields(&fields))).await?;
-        let last = events.items.into_iter().max_by_key(|event| {
-            let last = event.deprecated_last_timestamp.as_ref().map(|at| at.0);
-            let series = event.series.as_ref().map(|series| series.last_observed_time.0);
-            last.max(series).max(event.event_time.as_ref().map(|at| at.0))
-        });
-        Ok(last.and_then(|event| event.note))
+        Ok(last_warning(events, of.uid.as_deref()))
     }
 }
 

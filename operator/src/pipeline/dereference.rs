@@ -17,6 +17,7 @@ use crate::cluster::{
     key::{Key, Kind},
     raw::Raw,
     stores::{Stores, get, named},
+    warning::Warned,
     writer::hash,
 };
 
@@ -53,7 +54,7 @@ pub struct Observed {
     /// The pod's ServiceAccount, where it is the operator's.
     pub service_account: Option<Arc<ServiceAccount>>,
     /// What the last warning about its pod, or about the StatefulSet that has none, says. Read when it is wanted.
-    pub warning: Option<String>,
+    pub warning: Option<Warned>,
     /// The runtime's, where it should have said something by now.
     pub silence: Option<Silence>,
     /// All that it owns and that is watched, by kind and name.

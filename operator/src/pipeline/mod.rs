@@ -35,6 +35,7 @@ use self::{
 use crate::{
     cluster::{
         key::Key,
+        warning::Regarding,
         writer::{Happening, Wanted, WriteError, Writer},
     },
     conditions::{Reason, Type},
@@ -141,21 +142,26 @@ async fn hear<W: Writer>(
 /// Reads what keeps a pod from starting where its status does not say: a Secret that cannot be mounted, a volume that cannot be
 /// attached, a quota. Answers when to look again; no pod that runs is asked about.
 async fn warning<W: Writer>(context: &Context<W>, observed: &mut Observed, note: &mut Note) -> Option<Duration> {
-    let name = observed.name().to_owned();
-    let (kind, object, since) = match pod_state(observed.pod.as_deref()) {
-        PodState::NotReady { runs: false, .. } => {
-            ("Pod", format!("{name}-0"), observed.pod.as_ref()?.metadata.creation_timestamp.clone())
-        }
+    let (kind, metadata) = match pod_state(observed.pod.as_deref()) {
+        PodState::NotReady { runs: false, .. } => ("Pod", &observed.pod.as_ref()?.metadata),
         PodState::Absent if observed.replicas().is_some_and(|replicas| replicas > 0) => {
-            ("StatefulSet", name, observed.stateful_set.as_ref()?.metadata.creation_timestamp.clone())
+            ("StatefulSet", &observed.stateful_set.as_ref()?.metadata)
         }
         _ => {
             note.warning = None;
             return None;
         }
     };
+    let since = metadata.creation_timestamp.clone();
+    let of = Regarding {
+        kind,
+        namespace: observed.namespace().to_owned(),
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone(),
+    };
     let now = context.clock.monotonic();
-    if let Some((warning, at)) = &note.warning
+    if let Some((known, warning, at)) = &note.warning
+        && *known == of
         && now.saturating_sub(*at) < LOOK_AGAIN
     {
         observed.warning = warning.clone();
@@ -167,11 +173,13 @@ async fn warning<W: Writer>(context: &Context<W>, observed: &mut Observed, note:
     if age < patience {
         return Some(Duration::from_millis((patience - age.max(0)) as u64));
     }
-    match context.writer.warning(observed.namespace(), kind, &object).await {
+    match context.writer.warning(&of).await {
         Ok(warning) => observed.warning = warning,
-        Err(error) => tracing::debug!(%object, error = %crate::telemetry::chain(&error), "events cannot be read"),
+        Err(error) => {
+            tracing::debug!(object = %of.name, error = %crate::telemetry::chain(&error), "events cannot be read");
+        }
     }
-    note.warning = Some((observed.warning.clone(), now));
+    note.warning = Some((of, observed.warning.clone(), now));
     Some(LOOK_AGAIN)
 }
 

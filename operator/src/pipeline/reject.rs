@@ -59,12 +59,16 @@ impl Tried<'_> {
         let applied = set.metadata.annotations.as_ref().and_then(|annotations| annotations.get(TEMPLATE));
         let good = observed.good_pods.as_ref().map(template_hash);
         if applied == Some(&self.pods) && good.as_ref() != Some(&self.pods) {
+            let since = status.history.first().map(|newest| trial::timestamp(newest.at.0.as_millisecond()));
+            // A warning from before the edit is none of it.
+            let warning =
+                observed.warning.as_ref().filter(|warning| since.is_none_or(|since| is_since(warning.at, since)));
             let facts = trial::Pods {
                 set,
                 pod: observed.pod.as_deref(),
                 report: observed.report.as_ref(),
-                warning: observed.warning.as_deref(),
-                since: status.history.first().map(|newest| trial::timestamp(newest.at.0.as_millisecond())),
+                warning: warning.map(|warning| warning.message.as_str()),
+                since,
                 start_within: self.deployment.start_within.map_or(trial::START_WITHIN, |within| within.get()),
                 now: known.now,
             };
@@ -96,6 +100,11 @@ impl Tried<'_> {
         }
         trials
     }
+}
+
+/// Whether this, in whole seconds, is not before that.
+fn is_since(at: Timestamp, since: Timestamp) -> bool {
+    at.0 / 1_000 >= since.0 / 1_000
 }
 
 /// Whether the plan is taken back too, where pods are: it has come with them.

@@ -360,9 +360,17 @@ impl World {
         self.recorder().terminate();
     }
 
+    /// The StatefulSet is as old as the world, and no pod of it can be made, as somebody warns.
+    pub fn makes_no_pod(&mut self, name: &str, message: &str) {
+        let mut set = self.get("StatefulSet", name).unwrap();
+        set["metadata"]["creationTimestamp"] = json!("2024-01-01T00:00:00Z");
+        self.put("StatefulSet", set);
+        self.warn(&format!("StatefulSet {name}"), message);
+    }
+
     /// Somebody warns about an object.
     pub fn warn(&mut self, id: &str, message: &str) {
-        self.recorder().warn(id, message);
+        self.recorder().warn(id, message, self.clock.now());
     }
 
     /// All objects, as they are stored, without what tells one write of the same from another.

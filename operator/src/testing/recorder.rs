@@ -8,12 +8,14 @@ use std::{
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::watcher::Event;
 use millrace_crds::PipelineStatus;
+use millrace_stream::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::cluster::{
     key::{Key, Kind},
     stores::{Stores, Writers},
+    warning::{Regarding, Warned},
     watches,
     writer::{FINALIZER, Happening, Wanted, WriteError, Writer},
 };
@@ -39,7 +41,7 @@ struct Inner {
     refuse: Option<(String, Refuse)>,
     /// So many writes succeed still; `None`: all.
     writes_left: Option<usize>,
-    warnings: BTreeMap<String, String>,
+    warnings: BTreeMap<String, Warned>,
     is_terminating: bool,
     /// How often a Lease was read.
     looks: usize,
@@ -131,8 +133,8 @@ impl Recorder {
     }
 
     /// Somebody warns about an object.
-    pub fn warn(&self, id: &str, message: &str) {
-        self.lock().warnings.insert(id.to_owned(), message.to_owned());
+    pub fn warn(&self, id: &str, message: &str, at: Timestamp) {
+        self.lock().warnings.insert(id.to_owned(), Warned { message: message.to_owned(), at });
     }
 
     /// How often a Lease was read since the last call.
@@ -357,7 +359,7 @@ impl Writer for Arc<Recorder> {
         self.attempt(&format!("event {}", what.reason))
     }
 
-    async fn warning(&self, _: &str, kind: &str, name: &str) -> Result<Option<String>, WriteError> {
-        Ok(self.lock().warnings.get(&format!("{kind} {name}")).cloned())
+    async fn warning(&self, of: &Regarding) -> Result<Option<Warned>, WriteError> {
+        Ok(self.lock().warnings.get(&format!("{} {}", of.kind, of.name)).cloned())
     }
 }

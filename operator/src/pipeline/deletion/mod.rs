@@ -39,6 +39,7 @@ use crate::{
         key::{Key, Kind},
         raw::Raw,
         stores,
+        warning::{Regarding, Warned},
         writer::{FINALIZER, Happening, Wanted, WriteError, Writer},
     },
     conditions::{Reason, Say, Type, conditions},
@@ -84,7 +85,7 @@ pub struct Progress {
     /// What was in its way last.
     cause: Option<String>,
     /// What a warning about its pod said, and when that was looked for.
-    warning: Option<(Option<String>, Duration)>,
+    warning: Option<(Option<Warned>, Duration)>,
 }
 
 /// Gives a Pipeline its finalizer if there is something that it is for, and takes it off if there is not.
@@ -284,13 +285,18 @@ impl<W: Writer> Deletion<'_, W> {
                 let warning = match looked {
                     Some((warning, at)) if now.saturating_sub(at) < LOOK_AGAIN => Some((warning, at)),
                     _ => {
-                        let name = pod.metadata.name.as_deref().unwrap_or_default();
-                        let read = self.context.writer.warning(self.observed.namespace(), "Pod", name).await;
+                        let of = Regarding {
+                            kind: "Pod",
+                            namespace: self.observed.namespace().to_owned(),
+                            name: pod.metadata.name.clone().unwrap_or_default(),
+                            uid: pod.metadata.uid.clone(),
+                        };
+                        let read = self.context.writer.warning(&of).await;
                         Some((read.ok().flatten(), now))
                     }
                 };
                 if let Some((Some(warning), _)) = &warning {
-                    self.progress.cause = Some(warning.clone());
+                    self.progress.cause = Some(warning.message.clone());
                 }
                 self.progress.warning = warning;
             }

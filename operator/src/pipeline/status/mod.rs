@@ -310,7 +310,7 @@ impl<'a> Facts<'a> {
     /// What is waited for, with what keeps it from coming, where that is known.
     fn because(&self, message: &str) -> String {
         match &self.observed.warning {
-            Some(warning) => format!("{message}: {warning}"),
+            Some(warning) => format!("{message}: {}", warning.message),
             None => message.to_owned(),
         }
     }

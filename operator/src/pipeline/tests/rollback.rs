@@ -93,6 +93,24 @@ async fn pods_whose_image_is_not_there_make_room_for_the_last_ones_that_ran_well
 }
 
 #[tokio::test]
+async fn a_warning_from_before_an_edit_takes_nothing_back() {
+    let mut world = proved().await;
+    world.makes_no_pod("web", "exceeded quota");
+    world.pass(Duration::from_secs(10)).await;
+    world.put("Pipeline", image(web(), "other"));
+    world.settle().await;
+    world.rolled("web");
+    world.pod("web", None);
+    world.pass(Duration::from_secs(400)).await;
+    assert_eq!((image_of(&world), world.status("web").rejected), (json!("other"), None));
+    world.makes_no_pod("web", "exceeded quota");
+    world.pass(Duration::from_secs(20)).await;
+    assert_eq!(image_of(&world), "good");
+    let said = world.status("web").rejected.unwrap().message;
+    assert_eq!(said, "no pod can be made: exceeded quota (waited for 300 s)");
+}
+
+#[tokio::test]
 async fn pods_that_fail_as_those_before_them_are_taken_back_once() {
     let mut world = proved().await;
     world.put("Pipeline", image(web(), "none"));

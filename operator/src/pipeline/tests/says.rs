@@ -208,6 +208,19 @@ async fn what_keeps_a_pod_from_starting_is_told_where_only_an_event_says_so() {
 }
 
 #[tokio::test]
+async fn what_kept_a_pod_from_being_made_does_not_keep_the_one_that_is_there_from_starting() {
+    let mut world = World::new();
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    world.makes_no_pod("web", "exceeded quota");
+    world.pass(std::time::Duration::from_secs(20)).await;
+    assert_eq!(world.says("web", "Ready"), "False Starting: there is no pod yet: exceeded quota");
+    world.pod("web", Some(json!({"phase": "Pending"})));
+    world.settle().await;
+    assert_eq!(world.says("web", "Ready"), "False Starting: pod web-0 is being started");
+}
+
+#[tokio::test]
 async fn a_refused_edit_that_is_undone_is_no_edit_any_more() {
     let mut world = World::new();
     world.put("Pipeline", web().build());
