@@ -57,8 +57,12 @@ fn pipeline_rules(schema: &mut Value) {
         ),
         (
             "/properties/spec",
+            // Where no checkpoint can have been kept, none stays behind.
             "(has(self.checkpoints) && has(self.checkpoints.storage) ? self.checkpoints.storage : '') == \
-             (has(oldSelf.checkpoints) && has(oldSelf.checkpoints.storage) ? oldSelf.checkpoints.storage : '')",
+             (has(oldSelf.checkpoints) && has(oldSelf.checkpoints.storage) ? oldSelf.checkpoints.storage : '') || \
+             (has(oldSelf.checkpoints) && has(oldSelf.checkpoints.storage) && \
+             oldSelf.checkpoints.storage.contains('://') && !oldSelf.checkpoints.storage.startsWith('file:///') && \
+             !oldSelf.checkpoints.storage.matches('^s3://[^/?#@ ]+(/[^?#@ ]*)?$'))",
             "checkpoints.storage cannot change, since the checkpoints would stay behind; make another Pipeline",
         ),
         (

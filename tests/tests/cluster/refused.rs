@@ -81,6 +81,33 @@ fn kubectl_apply_refuses_every_bad_object_and_says_why() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn a_storage_in_which_no_checkpoint_can_be_kept_may_be_mended() {
+    let Some(cluster) = cluster::cluster() else { return };
+    let namespace = cluster.namespace("mended");
+    let with = |storage: &str| {
+        let spec = json!({
+            "sources": [{"name": "a", "generator": {"nexmark": {"stream": "Bid"}}}],
+            "outputs": [{"from": "a", "sink": "out"}],
+            "checkpoints": {"storage": storage},
+        });
+        json!({"kind": "Pipeline", "spec": spec})
+    };
+    let none = ["ftp://x/y", "gs://lake/x", "s3://", "s3://me@lake/x", "file://host/x"];
+    let some = ["s3://lake", "s3://lake/", "s3://lake/x", "file:///x", "/x"];
+    for (number, (before, may)) in none.map(|it| (it, true)).into_iter().chain(some.map(|it| (it, false))).enumerate() {
+        let name = format!("case-{number}");
+        namespace.apply(&manifest(&with(before), &name));
+        let tried = try_apply(&namespace, &manifest(&with("s3://lake/good"), &name));
+        match tried {
+            Ok(_) => assert!(may, "{before}"),
+            Err(said) => assert!(!may && said.contains("checkpoints.storage cannot change"), "{before}: {said}"),
+        }
+        let to_itself = try_apply(&namespace, &manifest(&with(before), &name));
+        assert!(to_itself.is_ok(), "{to_itself:?}");
+    }
+}
+
 fn try_apply(namespace: &Namespace<'_>, manifest: &str) -> Result<String, String> {
     namespace.kubectl(["apply", "--dry-run=server", "-f", "-"]).input(manifest).attempt()
 }
