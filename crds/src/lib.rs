@@ -40,7 +40,7 @@ pub use generator::{
 };
 pub use pipeline::{
     CheckpointsSpec, DeploymentSpec, FilePositionSpec, ImagePullPolicy, MoveSourceSpec, OnDelete, OutputSpec, Pipeline,
-    PipelineSpec, SavepointSpec, SideOutput, StartFromSpec, TransformSpec, VolumeSpec, is_object_store,
+    PipelineSpec, RETRY, SavepointSpec, SideOutput, StartFromSpec, TransformSpec, VolumeSpec, is_object_store,
 };
 pub use quantity::{Quantity, QuantityError};
 pub use reference::reference;

@@ -326,6 +326,9 @@ impl Default for CheckpointsSpec {
     }
 }
 
+/// The annotation of a Pipeline that has pods tried again that were taken back: once for each other text.
+pub const RETRY: &str = "millrace.dev/retry";
+
 /// Whether a `checkpoints.storage` is an object store, and no folder.
 pub fn is_object_store(storage: &str) -> bool {
     storage.contains("://") && !storage.starts_with("file:")

@@ -12,7 +12,7 @@
 //! Wishes and `suspend` are heeded in every row, as far as they can be read.
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
-use millrace_crds::{ChangeResult, ChangeStatus, DeploymentSpec, EditClass, PipelineStatus, RejectedStatus};
+use millrace_crds::{ChangeResult, ChangeStatus, DeploymentSpec, EditClass, PipelineStatus, RETRY, RejectedStatus};
 use millrace_plan::{
     Edit,
     handover::{PlanDocument, ReportDocument, RunPhase},
@@ -139,7 +139,12 @@ fn decide_valid(observed: &Observed, valid: &Valid, status: &PipelineStatus, kno
         ..wanted.clone()
     };
     let wanted_pods = template(valid, &wanted.spec, observed.namespace(), known.runtime_image);
-    let tried = Tried { wanted: &wanted, pods: template_hash(&wanted_pods), deployment: &valid.deployment };
+    let tried = Tried {
+        wanted: &wanted,
+        pods: template_hash(&wanted_pods),
+        deployment: &valid.deployment,
+        retry: observed.pipeline.annotation(RETRY),
+    };
     let Trials { rejected, proved, due, stays } = match rejected(observed, status, known.now).filter(|it| tried.is(it))
     {
         Some(rejected) => Trials { rejected: Some(rejected), ..Trials::default() },

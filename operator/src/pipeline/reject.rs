@@ -10,7 +10,12 @@ use super::{
     dereference::Observed,
     trial::{self, Fate},
 };
-use crate::{clock::time, cluster::writer::shorten, conditions::Reason, plans::Plans};
+use crate::{
+    clock::time,
+    cluster::writer::{hash, shorten},
+    conditions::Reason,
+    plans::Plans,
+};
 
 /// What the spec asks for.
 pub struct Tried<'a> {
@@ -20,6 +25,8 @@ pub struct Tried<'a> {
     pub pods: String,
     /// The rest of what is said of them.
     pub deployment: &'a DeploymentSpec,
+    /// What the annotation [`RETRY`](millrace_crds::RETRY) says.
+    pub retry: Option<&'a str>,
 }
 
 /// What has come of it so far.
@@ -36,9 +43,18 @@ pub struct Trials {
 }
 
 impl Tried<'_> {
-    /// Whether this is what was rejected. Another plan or another template is another spec, and is tried.
+    /// Whether this is what was rejected. Another plan or another template is another spec, and is tried; so is the same template
+    /// with more time, or if somebody asks for it.
     pub fn is(&self, rejected: &RejectedStatus) -> bool {
-        rejected.revision == self.wanted.revision.0 && rejected.pods.as_ref().is_none_or(|pods| *pods == self.pods)
+        rejected.revision == self.wanted.revision.0 && rejected.pods.as_ref().is_none_or(|pods| *pods == self.attempt())
+    }
+
+    /// By what pods that were rejected are known again.
+    fn attempt(&self) -> String {
+        match (self.deployment.start_within, self.retry) {
+            (None, None) => self.pods.clone(),
+            of => hash(&(&self.pods, of)),
+        }
     }
 
     /// What becomes of what is on trial.
@@ -75,7 +91,7 @@ impl Tried<'_> {
             match trial::pods(&facts) {
                 Fate::Good => trials.proved = true,
                 Fate::Failed(message) if good.is_some() => {
-                    trials.rejected = Some(failed(Some(self.pods.clone()), &message));
+                    trials.rejected = Some(failed(Some(self.attempt()), &message));
                     return trials;
                 }
                 // There is nothing to go back to.
@@ -150,7 +166,10 @@ pub fn because(rejected: &RejectedStatus) -> Refusal {
     let short = rejected.revision.get(..8).unwrap_or(&rejected.revision);
     let message = match (reason, &rejected.pods) {
         (Reason::EditRefused, _) => format!("the runtime has refused revision {short}: {}", rejected.message),
-        (_, Some(_)) => format!("its pods have failed, and the last ones that ran well are back: {}", rejected.message),
+        (_, Some(_)) => format!(
+            "its pods have failed, and the last ones that ran well are back: {}; `kubectl millrace restart` tries them again",
+            rejected.message
+        ),
         _ => format!("revision {short} has failed and was taken back: {}", rejected.message),
     };
     Refusal { reason, message }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use kube::{ResourceExt, api::DeleteParams};
-use millrace_crds::Phase;
+use millrace_crds::{Phase, RETRY};
 use serde_json::json;
 
 use super::{
@@ -73,10 +73,14 @@ pub async fn suspend(cluster: &Cluster, args: &AskArgs, suspend: bool) -> Result
 /// Makes a Pipeline's pods anew.
 pub async fn restart(cluster: &Cluster, args: &AskArgs) -> Result<(), Failure> {
     let seen = cluster.observe(&args.pipeline).await?;
+    let old: Vec<String> = seen.pods.iter().filter_map(ResourceExt::uid).collect();
+    let rejected = seen.status.rejected.as_ref().filter(|rejected| rejected.pods.is_some());
+    if let Some(rejected) = rejected.map(|rejected| rejected.at.clone()) {
+        return try_again(cluster, args, &seen, &old, rejected).await;
+    }
     if seen.pods.is_empty() {
         return Err(Failure::failed(format!("{} has no pods to make anew", args.pipeline)));
     }
-    let old: Vec<String> = seen.pods.iter().filter_map(ResourceExt::uid).collect();
     for pod in &seen.pods {
         // With its grace period: it stops at a final checkpoint.
         let deleted = cluster.api::<Pod>().delete(&pod.name_any(), &DeleteParams::default()).await;
@@ -84,14 +88,47 @@ pub async fn restart(cluster: &Cluster, args: &AskArgs) -> Result<(), Failure> {
     }
     if !args.no_wait {
         wait(cluster, args, "its new pods", |seen| {
-            let is_new = |pod: &Pod| pod.uid().is_some_and(|uid| !old.contains(&uid));
-            (seen.pods.len() >= old.len() && seen.pods.iter().all(|pod| is_new(pod) && is_ready(pod))).then_some(())
+            (seen.pods.len() >= old.len() && seen.pods.iter().all(|pod| is_new(pod, &old) && is_ready(pod)))
+                .then_some(())
         })
         .await?;
     }
     let said = if args.no_wait { "is asked to restart" } else { "has restarted" };
     telemetry::say(&format!("{} {said}", args.pipeline));
     Ok(())
+}
+
+/// Has pods tried again that were taken back at this time.
+async fn try_again(
+    cluster: &Cluster,
+    args: &AskArgs,
+    seen: &Observed,
+    old: &[String],
+    rejected: Time,
+) -> Result<(), Failure> {
+    // A text that nobody has used; nothing is read out of it.
+    let token = format!("kubectl-{}", seen.object.metadata.resource_version.clone().unwrap_or_default());
+    cluster.change(&args.pipeline, &json!({"metadata": {"annotations": {RETRY: token}}})).await?;
+    if args.no_wait {
+        telemetry::say(&format!("asked {} to try the pods again that were taken back", args.pipeline));
+        return Ok(());
+    }
+    let failed = wait(cluster, args, "the pods that were taken back", |seen| match &seen.status.rejected {
+        Some(again) => (again.at != rejected).then(|| Some(again.message.clone())),
+        None => seen.pods.iter().any(|pod| is_new(pod, old) && is_ready(pod)).then_some(None),
+    })
+    .await?;
+    match failed {
+        Some(why) => Err(Failure::failed(format!("the pods of {} have failed again: {why}", args.pipeline))),
+        None => {
+            telemetry::say(&format!("{} has restarted, with the pods that were taken back before", args.pipeline));
+            Ok(())
+        }
+    }
+}
+
+fn is_new(pod: &Pod, old: &[String]) -> bool {
+    pod.uid().is_some_and(|uid| !old.contains(&uid))
 }
 
 fn is_ready(pod: &Pod) -> bool {

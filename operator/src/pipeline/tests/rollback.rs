@@ -93,6 +93,39 @@ async fn pods_whose_image_is_not_there_make_room_for_the_last_ones_that_ran_well
 }
 
 #[tokio::test]
+async fn pods_that_were_taken_back_are_tried_again_when_somebody_asks_or_gives_them_more_time() {
+    let mut world = proved().await;
+    let none = |retry: &str, within: Option<&str>| {
+        let mut pipeline = image(web().annotate(millrace_crds::RETRY, retry), "none");
+        if let Some(within) = within {
+            pipeline["spec"]["deployment"]["startWithin"] = json!(within);
+        }
+        pipeline
+    };
+    world.put("Pipeline", image(web(), "none"));
+    for (retry, within) in [("", None), ("one", None), ("two", None), ("two", Some("6m")), ("two", Some("7m"))] {
+        if !retry.is_empty() {
+            world.put("Pipeline", none(retry, within));
+        }
+        world.settle().await;
+        assert_eq!(image_of(&world), "none", "{retry} {within:?}");
+        assert_eq!(world.status("web").rejected, None);
+        replaced(&mut world, no_image());
+        world.pass(Duration::from_secs(31)).await;
+        assert_eq!(image_of(&world), "good", "{retry} {within:?}");
+        assert!(world.says("web", "Ready").starts_with("False RolledBack"));
+        world.run("web");
+        world.pass(Duration::from_secs(600)).await;
+        assert_eq!(image_of(&world), "good", "once");
+    }
+    world.put("Pipeline", none("three", Some("7m")));
+    world.settle().await;
+    world.run("web");
+    world.settle().await;
+    assert_eq!((image_of(&world), world.says("web", "Ready")), (json!("none"), "True Running: rows flow".to_owned()));
+}
+
+#[tokio::test]
 async fn a_warning_from_before_an_edit_takes_nothing_back() {
     let mut world = proved().await;
     world.makes_no_pod("web", "exceeded quota");
