@@ -25,6 +25,10 @@ pub async fn savepoint(cluster: &Cluster, args: &AskArgs) -> Result<(), Failure>
         let advice = "its last checkpoint stands; `kubectl millrace resume` lets a suspended one go on";
         return Err(Failure::failed(format!("{} is {phase} and takes no savepoint", args.pipeline)).advise(advice));
     }
+    if let Some(why) = cannot_begin(&seen) {
+        let nothing = format!("{} has never run: there is nothing that a savepoint could be taken of", args.pipeline);
+        return Err(Failure::failed(nothing).advise(why));
+    }
     // A name that nobody has used; nothing is read out of it.
     let token = format!("kubectl-{}", seen.object.metadata.resource_version.unwrap_or_default());
     cluster.change(&args.pipeline, &json!({"spec": {"savepoint": {"token": token}}})).await?;
@@ -52,7 +56,10 @@ pub async fn suspend(cluster: &Cluster, args: &AskArgs, suspend: bool) -> Result
     let generation = changed.metadata.generation.unwrap_or_default();
     let (done, doing) = if suspend { ("is suspended", "its suspension") } else { ("runs", "it to run") };
     if !args.no_wait {
-        wait(cluster, args, doing, |seen| {
+        let never_ran = wait(cluster, args, doing, |seen| {
+            if let Some(why) = cannot_begin(seen).filter(|_| seen.generation() >= generation) {
+                return Some(Some(why.to_owned()));
+            }
             let is_seen = seen.status.observed_generation.is_some_and(|observed| observed >= generation);
             let is_there = match seen.status.phase {
                 Some(Phase::Suspended) => suspend,
@@ -61,9 +68,19 @@ pub async fn suspend(cluster: &Cluster, args: &AskArgs, suspend: bool) -> Result
                 Some(Phase::Finished) => true,
                 _ => false,
             };
-            (is_seen && is_there).then_some(())
+            (is_seen && is_there).then_some(None)
         })
         .await?;
+        match never_ran {
+            Some(why) if !suspend => {
+                return Err(Failure::failed(format!("{} cannot run", args.pipeline)).advise(why));
+            }
+            Some(_) => {
+                telemetry::say(&format!("{} has never run, and is not started", args.pipeline));
+                return Ok(());
+            }
+            None => {}
+        }
     }
     let said = if args.no_wait { if suspend { "is asked to stop" } else { "is asked to go on" } } else { done };
     telemetry::say(&format!("{} {said}", args.pipeline));
@@ -127,6 +144,13 @@ async fn try_again(
     }
 }
 
+/// Why a Pipeline that has never run does not begin either, if nothing but an edit helps: there is nothing to wait for.
+fn cannot_begin(seen: &Observed) -> Option<&str> {
+    let has_run = seen.report.is_some() || seen.plan.is_some() || !seen.pods.is_empty();
+    let stalled = seen.status.conditions.iter().find(|it| it.type_ == "Stalled" && it.status == "True");
+    stalled.filter(|_| seen.is_up_to_date() && !has_run).map(|stalled| stalled.message.as_str())
+}
+
 fn is_new(pod: &Pod, old: &[String]) -> bool {
     pod.uid().is_some_and(|uid| !old.contains(&uid))
 }
@@ -162,5 +186,39 @@ async fn wait<T>(
                 None => Err(failure),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::Value;
+
+    use super::*;
+
+    /// A Pipeline of the second generation, of which the operator has seen this one, and says that it is stalled, or not.
+    fn seen(observed: i64, stalled: &str) -> Observed {
+        let condition = json!({"type": "Stalled", "status": stalled, "reason": "InvalidSpec", "message": "no such scheme",
+            "lastTransitionTime": "2024-01-01T00:00:00Z"});
+        let status = json!({"observedGeneration": observed, "conditions": [condition]});
+        let object: Value = json!({"apiVersion": "millrace.dev/v1alpha1", "kind": "Pipeline",
+            "metadata": {"name": "web", "generation": 2}, "spec": {}, "status": status});
+        Observed {
+            status: serde_json::from_value(status).unwrap(),
+            object: serde_json::from_value(object).unwrap(),
+            report: None,
+            plan: None,
+            pods: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_what_has_never_run_and_cannot() {
+        assert_eq!(cannot_begin(&seen(2, "True")), Some("no such scheme"));
+        assert_eq!(cannot_begin(&seen(1, "True")), None, "the operator may think better of the edit");
+        assert_eq!(cannot_begin(&seen(2, "False")), None);
+        let runs = Observed { pods: vec![Pod::default()], ..seen(2, "True") };
+        assert_eq!(cannot_begin(&runs), None, "what ran before goes on");
     }
 }
