@@ -33,14 +33,14 @@ impl Dice {
 /// | error | first wait | longest |
 /// |---|---|---|
 /// | somebody wrote at the same time | 100 ms | 5 s |
-/// | the API server cannot be reached | 500 ms | 1 min |
+/// | the API server cannot be reached, or fails | 500 ms | 1 min |
 /// | it says no: no right, or not such an object | 5 s | 5 min |
 ///
 /// Each wait is twice the one before it, less up to a third by chance.
 pub fn after(error: &WriteError, attempt: u32, dice: &mut Dice) -> Option<Duration> {
     let (first_ms, longest_ms) = match error {
         WriteError::Conflict(_) => (100, 5_000),
-        WriteError::Unreachable(_) | WriteError::TimedOut => (500, 60_000),
+        WriteError::Unreachable(_) | WriteError::Failing { .. } | WriteError::TimedOut => (500, 60_000),
         WriteError::Forbidden(_) | WriteError::Rejected(_) | WriteError::Terminating(_) | WriteError::Gone(_) => {
             (5_000, 300_000)
         }

@@ -107,9 +107,17 @@ pub struct Happening {
 /// Why something could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// The API server did not answer, or not in time, or asked to try again.
+    /// The API server did not answer.
     #[error("the API server cannot be reached")]
     Unreachable(#[source] Box<kube::Error>),
+    /// The API server could not do it, or asked to try again.
+    #[error("the API server has answered {code}: {message}")]
+    Failing {
+        /// The status code of its answer.
+        code: u16,
+        /// What it says.
+        message: String,
+    },
     /// The API server did not answer in time; what was written may or may not be.
     #[error("the API server has not answered within {} s", REQUEST.as_secs())]
     TimedOut,
@@ -138,6 +146,7 @@ impl WriteError {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Unreachable(_) => "unreachable",
+            Self::Failing { .. } => "failing",
             Self::TimedOut => "timed_out",
             Self::Conflict(_) => "conflict",
             Self::Forbidden(_) => "forbidden",
@@ -158,11 +167,18 @@ impl From<kube::Error> for WriteError {
                 404 => Self::Gone(status.message.clone()),
                 409 => Self::Conflict(status.message.clone()),
                 400 | 405 | 406 | 413 | 415 | 422 => Self::Rejected(status.message.clone()),
-                _ => Self::Unreachable(Box::new(error)),
+                500 if is_about_the_object(&status.message) => Self::Rejected(status.message.clone()),
+                code => Self::Failing { code, message: status.message.clone() },
             },
             _ => Self::Unreachable(Box::new(error)),
         }
     }
+}
+
+/// Whether an error of the server's own is one of the object all the same: what is laid over it is parsed late, a quantity of the
+/// pods' template, say.
+fn is_about_the_object(message: &str) -> bool {
+    ["failed to convert ", "failed to create typed patch object "].iter().any(|begin| message.starts_with(begin))
 }
 
 /// Whether an object was refused because its namespace is being deleted.
@@ -390,6 +406,22 @@ mod tests {
     use millrace_stream::{ManualClock, Timestamp};
 
     use super::*;
+
+    #[test]
+    fn what_the_api_server_has_answered_is_not_told_as_that_it_cannot_be_reached() {
+        let told = |code: u16, message: &str| {
+            let status = json!({"kind": "Status", "status": "Failure", "code": code, "message": message, "reason": ""});
+            let error = WriteError::from(kube::Error::Api(Box::new(serde_json::from_value(status).unwrap())));
+            (error.kind(), error.to_string())
+        };
+        let quantity =
+            "failed to convert merged object at version apps/v1: quantities must match the regular expression";
+        assert_eq!(told(500, quantity), ("rejected", quantity.to_owned()));
+        let webhook = "Internal error occurred: failed calling webhook \"a.example\"";
+        assert_eq!(told(500, webhook), ("failing", format!("the API server has answered 500: {webhook}")));
+        assert_eq!(told(429, "too many").0, "failing");
+        assert_eq!(told(422, "no").0, "rejected");
+    }
 
     #[tokio::test]
     async fn a_request_goes_no_further_once_another_may_lead() {
