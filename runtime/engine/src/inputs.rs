@@ -4,6 +4,7 @@
 //! sees one barrier. Rows of the next epoch wait in the blocked inputs' channels meanwhile, under those channels' budgets.
 
 use std::{
+    collections::VecDeque,
     future::poll_fn,
     task::{Context, Poll},
 };
@@ -22,6 +23,8 @@ pub enum InputEvent {
     Watermark(EventTime),
     /// All inputs are idle.
     Idle,
+    /// Not all inputs are idle any more. Comes before what they say.
+    Active,
     /// Every input has brought this barrier.
     Barrier(Barrier),
     /// Every sender is gone without a barrier that ends tasks: something upstream failed.
@@ -33,6 +36,8 @@ pub enum InputEvent {
 pub struct Inputs {
     inputs: Vec<Input>,
     watermarks: WatermarkTracker,
+    /// What follows from the message that was taken last.
+    due: VecDeque<InputEvent>,
     barrier: Option<Barrier>,
     next: usize,
 }
@@ -50,12 +55,22 @@ enum InputState {
     Closed,
 }
 
+/// Whose messages a receiver brings: those of one task of a stage, or of any of them. What is from the same is idle together
+/// ([`WatermarkTracker`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// The stage, by number.
+    pub stage: usize,
+    /// A source's task, which has splits of its own.
+    pub task: Option<u32>,
+}
+
 impl Inputs {
     /// Reads from these receivers.
-    pub fn new(receivers: Vec<Receiver>) -> Self {
-        let watermarks = WatermarkTracker::new(receivers.len());
-        let inputs = receivers.into_iter().map(|receiver| Input { receiver, state: InputState::Open }).collect();
-        Self { inputs, watermarks, barrier: None, next: 0 }
+    pub fn new(receivers: Vec<(Origin, Receiver)>) -> Self {
+        let watermarks = WatermarkTracker::new(receivers.iter().map(|(origin, _)| *origin));
+        let inputs = receivers.into_iter().map(|(_, receiver)| Input { receiver, state: InputState::Open }).collect();
+        Self { inputs, watermarks, due: VecDeque::new(), barrier: None, next: 0 }
     }
 
     /// The next event. Cancel-safe.
@@ -69,6 +84,9 @@ impl Inputs {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<InputEvent> {
+        if let Some(due) = self.due.pop_front() {
+            return Poll::Ready(due);
+        }
         let count = self.inputs.len();
         let start = self.next;
         for index in (0..count).map(|offset| (start + offset) % count) {
@@ -90,8 +108,14 @@ impl Inputs {
     fn take(&mut self, index: usize, message: Option<Message>) -> Option<InputEvent> {
         match message {
             Some(Message::Batch(batch)) => Some(InputEvent::Batch(batch)),
-            Some(Message::Watermark(watermark)) => event_of(self.watermarks.advance(index, watermark)),
-            Some(Message::Idle) => event_of(self.watermarks.set_idle(index)),
+            Some(Message::Watermark(watermark)) => {
+                let advance = self.watermarks.advance(index, watermark);
+                self.first_of(advance)
+            }
+            Some(Message::Idle) => {
+                let advance = self.watermarks.set_idle(index);
+                self.first_of(advance)
+            }
             Some(Message::Barrier(barrier)) => {
                 self.inputs[index].state = InputState::Aligned;
                 // A barrier of a later epoch replaces one that was given up: its tasks were told to abort.
@@ -130,13 +154,13 @@ impl Inputs {
         }
         Some(InputEvent::Barrier(barrier))
     }
-}
 
-fn event_of(advance: Advance) -> Option<InputEvent> {
-    match advance {
-        Advance::None => None,
-        Advance::To(watermark) => Some(InputEvent::Watermark(watermark)),
-        Advance::Idle => Some(InputEvent::Idle),
+    /// The first of what follows from an advance; the others are due.
+    fn first_of(&mut self, Advance { active, to, idle }: Advance) -> Option<InputEvent> {
+        self.due.extend(active.then_some(InputEvent::Active));
+        self.due.extend(to.map(InputEvent::Watermark));
+        self.due.extend(idle.then_some(InputEvent::Idle));
+        self.due.pop_front()
     }
 }
 
@@ -159,7 +183,8 @@ mod tests {
         let budget = Load { rows: 100, bytes: usize::MAX };
         let (a, from_a) = channel(budget);
         let (b, from_b) = channel(budget);
-        (a, b, Inputs::new(vec![from_a, from_b]))
+        let origin = |task| Origin { stage: 0, task: Some(task) };
+        (a, b, Inputs::new(vec![(origin(0), from_a), (origin(1), from_b)]))
     }
 
     async fn send_rows(sender: &Sender) {
@@ -200,6 +225,21 @@ mod tests {
         assert!(inputs.next().now_or_never().is_none());
         b.send_control(Message::Watermark(EventTime(4))).unwrap();
         assert!(matches!(inputs.next().await, InputEvent::Watermark(EventTime(4))));
+    }
+
+    #[tokio::test]
+    async fn the_watermark_comes_before_the_idleness_that_it_follows_from_and_after_its_end() {
+        let (a, b, mut inputs) = two_inputs();
+        a.send_control(Message::Watermark(EventTime(9))).unwrap();
+        b.send_control(Message::Watermark(EventTime(5))).unwrap();
+        assert!(matches!(inputs.next().await, InputEvent::Watermark(EventTime(5))));
+        a.send_control(Message::Idle).unwrap();
+        b.send_control(Message::Idle).unwrap();
+        assert!(matches!(inputs.next().await, InputEvent::Watermark(EventTime(9))));
+        assert!(matches!(inputs.next().await, InputEvent::Idle));
+        a.send_control(Message::Watermark(EventTime(10))).unwrap();
+        assert!(matches!(inputs.next().await, InputEvent::Active));
+        assert!(matches!(inputs.next().await, InputEvent::Watermark(EventTime(10))));
     }
 
     #[tokio::test]

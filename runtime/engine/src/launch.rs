@@ -21,7 +21,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use crate::{
     JobContext, JobError,
     channel::{self, BYTE_BUDGET, Load, ROW_BUDGET, Receiver, Sender},
-    inputs::Inputs,
+    inputs::{Inputs, Origin},
     operator::OperatorContext,
     router::{OutEdge, Router},
     stages::{Head, Stage, StageGraph},
@@ -147,7 +147,7 @@ struct Launcher<'a> {
     cx: &'a JobContext,
     /// For each task and edge: one a receiving task.
     senders: BTreeMap<(TaskKey, usize), Vec<Sender>>,
-    receivers: BTreeMap<TaskKey, Vec<Receiver>>,
+    receivers: BTreeMap<TaskKey, Vec<(Origin, Receiver)>>,
     running: Running,
     report: mpsc::Sender<Report>,
 }
@@ -156,11 +156,13 @@ impl Launcher<'_> {
     fn make_channels(&mut self) {
         for (from, stage) in self.graph.stages.iter().enumerate() {
             for index in 0..stage.parallelism {
+                let task = matches!(stage.head, Head::Source(_)).then_some(index);
+                let origin = Origin { stage: from, task };
                 for (number, edge) in stage.edges.iter().enumerate() {
                     for receiver in self.graph.receivers(from, number, index) {
                         let (tx, rx) = channel::channel(CHANNEL);
                         self.senders.entry(((from, index), number)).or_default().push(tx);
-                        self.receivers.entry((edge.to, receiver)).or_default().push(rx);
+                        self.receivers.entry((edge.to, receiver)).or_default().push((origin, rx));
                     }
                 }
             }

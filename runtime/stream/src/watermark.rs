@@ -1,13 +1,23 @@
 //! Watermarks of several inputs: the least counts, and an idle input does not.
+//!
+//! Tasks that hold rows back until a watermark passes them, as those of a window do, all read the same senders, but not at
+//! the same pace. So one of them may be idle still, or idle already, while another has gone further; rows that the first
+//! holds come out only when it goes as far. Their inputs are therefore of one group: they are idle together, when all of
+//! them are and have come equally far, or not at all. A source's task is a group of its own.
+
+use std::collections::BTreeMap;
 
 use crate::EventTime;
 
 /// Combines the watermarks of a task's inputs.
 ///
-/// The combined watermark never goes back. When every input is idle it stays where it is, and the task is idle itself.
+/// The combined watermark never goes back. When all groups are idle it is the greatest that any input has come to, in
+/// whatever order they became so, and the task is idle itself. An input that has ended holds nothing back; that all has
+/// ended ([`EventTime::MAX`]) is only known when every input has, as idle ones may have rows later.
 #[derive(Clone, Debug)]
 pub struct WatermarkTracker {
     inputs: Vec<Input>,
+    groups: Vec<Vec<usize>>,
     combined: EventTime,
     idle: bool,
 }
@@ -15,25 +25,38 @@ pub struct WatermarkTracker {
 #[derive(Clone, Copy, Debug)]
 struct Input {
     watermark: EventTime,
+    /// How far it had come when it had not ended.
+    reached: EventTime,
     idle: bool,
 }
 
-/// What changed for those downstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Advance {
-    /// Nothing.
-    None,
+/// What changed for those downstream, in this order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Advance {
+    /// The task is no longer idle.
+    pub active: bool,
     /// The combined watermark rose to this.
-    To(EventTime),
+    pub to: Option<EventTime>,
     /// Every input has become idle.
-    Idle,
+    pub idle: bool,
 }
 
 impl WatermarkTracker {
-    /// A tracker of `inputs` inputs that have said nothing yet.
-    pub fn new(inputs: usize) -> Self {
-        let input = Input { watermark: EventTime::MIN, idle: false };
-        Self { inputs: vec![input; inputs], combined: EventTime::MIN, idle: false }
+    /// A tracker of inputs of these groups, which have said nothing yet.
+    pub fn new<G: Ord>(inputs: impl IntoIterator<Item = G>) -> Self {
+        let mut groups: BTreeMap<G, Vec<usize>> = BTreeMap::new();
+        let mut count = 0;
+        for group in inputs {
+            groups.entry(group).or_default().push(count);
+            count += 1;
+        }
+        let input = Input { watermark: EventTime::MIN, reached: EventTime::MIN, idle: false };
+        Self {
+            inputs: vec![input; count],
+            groups: groups.into_values().collect(),
+            combined: EventTime::MIN,
+            idle: false,
+        }
     }
 
     /// The combined watermark so far.
@@ -45,6 +68,9 @@ impl WatermarkTracker {
     pub fn advance(&mut self, index: usize, watermark: EventTime) -> Advance {
         let input = &mut self.inputs[index];
         input.watermark = input.watermark.max(watermark);
+        if watermark < EventTime::MAX {
+            input.reached = input.reached.max(watermark);
+        }
         input.idle = false;
         self.combine()
     }
@@ -56,45 +82,30 @@ impl WatermarkTracker {
     }
 
     fn combine(&mut self) -> Advance {
-        match self.inputs.iter().filter(|input| !input.idle).map(|input| input.watermark).min() {
-            None if self.idle => Advance::None,
-            None => {
-                self.idle = true;
-                Advance::Idle
-            }
-            Some(least) => {
-                self.idle = false;
-                if least > self.combined {
-                    self.combined = least;
-                    Advance::To(least)
-                } else {
-                    Advance::None
-                }
+        let (mut least, mut some_idle) = (None, false);
+        for group in &self.groups {
+            if self.is_idle(group) {
+                some_idle = true;
+            } else {
+                least = group.iter().map(|input| self.inputs[*input].watermark).chain(least).min();
             }
         }
+        let (to, idle) = match least {
+            Some(least) if least < EventTime::MAX || !some_idle => (Some(least), false),
+            _ => (self.inputs.iter().map(|input| input.reached).max(), true),
+        };
+        let to = to.filter(|to| *to > self.combined);
+        let advance = Advance { active: self.idle && !idle, to, idle: idle && !self.idle };
+        self.combined = to.unwrap_or(self.combined);
+        self.idle = idle;
+        advance
+    }
+
+    fn is_idle(&self, group: &[usize]) -> bool {
+        let first = self.inputs[group[0]].watermark;
+        group.iter().map(|input| &self.inputs[*input]).all(|input| input.idle && input.watermark == first)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_least_watermark_counts_and_an_idle_input_does_not() {
-        let mut tracker = WatermarkTracker::new(2);
-        assert_eq!(tracker.advance(0, EventTime(10)), Advance::None);
-        assert_eq!(tracker.advance(1, EventTime(5)), Advance::To(EventTime(5)));
-        assert_eq!(tracker.set_idle(1), Advance::To(EventTime(10)));
-        assert_eq!(tracker.advance(1, EventTime(7)), Advance::None, "never back");
-        assert_eq!(tracker.current(), EventTime(10));
-    }
-
-    #[test]
-    fn a_task_is_idle_once_when_all_its_inputs_are() {
-        let mut tracker = WatermarkTracker::new(2);
-        assert_eq!(tracker.set_idle(0), Advance::None);
-        assert_eq!(tracker.set_idle(1), Advance::Idle);
-        assert_eq!(tracker.set_idle(1), Advance::None);
-        assert_eq!(tracker.advance(1, EventTime(3)), Advance::To(EventTime(3)));
-    }
-}
+mod tests;

@@ -1,7 +1,7 @@
 //! Event time at the source: where it comes from, and how far each split has come.
 //!
 //! A split's watermark is the greatest event time seen in it, less the bound on disorder; the source's is the least of its
-//! splits' that are neither ended nor idle. It never goes back. A row whose event time is null, or further ahead of the
+//! splits' that are neither ended nor idle, and when all are idle the greatest of theirs. It never goes back. A row whose event time is null, or further ahead of the
 //! clock than `maxFutureSkew`, is a bad row: one year 9999 must not close every window.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -197,6 +197,17 @@ impl SplitWatermarks {
         progress.latest.saturating_sub(disorder_ms)
     }
 
+    /// Rows come: if the source was idle it no longer is, and this is how far it had come.
+    pub fn wake(&mut self) -> Option<EventTime> {
+        std::mem::take(&mut self.idle).then_some(self.current)
+    }
+
+    /// The task could not read for so long, as there was no room downstream: that is not the splits' silence.
+    pub fn waited(&mut self, time: Duration) {
+        self.last_news += time;
+        self.splits.values_mut().for_each(|split| split.last_rows += time);
+    }
+
     /// The split has ended: it holds nothing back any more.
     pub fn ended(&mut self, split: &SplitId) {
         self.splits.remove(split);
@@ -220,8 +231,18 @@ impl SplitWatermarks {
             }
             Some(_) => Progress::None,
             None if self.idle_timeout.is_some() && !self.idle && now.saturating_sub(self.last_news) >= idle_after => {
-                self.idle = true;
-                Progress::Idle
+                let greatest = self.splits.values().map(|split| split.latest.saturating_sub(self.disorder_ms)).max();
+                match greatest.filter(|greatest| *greatest > self.current) {
+                    // None holds back another's windows, whichever fell silent first. That it is idle is said next.
+                    Some(greatest) => {
+                        self.current = greatest;
+                        Progress::Watermark(greatest)
+                    }
+                    None => {
+                        self.idle = true;
+                        Progress::Idle
+                    }
+                }
             }
             None => Progress::None,
         }

@@ -78,6 +78,11 @@ impl KeyedTask {
                         self.emit(emitted).await?;
                     }
                     InputEvent::Watermark(watermark) => self.advance(watermark).await?,
+                    InputEvent::Active => {
+                        // Before all that comes out now: what counts for those downstream is how far this task is.
+                        self.router.send_control(&Message::Watermark(self.watermark))?;
+                        self.show(false);
+                    }
                     InputEvent::Idle => {
                         self.router.send_control(&Message::Idle)?;
                         self.show(true);

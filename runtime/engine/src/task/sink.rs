@@ -36,7 +36,7 @@ impl SinkTask {
                 prepared = self.preparing.done() => self.acknowledge(prepared?).await?,
                 event = self.inputs.next() => match event {
                     InputEvent::Batch(batch) => self.write(batch).await?,
-                    InputEvent::Watermark(_) => self.show(false),
+                    InputEvent::Watermark(_) | InputEvent::Active => self.show(false),
                     InputEvent::Idle => self.show(true),
                     InputEvent::Barrier(barrier) => {
                         let last = barrier.kind.ends_tasks();

@@ -58,8 +58,8 @@ pub struct SourceTask {
     times: EventTimes,
     progress: SplitWatermarks,
     ended: bool,
-    /// Whether more was sent than there was room for: nothing is read until that has been taken.
-    over_budget: bool,
+    /// Since when more is sent than there is room for: nothing is read until that has been taken.
+    over_budget: Option<Duration>,
     /// What the reader had counted when it was last asked.
     bad_rows: u64,
 }
@@ -77,7 +77,7 @@ impl SourceTask {
         let times = EventTimes::new(&node);
         let own: BTreeSet<SplitId> = reader.replay_points().into_iter().map(|(split, _)| split).collect();
         let progress = SplitWatermarks::new(&node, restored, |split| own.contains(split), cx.clock.monotonic());
-        Self { cx, node, reader, router, control, times, progress, ended: false, over_budget: false, bad_rows: 0 }
+        Self { cx, node, reader, router, control, times, progress, ended: false, over_budget: None, bad_rows: 0 }
     }
 
     /// Runs until a barrier that ends tasks, or until the coordinator is gone.
@@ -87,13 +87,14 @@ impl SourceTask {
         }
         let mut pause: Option<Pin<Box<Sleep>>> = None;
         loop {
-            let (ended, over_budget) = (self.ended, self.over_budget);
+            let (ended, over_budget) = (self.ended, self.over_budget.is_some());
             let turn = tokio::select! {
                 biased;
                 control = self.control.recv() => self.control(control).await?,
                 within = self.router.within_budget(), if over_budget => {
                     within?;
-                    self.over_budget = false;
+                    let since = self.over_budget.take();
+                    self.waited_since(since);
                     Turn::On
                 }
                 () = elapsed(&mut pause), if !ended && pause.is_some() => {
@@ -170,6 +171,10 @@ impl SourceTask {
         if let Some(errors) = errors {
             self.route_errors(errors.num_rows(), errors.columns().to_vec())?;
         }
+        if let Some(watermark) = self.progress.wake() {
+            // Before the rows, which may wait long for room.
+            self.router.send_control(&Message::Watermark(watermark))?;
+        }
         let timed = self.times.apply(rows, self.cx.clock.now())?;
         if let Some(unusable) = timed.unusable {
             metrics.bad_rows.add(unusable.numbers.len() as u64);
@@ -188,12 +193,21 @@ impl SourceTask {
         let watermark = self.progress.rows(split, timed.latest, self.cx.clock.monotonic());
         self.reader.note_watermark(split, watermark);
         let waited = self.router.waited_ns();
+        let since = self.cx.clock.monotonic();
         let turn = self.flush().await;
+        self.waited_since(Some(since));
         metrics.backpressure_ns.add(self.router.waited_ns() - waited);
         if turn.as_ref().is_ok_and(|turn| *turn == Turn::On) {
             self.note_progress()?;
         }
         turn
+    }
+
+    /// The task has waited for room since then: no split was idle for that.
+    fn waited_since(&mut self, since: Option<Duration>) {
+        let now = self.cx.clock.monotonic();
+        self.over_budget = self.over_budget.map(|_| now);
+        self.progress.waited(since.map_or(Duration::ZERO, |since| now.saturating_sub(since)));
     }
 
     /// Sends what is routed, when there is room, and does what the coordinator says meanwhile.
@@ -306,7 +320,7 @@ impl SourceTask {
         let epoch = barrier.epoch;
         // The replay points are behind what was read, so all of it comes before the barrier.
         self.router.flush_over()?;
-        self.over_budget = self.router.is_over_budget();
+        self.over_budget = self.router.is_over_budget().then(|| self.over_budget.unwrap_or(started));
         self.router.send_control(&Message::Barrier(barrier))?;
         hit("barrier-injected")?;
         self.cx.metrics.barrier_pause.observe(self.cx.clock.monotonic().saturating_sub(started));

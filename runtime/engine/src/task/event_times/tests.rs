@@ -13,7 +13,7 @@ fn node() -> SourceNode {
     let spec = serde_json::json!({
         "name": "rows",
         "generator": {"fields": [{"name": "n", "sequence": {}}]},
-        "eventTime": {"column": "ts", "maxOutOfOrderness": "100ms", "maxFutureSkew": "1h"},
+        "eventTime": {"column": "ts", "maxOutOfOrderness": "100ms", "idleTimeout": "1h", "maxFutureSkew": "1h"},
     });
     let micros = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
     let millis = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
@@ -72,6 +72,36 @@ fn a_split_that_goes_on_from_a_checkpoint_goes_on_from_its_greatest_time() {
     assert_eq!(watermarks.rows(&split("a"), Some(EventTime(10)), now), EventTime(4_900));
     assert_eq!(watermarks.advance(0, now), Progress::None);
     assert_eq!(watermarks.stored(), stored(&[("a", 5_000)], 4_900));
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn a_wait_for_room_downstream_makes_no_split_idle() {
+    let mut watermarks = SplitWatermarks::new(&node(), &[], |_| true, Duration::ZERO);
+    watermarks.rows(&split("a"), Some(EventTime(5_000)), Duration::ZERO);
+    watermarks.rows(&split("b"), Some(EventTime(9_000)), Duration::ZERO);
+    assert_eq!(watermarks.advance(0, Duration::ZERO), Progress::Watermark(EventTime(4_900)));
+    watermarks.waited(2 * HOUR);
+    assert_eq!(watermarks.advance(0, 2 * HOUR), Progress::None);
+    assert_eq!(watermarks.wake(), None);
+}
+
+#[test]
+fn when_all_splits_are_idle_none_holds_back_another_and_rows_end_the_idleness() {
+    for ahead in ["a", "b"] {
+        let mut watermarks = SplitWatermarks::new(&node(), &[], |_| true, Duration::ZERO);
+        for name in ["a", "b"] {
+            let latest = if name == ahead { 9_000 } else { 5_000 };
+            watermarks.rows(&split(name), Some(EventTime(latest)), Duration::ZERO);
+        }
+        watermarks.advance(0, Duration::ZERO);
+        assert_eq!(watermarks.advance(0, HOUR), Progress::Watermark(EventTime(8_900)));
+        assert_eq!(watermarks.advance(0, HOUR), Progress::Idle);
+        assert_eq!(watermarks.advance(0, HOUR), Progress::None);
+        assert_eq!(watermarks.wake(), Some(EventTime(8_900)), "said before the rows");
+        assert_eq!(watermarks.wake(), None);
+    }
 }
 
 #[test]

@@ -46,7 +46,8 @@ fn numbers_schema() -> Arc<Schema> {
 }
 
 fn node() -> SourceNode {
-    let spec = serde_json::json!({"name": "numbers", "generator": {"fields": [{"name": "number", "sequence": {}}]}});
+    let spec = serde_json::json!({"name": "numbers", "generator": {"fields": [{"name": "number", "sequence": {}}]},
+        "eventTime": {"column": "at", "idleTimeout": "1s"}});
     let time = DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, Some("UTC".into()));
     let inside = vec![Field::new("_event_time", time, false), Field::new("number", DataType::Int64, false)];
     SourceNode {
@@ -63,6 +64,7 @@ struct Fixture {
     control: mpsc::Sender<SourceControl>,
     reports: mpsc::Receiver<Report>,
     receivers: Vec<Receiver>,
+    clock: Arc<ManualClock>,
     task: tokio::task::JoinHandle<Result<(), TaskError>>,
 }
 
@@ -70,10 +72,11 @@ struct Fixture {
 fn blocked_source(receivers: usize) -> Fixture {
     let (report, reports) = mpsc::channel(16);
     let (control, controls) = mpsc::channel(16);
+    let clock = Arc::new(ManualClock::at(Timestamp(1_000)));
     let cx = TaskContext {
         id: TaskId { stage: "numbers".into(), index: 0 },
         metrics: Arc::new(StageMetrics::default()),
-        clock: Arc::new(ManualClock::at(Timestamp(1_000))),
+        clock: clock.clone(),
         reports: report,
     };
     let budget = Load { rows: BATCH_ROWS, bytes: usize::MAX };
@@ -84,7 +87,7 @@ fn blocked_source(receivers: usize) -> Fixture {
     let outputs = BTreeMap::from([(OutputName::Main, targets)]);
     let router = Router::new(outputs, Vec::new(), edges, |_| Arc::default());
     let task = SourceTask::new(cx, node(), Box::new(Numbers { next: 0 }), router, controls, &[]);
-    Fixture { control, reports, receivers, task: tokio::spawn(task.run()) }
+    Fixture { control, reports, receivers, clock, task: tokio::spawn(task.run()) }
 }
 
 impl Fixture {
@@ -109,6 +112,7 @@ impl Fixture {
                     numbers.extend(batch.column(1).as_primitive::<Int64Type>().values());
                 }
                 Some(Some(Message::Barrier(barrier))) => return (numbers, Some(barrier.epoch)),
+                Some(Some(Message::Idle)) => panic!("the source is never idle"),
                 Some(Some(_)) => {}
                 Some(None) | None => return (numbers, None),
             }
@@ -153,4 +157,21 @@ async fn a_source_that_waits_for_room_ends_with_the_last_barrier() {
     assert_eq!(source.acknowledged().await, (Epoch(1), 20));
     drop(source.control);
     source.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_source_that_waits_for_room_is_not_idle_however_long_it_waits() {
+    let mut source = blocked_source(1);
+    tokio::task::yield_now().await;
+    for round in 0..3 {
+        source.clock.advance(Duration::from_secs(60));
+        assert_eq!(source.waiting(0).0, (round * 10..round * 10 + 10).collect::<Vec<_>>());
+        tokio::task::yield_now().await;
+    }
+    source.inject(1, BarrierKind::Checkpoint).await;
+    source.acknowledged().await;
+    source.clock.advance(Duration::from_secs(60));
+    source.waiting(0);
+    tokio::task::yield_now().await;
+    source.waiting(0);
 }
