@@ -159,7 +159,9 @@ pub struct FileSource {
     #[serde(default)]
     pub compression: Compression,
     /// Whether the source goes on when it has read all there is: lines that are appended and files that appear are read
-    /// too, through rotation and truncation. Without it the source ends.
+    /// too, through rotation and truncation, and so are gzip members and Zstandard frames that are appended to a compressed
+    /// file. Its last line is read once its line feed has come, or when the file is gone; of a compressed file also when
+    /// nothing has come for three looks. Without it the source ends.
     #[serde(default)]
     pub follow: bool,
     /// How often files are looked at for news, where `follow` is true.

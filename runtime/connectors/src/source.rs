@@ -203,7 +203,7 @@ pub enum Read {
         /// How many bytes were read for it.
         bytes: u64,
     },
-    /// A split has come to its end; no more rows of it.
+    /// A split has come to its end. If rows of it come after all, it goes on.
     SplitEnded(SplitId),
     /// Nothing there now; asking again after this long makes sense.
     Pending(Duration),

@@ -273,3 +273,46 @@ spec:
     ids.sort_unstable();
     assert!(ids.iter().copied().eq(0..20_000), "{} rows", ids.len());
 }
+
+#[test]
+fn members_that_are_appended_to_a_compressed_log_are_read_once_whole_or_torn_through_kills() {
+    let mut seed = Seed::of_test("appended members");
+    let workspace = Workspace::new();
+    workspace.write("rows", "");
+    let mut member = |rows: String| {
+        workspace.write("rows", rows);
+        let made = std::process::Command::new("gzip").arg("-c").arg(workspace.join("rows")).output();
+        made.expect("gzip is there").stdout
+    };
+    workspace.write("in/app.log.gz", member(rows(0, 100)));
+    workspace.write("p.yaml", pipeline(FOLLOWED));
+    let run = || Millrace::run(&workspace, "p.yaml").start();
+    let mut running = run();
+    let mut written = 100;
+    for turn in 0..12 {
+        let count = seed.between(0, 3_000);
+        let bytes = member(rows(written, written + count));
+        written += count;
+        let (torn, rest) = bytes.split_at(seed.between(1, bytes.len() as i64 - 1) as usize);
+        workspace.append("in/app.log.gz", torn);
+        if seed.one_in(2) {
+            running.kill();
+            if turn % 2 == 0 {
+                workspace.append("in/app.log.gz", rest);
+            }
+            running = run();
+            if turn % 2 == 1 {
+                workspace.append("in/app.log.gz", rest);
+            }
+        } else {
+            workspace.append("in/app.log.gz", rest);
+        }
+        if seed.one_in(2) {
+            passed(&workspace, &running, written as usize);
+        }
+    }
+    passed(&workspace, &running, written as usize);
+    running.terminate();
+    running.wait().expect_success();
+    assert_eq!(ids(&workspace.join("out/passed")), (0..written).collect::<Vec<_>>());
+}

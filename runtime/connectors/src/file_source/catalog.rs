@@ -37,11 +37,40 @@ pub(super) struct Point {
     /// Of the uncompressed bytes; for Parquet, of the rows.
     pub(super) offset: u64,
     pub(super) ended: bool,
+    #[serde(default, skip_serializing_if = "Growth::is_none")]
+    pub(super) growth: Growth,
+}
+
+/// How a followed file that is compressed grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Growth {
+    /// Nothing was appended to it so far.
+    #[default]
+    None,
+    /// It is at rest, with this many bytes as it lies there.
+    AtRest(u64),
+    /// Something was appended to it after it had been read to its end.
+    Appended,
+}
+
+impl Growth {
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+
+    /// With how many bytes it is at rest.
+    pub(super) fn at_rest(self) -> Option<u64> {
+        match self {
+            Self::AtRest(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
 }
 
 impl Point {
     pub(super) fn new(path: PathBuf, identity: Identity, offset: u64, ended: bool) -> Self {
-        Self { version: VERSION, path, identity, offset, ended }
+        Self { version: VERSION, path, identity, offset, ended, growth: Growth::None }
     }
 
     pub(super) fn write(&self) -> ReplayPoint {

@@ -22,6 +22,7 @@
 mod archive;
 mod catalog;
 mod identity;
+mod members;
 mod moved;
 mod parquet;
 mod reader;

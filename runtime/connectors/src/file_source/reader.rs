@@ -105,7 +105,9 @@ impl FileReader {
             return;
         }
         let ahead = open().filter(|(_, split)| !only_compressed || split.is_compressed());
-        if let Some((index, _)) = ahead.max_by_key(|(_, split)| split.watermark) {
+        // Of compressed ones, which may be read from their beginnings when they are opened again, those that wait go first.
+        let waits = |split: &Split| only_compressed && split.is_waiting();
+        if let Some((index, _)) = ahead.max_by_key(|(_, split)| (waits(split), split.watermark)) {
             self.splits[index].close();
         }
     }
@@ -146,6 +148,7 @@ impl FileReader {
                     self.shared.catalog.update(&split.id, &split.identity, true);
                     return Ok(Read::SplitEnded(split.id.clone()));
                 }
+                Step::Rests => return Ok(Read::SplitEnded(split.id.clone())),
                 Step::Replaced => self.shared.catalog.update(&split.id, &split.identity, false),
                 Step::Nothing => {}
             }
@@ -176,7 +179,9 @@ impl SourceReader for FileReader {
 
     fn replay_points(&self) -> Vec<(SplitId, ReplayPoint)> {
         let point = |split: &Split| {
-            Point::new(split.path.clone(), split.identity.clone(), split.position(), split.ended).write()
+            let mut point = Point::new(split.path.clone(), split.identity.clone(), split.position(), split.ended);
+            point.growth = split.growth;
+            point.write()
         };
         self.splits.iter().map(|split| (split.id.clone(), point(split))).collect()
     }

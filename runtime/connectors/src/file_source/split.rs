@@ -2,8 +2,12 @@
 //!
 //! A followed file is looked at again at each poll. It has grown: reading goes on. It is shorter, or begins with other
 //! bytes: it was truncated, and is read from its beginning. No path leads to it any more: it was rotated away or deleted,
-//! and has ended when nothing more has come for [`GONE_POLLS`] polls. The last line of a followed file is a row once its
+//! and has ended when nothing more has come for [`QUIET_POLLS`] polls. The last line of a followed file is a row once its
 //! line feed has come, or when the file has ended.
+//!
+//! A followed file that is compressed is most often one that does not grow. Read to its end, and with no news for
+//! [`QUIET_POLLS`] polls, it is *at rest*: its last line is a row, it is closed, and holds no watermark back. If something is
+//! appended to it after all, it goes on, and from then on is followed as others are, without rest.
 
 use std::{
     fs::File,
@@ -14,7 +18,14 @@ use std::{
 
 use millrace_stream::{EventTime, Timestamp};
 
-use super::{Shared, catalog::Entry, identity::Identity, parquet::ParquetSplit, reader::failed, stream::Stream};
+use super::{
+    Shared,
+    catalog::{Entry, Growth},
+    identity::Identity,
+    parquet::ParquetSplit,
+    reader::failed,
+    stream::Stream,
+};
 use crate::{
     Origin, SourceError, SplitId,
     format::{
@@ -23,8 +34,8 @@ use crate::{
     },
 };
 
-/// After how many polls without growth a file that is gone has ended.
-const GONE_POLLS: u32 = 3;
+/// After how many polls without growth a file that is gone has ended, and a compressed one is at rest.
+const QUIET_POLLS: u32 = 3;
 /// Until the end of 1980 after 1970: no file was written then.
 const NO_MOMENT: Duration = Duration::from_secs(347_155_200);
 
@@ -40,6 +51,9 @@ pub(super) struct Split {
     contents: Contents,
     /// At the end of what there is, until the next poll.
     waiting: bool,
+    pub(super) growth: Growth,
+    /// The end of a compressed file, when it was read to.
+    seen: Option<Seen>,
     present: bool,
     quiet_polls: u32,
     bytes: u64,
@@ -52,12 +66,24 @@ enum Contents {
     Parquet(Box<ParquetSplit>),
 }
 
+/// The end of a compressed file, as it was.
+struct Seen {
+    /// How long the file was, as it lies there.
+    bytes: u64,
+    /// It ended within a member.
+    torn: bool,
+    /// It ended with a line's end.
+    drained: bool,
+}
+
 /// What a read came to.
 pub(super) enum Step {
     Rows(Decoded),
     /// The file has other contents now.
     Replaced,
     Nothing,
+    /// The file is at rest.
+    Rests,
     Ended,
 }
 
@@ -74,15 +100,20 @@ impl Split {
             let records = records(shared, &point.path)?;
             Contents::Records { records: Box::new(records), stream: None, start: point.offset }
         };
+        let at_rest = point.growth.at_rest();
+        let rests = at_rest == Some(entry.bytes) && !point.ended;
         Ok(Self {
             id: entry.id,
             path: point.path,
             identity: point.identity,
             watermark: EventTime::MIN,
-            was_read: false,
-            ended: point.ended,
+            was_read: rests,
+            // What is at rest has ended for a source that does not follow.
+            ended: point.ended || (rests && !shared.catalog.spec().follow),
             contents,
-            waiting: false,
+            waiting: rests,
+            growth: if at_rest.is_some() && !rests { Growth::Appended } else { point.growth },
+            seen: at_rest.map(|bytes| Seen { bytes, torn: false, drained: true }),
             present: entry.present,
             quiet_polls: 0,
             bytes: entry.bytes,
@@ -99,6 +130,10 @@ impl Split {
             Contents::Records { stream, .. } => stream.is_some(),
             Contents::Parquet(parquet) => parquet.is_open(),
         }
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waiting
     }
 
     pub(super) fn is_compressed(&self) -> bool {
@@ -129,6 +164,19 @@ impl Split {
             self.path = entry.point.path;
             self.bytes = entry.bytes;
         }
+        if let Some(at_rest) = self.growth.at_rest() {
+            if self.bytes == at_rest {
+                // One that is gone is read once more, and has ended.
+                self.waiting = entry.present;
+            } else {
+                self.growth = Growth::Appended;
+                self.was_read = false;
+            }
+        } else if let Some(seen) = self.seen.as_ref().filter(|seen| entry.present && seen.bytes == self.bytes) {
+            // What was closed is not read again from its beginning only to find that nothing has come.
+            let can_rest = self.growth == Growth::None && !seen.torn;
+            self.waiting = !self.is_open() && !(can_rest && self.quiet_polls >= QUIET_POLLS);
+        }
     }
 
     pub(super) fn is_forgotten(&self) -> bool {
@@ -146,6 +194,7 @@ impl Split {
     pub(super) fn unread_bytes(&self) -> Option<u64> {
         match &self.contents {
             Contents::Parquet(parquet) => Some(parquet.unread_bytes(self.bytes)),
+            Contents::Records { .. } if self.growth.at_rest().is_some() => Some(0),
             Contents::Records { .. } => (!self.is_compressed()).then(|| self.bytes.saturating_sub(self.position())),
         }
     }
@@ -189,7 +238,7 @@ impl Split {
             Err(SourceError::Unusable { source: Some(source), .. })
                 if follow && is_kind(source.as_ref(), io::ErrorKind::NotFound) =>
             {
-                tracing::warn!(file = %self.path.display(), "a file is gone before it was read to its end");
+                warn_gone(&self.path);
                 self.ended = true;
                 Ok(Step::Ended)
             }
@@ -209,6 +258,18 @@ impl Split {
             self.was_read = true;
             return Ok(step);
         }
+        let is_drained = |seen: &&Seen| seen.drained && !self.is_open();
+        if let Some(bytes) = self.seen.as_ref().filter(is_drained).map(|seen| seen.bytes)
+            && follow
+        {
+            if !self.present {
+                self.ended = true;
+                return Ok(Step::Ended);
+            }
+            if self.growth == Growth::None && bytes == self.bytes && self.quiet_polls >= QUIET_POLLS {
+                return Ok(self.rest(bytes));
+            }
+        }
         if self.open(shared, follow)? {
             self.start_over(shared)?;
             return Ok(Step::Replaced);
@@ -218,33 +279,60 @@ impl Split {
         };
         let what = || self.path.display().to_string();
         let filled = records.fill(&mut *stream, records.bytes_for(rows)).map_err(|error| failed(what(), error))?;
-        let gone = !self.present && self.quiet_polls >= GONE_POLLS;
-        let last = filled.at_end && (!follow || stream.is_compressed() || gone);
         if filled.bytes > 0 {
-            if let Some(written) = written_at(stream.file()) {
+            let file = stream.file().map_err(|error| failed(what(), error))?;
+            if let Some(written) = written_at(file) {
                 records.written_at(written);
             }
             self.quiet_polls = 0;
             if follow {
-                self.identity.extend(stream.file()).map_err(|error| failed(what(), error))?;
+                self.identity.extend(file).map_err(|error| failed(what(), error))?;
+            }
+            if self.seen.take().is_some_and(|seen| !seen.torn) {
+                self.growth = Growth::Appended;
             }
         }
+        let quiet = self.quiet_polls >= QUIET_POLLS;
+        let gone = quiet && !self.present;
+        let rests = quiet && stream.is_compressed() && self.growth == Growth::None;
+        let torn = stream.is_torn();
+        let last = filled.at_end && !torn && (!follow || gone || rests);
         let decoded = records.decode(last).map_err(|error| named(error, &self.path))?;
         if let Some(decoded) = decoded {
             self.was_read = true;
             return Ok(Step::Rows(decoded));
         }
-        if last {
+        if !filled.at_end {
+            return Ok(Step::Nothing);
+        }
+        self.was_read = true;
+        if !follow || gone {
+            if torn {
+                warn_gone(&self.path);
+            }
             self.ended = true;
-            self.was_read = true;
             self.close();
             return Ok(Step::Ended);
         }
-        if filled.at_end {
-            self.waiting = true;
-            self.was_read = true;
+        let drained = !torn && records.read_to() == records.position();
+        self.seen = stream.compressed_bytes().map(|bytes| Seen { bytes, torn, drained });
+        match &self.seen {
+            Some(seen) if last => {
+                let bytes = seen.bytes;
+                Ok(self.rest(bytes))
+            }
+            _ => {
+                self.waiting = true;
+                Ok(Step::Nothing)
+            }
         }
-        Ok(Step::Nothing)
+    }
+
+    fn rest(&mut self, bytes: u64) -> Step {
+        self.growth = Growth::AtRest(bytes);
+        self.waiting = true;
+        self.close();
+        Step::Rests
     }
 
     /// Opens the file if it is not. Whether it turns out to have other contents than were read of it.
@@ -252,26 +340,29 @@ impl Split {
         let Contents::Records { records, stream, start } = &mut self.contents else { return Ok(false) };
         let what = || self.path.display().to_string();
         let fail = |error| failed(what(), error);
-        if let Some(stream) = stream {
-            // Only what has come to its end can have been truncated behind it.
-            if !follow || stream.is_compressed() {
+        let compression = shared.catalog.spec().compression;
+        if let Some(open) = stream {
+            if !follow {
                 return Ok(false);
             }
-            let length = stream.file().metadata().map_err(fail)?.len();
-            let grown = length > records.read_to();
-            let replaced =
-                length < records.read_to() || (grown && !self.identity.begins(stream.file()).map_err(fail)?);
-            return Ok(replaced);
+            let file = open.file().map_err(fail)?;
+            let length = file.metadata().map_err(fail)?.len();
+            let read_to = open.compressed_bytes().unwrap_or_else(|| records.read_to());
+            let replaced = length < read_to || (length > read_to && !self.identity.begins(file).map_err(fail)?);
+            if replaced || read_to > 0 || open.is_still(&self.path, compression).map_err(fail)? {
+                return Ok(replaced);
+            }
+            *stream = None;
         }
-        let compression = shared.catalog.spec().compression;
         let resume_at = records.position().max(*start);
-        if resume_at > 0 {
-            let plain = File::open(&self.path).map_err(fail)?;
-            let shorter = || -> io::Result<bool> {
-                let head = Stream::open(&self.path, compression, 0)?;
-                Ok(!head.is_compressed() && plain.metadata()?.len() < resume_at)
+        if resume_at > 0 || self.seen.is_some() {
+            let file = File::open(&self.path).map_err(fail)?;
+            let length = file.metadata().map_err(fail)?.len();
+            let shorter = match &self.seen {
+                Some(seen) => length < seen.bytes,
+                None => length < resume_at && !Stream::open(&self.path, compression, 0).map_err(fail)?.is_compressed(),
             };
-            if !self.identity.begins(&plain).map_err(fail)? || shorter().map_err(fail)? {
+            if shorter || !self.identity.begins(&file).map_err(fail)? {
                 if follow {
                     return Ok(true);
                 }
@@ -280,11 +371,18 @@ impl Split {
                     self.path.display()
                 )));
             }
+        }
+        let open_at = |offset| match follow {
+            true => Stream::follow(&self.path, compression, offset),
+            false => Stream::open(&self.path, compression, offset).map(Some),
+        };
+        let Some(opened) = open_at(resume_at).map_err(fail)? else { return Ok(true) };
+        if resume_at > 0
+            && let Some(head) = open_at(0).map_err(fail)?
+        {
             records.rewind();
-            let head = Stream::open(&self.path, compression, 0).map_err(fail)?;
             records.resume(head, resume_at, &what())?;
         }
-        let opened = Stream::open(&self.path, compression, resume_at).map_err(fail)?;
         *stream = Some(opened);
         Ok(false)
     }
@@ -295,13 +393,14 @@ impl Split {
         let fail = |error| failed(self.path.display().to_string(), error);
         let Contents::Records { stream, .. } = &self.contents else { return Ok(()) };
         self.identity = match stream {
-            Some(stream) => Identity::of(stream.file()),
+            Some(stream) => stream.file().and_then(Identity::of),
             None => Identity::at(&self.path),
         }
         .map_err(fail)?;
         self.bad_rows_before = self.bad_rows();
         let records = records(shared, &self.path)?;
         self.contents = Contents::Records { records: Box::new(records), stream: None, start: 0 };
+        (self.growth, self.seen) = (Growth::None, None);
         Ok(())
     }
 }
@@ -320,6 +419,10 @@ fn written_at(file: &File) -> Option<Timestamp> {
     let modified = file.metadata().and_then(|metadata| metadata.modified()).ok()?;
     let since_epoch = modified.duration_since(UNIX_EPOCH).ok().filter(|since| *since > NO_MOMENT)?;
     u64::try_from(since_epoch.as_millis()).ok().map(Timestamp)
+}
+
+fn warn_gone(path: &std::path::Path) {
+    tracing::warn!(file = %path.display(), "a file is gone before it was read to its end");
 }
 
 fn is_kind(error: &(dyn std::error::Error + Send + Sync + 'static), kind: io::ErrorKind) -> bool {

@@ -2,39 +2,32 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    io::{self, Read, Seek, SeekFrom},
     path::Path,
 };
 
-use flate2::bufread::MultiGzDecoder;
 use millrace_crds::Compression;
 
-use super::identity::magic;
+use super::{identity::magic, members::Members};
 
-/// How much of a compressed file is read at once.
-const COMPRESSED_READ_BYTES: usize = 128 << 10;
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
 /// An open file, read in order.
 pub(super) enum Stream {
     Plain(File),
-    Gzip(Box<MultiGzDecoder<BufReader<File>>>),
-    Zstd(Box<zstd::Decoder<'static, BufReader<File>>>),
+    Compressed {
+        members: Box<Members>,
+        /// Whether the file may still be being written: then its end within a member is one that is waited at.
+        follow: bool,
+    },
 }
 
 impl Stream {
     /// Opens a file at an offset of its uncompressed bytes. A compressed file is read from its beginning up to there.
     pub(super) fn open(path: &Path, compression: Compression, offset: u64) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        let buffered = |file| BufReader::with_capacity(COMPRESSED_READ_BYTES, file);
-        let mut stream = match detect(path, &file, compression)? {
-            Compression::Gzip => Self::Gzip(Box::new(MultiGzDecoder::new(buffered(file)))),
-            Compression::Zstd => Self::Zstd(Box::new(zstd::Decoder::with_buffer(buffered(file))?)),
-            Compression::Auto | Compression::None => {
-                file.seek(SeekFrom::Start(offset))?;
-                return Ok(Self::Plain(file));
-            }
-        };
-        let passed = io::copy(&mut (&mut stream).take(offset), &mut io::sink())?;
+        let mut stream = Self::open_at_start(path, compression, false)?;
+        let passed = stream.pass(offset)?;
         if passed < offset {
             let short = format!("it has {passed} bytes uncompressed, of which {offset} had been read");
             return Err(io::Error::new(io::ErrorKind::InvalidData, short));
@@ -42,17 +35,69 @@ impl Stream {
         Ok(stream)
     }
 
+    /// Opens a file that may still be being written. `None`: it has ended before the offset.
+    ///
+    /// # Errors
+    ///
+    /// `UnexpectedEof` if not enough of it is there yet.
+    pub(super) fn follow(path: &Path, compression: Compression, offset: u64) -> io::Result<Option<Self>> {
+        let mut stream = Self::open_at_start(path, compression, true)?;
+        match stream.pass(offset)? {
+            passed if passed == offset => Ok(Some(stream)),
+            _ if stream.is_torn() => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(None),
+        }
+    }
+
+    fn open_at_start(path: &Path, compression: Compression, follow: bool) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let members = match detect(path, &file, compression, follow)? {
+            Compression::Gzip => Members::gzip(file),
+            Compression::Zstd => Members::zstd(file)?,
+            Compression::Auto | Compression::None => return Ok(Self::Plain(file)),
+        };
+        Ok(Self::Compressed { members: Box::new(members), follow })
+    }
+
+    /// How many of so many bytes were passed over.
+    fn pass(&mut self, bytes: u64) -> io::Result<u64> {
+        match self {
+            Self::Plain(file) => file.seek(SeekFrom::Start(bytes)),
+            Self::Compressed { .. } => io::copy(&mut self.take(bytes), &mut io::sink()),
+        }
+    }
+
+    /// Whether a file of which nothing was read yet is still what it was taken for.
+    pub(super) fn is_still(&self, path: &Path, compression: Compression) -> io::Result<bool> {
+        match self {
+            Self::Plain(file) => Ok(detect(path, file, compression, true)? == Compression::None),
+            Self::Compressed { .. } => Ok(true),
+        }
+    }
+
     /// Whether the file is compressed.
     pub(super) fn is_compressed(&self) -> bool {
         !matches!(self, Self::Plain(_))
     }
 
-    /// The file itself.
-    pub(super) fn file(&self) -> &File {
+    /// Whether what was read ends within a member of a compressed file.
+    pub(super) fn is_torn(&self) -> bool {
+        matches!(self, Self::Compressed { members, .. } if !members.is_whole())
+    }
+
+    /// How much of a compressed file was read, as it lies there.
+    pub(super) fn compressed_bytes(&self) -> Option<u64> {
         match self {
-            Self::Plain(file) => file,
-            Self::Gzip(decoder) => decoder.get_ref().get_ref(),
-            Self::Zstd(decoder) => decoder.get_ref().get_ref(),
+            Self::Plain(_) => None,
+            Self::Compressed { members, .. } => Some(members.file_bytes()),
+        }
+    }
+
+    /// The file itself.
+    pub(super) fn file(&self) -> io::Result<&File> {
+        match self {
+            Self::Plain(file) => Ok(file),
+            Self::Compressed { members, .. } => members.file().ok_or_else(|| io::ErrorKind::NotFound.into()),
         }
     }
 }
@@ -61,8 +106,10 @@ impl Read for Stream {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Plain(file) => file.read(into),
-            Self::Gzip(decoder) => decoder.read(into),
-            Self::Zstd(decoder) => decoder.read(into),
+            Self::Compressed { members, follow } => match members.read(into) {
+                Err(error) if *follow && error.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
+                read => read,
+            },
         }
     }
 }
@@ -104,15 +151,28 @@ fn by_name(path: &Path) -> Compression {
 }
 
 /// How a file is compressed: as the spec says, or by its first bytes, or, where they say nothing, by its name.
-fn detect(path: &Path, file: &File, said: Compression) -> io::Result<Compression> {
+///
+/// # Errors
+///
+/// `UnexpectedEof` if a followed file has too few bytes yet to tell.
+fn detect(path: &Path, file: &File, said: Compression, follow: bool) -> io::Result<Compression> {
     if said != Compression::Auto {
         return Ok(said);
     }
-    Ok(match magic(file)? {
-        [0x1f, 0x8b, ..] => Compression::Gzip,
-        [0x28, 0xb5, 0x2f, 0xfd] => Compression::Zstd,
+    let magic = magic(file)?;
+    let may_become = |whole: &[u8]| !magic.is_empty() && whole.starts_with(&magic);
+    if magic.starts_with(GZIP_MAGIC) {
+        return Ok(Compression::Gzip);
+    } else if magic == ZSTD_MAGIC {
+        return Ok(Compression::Zstd);
+    }
+    match by_name(path) {
+        Compression::None if follow && (may_become(GZIP_MAGIC) || may_become(ZSTD_MAGIC)) => {
+            Err(io::ErrorKind::UnexpectedEof.into())
+        }
+        named if magic.is_empty() && follow && named != Compression::None => Err(io::ErrorKind::UnexpectedEof.into()),
         // An empty file is an empty file, whatever its name.
-        [0, 0, 0, 0] => Compression::None,
-        _ => by_name(path),
-    })
+        _ if magic.is_empty() => Ok(Compression::None),
+        named => Ok(named),
+    }
 }

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+mod appended;
 mod archives;
 mod hostile;
 mod moved;
@@ -23,7 +24,7 @@ use millrace_crds::{ColumnSpec, ColumnType, Compression, DurationStr, Empty, For
 use millrace_stream::{EventTime, ManualClock, Timestamp};
 
 use super::*;
-use crate::{Read, ReplayPoint, SplitId};
+use crate::{Lag, Read, ReplayPoint, SplitId};
 
 struct Bench {
     folder: tempfile::TempDir,

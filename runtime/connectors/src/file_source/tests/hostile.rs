@@ -145,4 +145,14 @@ fn a_replay_point_keeps_its_form() {
         "offset": 4096, "ended": true,
     });
     assert_eq!(written.0, golden);
+    let identity = identity::Identity { device: 3, inode: 9, head_bytes: 1024, head: 77 };
+    let mut point = catalog::Point::new(PathBuf::from("/logs/a.gz"), identity, 4_096, false);
+    for (growth, golden) in [
+        (catalog::Growth::AtRest(99), serde_json::json!({"atRest": 99})),
+        (catalog::Growth::Appended, serde_json::json!("appended")),
+    ] {
+        point.growth = growth;
+        assert_eq!(point.write().0["growth"], golden);
+        assert_eq!(catalog::Point::read(&SplitId("a".into()), &point.write()).unwrap(), point);
+    }
 }
