@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use kube::Resource;
 use serde_json::Value;
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
 use crate::{
     cluster::{
         sameness::first_difference,
-        writer::{APPLIED, FIELD_MANAGER, Wanted, WriteError, Writer},
+        writer::{APPLIED, FIELD_MANAGER, Happening, Wanted, WriteError, Writer},
     },
     context::{Applied, Context, Note, Settled, WATCH_LAG},
     fault, labels,
@@ -57,8 +58,8 @@ pub async fn apply<W: Writer>(
                 read
             }
         };
-        let despite = match need(wanted, stored.as_ref(), known, now) {
-            Need::Apply { despite } => despite,
+        let (despite, is_contested) = match need(wanted, stored.as_ref(), known, now) {
+            Need::Apply { despite } => (despite, is_anothers(wanted, stored.as_ref(), known)),
             Need::Patience(rest) => {
                 look_again = look_again.into_iter().chain([rest]).min();
                 continue;
@@ -76,6 +77,9 @@ pub async fn apply<W: Writer>(
         context.writer.apply(wanted, on).await.map_err(|error| (id.clone(), error))?;
         context.metrics.wrote(&wanted.resource.kind);
         has_written = true;
+        if is_contested {
+            tell_contested(context, observed, &id, note).await;
+        }
         let applied = Applied::now(&wanted.hash, now, despite, note.applied.get(&id));
         note.applied.insert(id, applied);
         match step.point {
@@ -169,6 +173,24 @@ fn need(wanted: &Wanted, stored: Option<&Value>, known: Option<&Applied>, now: D
         Some(known) if known.despite.is_some() && known.despite == version => Need::Nothing,
         Some(known) if now < known.rests_until() => Need::Patience(known.rests_until() - now),
         _ => Need::Apply { despite: version },
+    }
+}
+
+/// Whether what is stored was applied by another operator: it is not what this one has applied and still wants, and bears the hash
+/// of something else. To be asked when the watch is behind no more.
+fn is_anothers(wanted: &Wanted, stored: Option<&Value>, known: Option<&Applied>) -> bool {
+    let applied = stored.and_then(|stored| stored.pointer("/metadata/annotations")?.get(APPLIED)?.as_str());
+    known.is_some_and(|known| known.hash == wanted.hash) && applied.is_some_and(|applied| applied != wanted.hash)
+}
+
+/// Tells that two operators put an object to and fro.
+async fn tell_contested<W: Writer>(context: &Context<W>, observed: &Observed, object: &str, note: &mut Note) {
+    let why = format!("{object} was applied by another operator, and is put right: two must not watch one namespace");
+    let happening = Happening { reason: "Contested", note: why, is_warning: true };
+    if note.is_news(&happening, context.clock.monotonic())
+        && let Err(error) = context.writer.tell(&observed.pipeline.object_ref(&()), &happening).await
+    {
+        tracing::warn!(%object, error = %crate::telemetry::chain(&error), "an event could not be written");
     }
 }
 

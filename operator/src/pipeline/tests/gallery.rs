@@ -214,6 +214,12 @@ async fn failures(gallery: &mut Gallery) {
     }
     world.settle().await;
     gallery.web("replaced", ON_ITS_WAY, &world);
+    let mut world = well().await;
+    let mut set = world.get("StatefulSet", "web").unwrap();
+    set["metadata"]["annotations"]["millrace.dev/applied"] = json!("0000");
+    world.put("StatefulSet", set);
+    world.pass(std::time::Duration::from_secs(11)).await;
+    gallery.hear(&world);
     let world = told(ready(), |report| report.problem = problem(ProblemOf::Sink, "disk full")).await;
     gallery.web("commits-fail", Expect("Current", "Degraded"), &world);
     gallery.hang("sink-of-commits-fail", Expect("InProgress", "Degraded"), &world, ("Sink", "out"));

@@ -470,3 +470,24 @@ async fn a_reference_to_nothing_is_told_in_the_words_of_a_cluster() {
     let said = world.says("web", "ConfigValid");
     assert!(said.contains("in this namespace") && !said.contains("manifests"), "{said}");
 }
+
+#[tokio::test]
+async fn another_operator_that_applies_the_same_object_is_told_and_a_person_who_edits_it_is_not() {
+    for (applied, told) in [(Some("0000"), 1), (None, 0)] {
+        let (mut world, _) = at_rest().await;
+        let good = world.get("StatefulSet", "web").unwrap();
+        for _ in 0..3 {
+            let mut other = world.get("StatefulSet", "web").unwrap();
+            other["spec"]["template"]["spec"]["containers"][0]["image"] = json!("another");
+            if let Some(applied) = applied {
+                other["metadata"]["annotations"]["millrace.dev/applied"] = json!(applied);
+            }
+            world.put("StatefulSet", other);
+            world.pass(Duration::from_secs(60)).await;
+        }
+        assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"], good["spec"]);
+        let log = world.log();
+        assert_eq!(log.iter().filter(|write| *write == "event Contested").count(), told, "{log:#?}");
+        assert!(log.iter().filter(|write| *write == "apply StatefulSet web").count() >= 2, "{log:#?}");
+    }
+}
