@@ -20,9 +20,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     archive::{self, Copy},
     identity::Identity,
+    paths::{self, Unlisted},
 };
 use crate::{ReplayPoint, SourceError, SplitId, format::unusable};
 
+/// Linux's number for a link that leads in a circle.
+const ELOOP: i32 = 40;
 /// The form of [`Point`].
 const VERSION: u32 = 1;
 
@@ -224,20 +227,18 @@ impl Catalog {
     pub(super) fn list(&self, must_match: bool) -> Result<Vec<Listed>, SourceError> {
         let mut files = BTreeMap::new();
         for pattern in &self.spec.paths {
-            let paths = glob::glob(pattern).map_err(|error| SourceError::Unusable {
-                what: format!("source {}: `{pattern}` is not a glob", self.source),
-                source: Some(Box::new(error)),
+            let paths = paths::matching(pattern).map_err(|unlisted| match unlisted {
+                Unlisted::NoGlob(error) => SourceError::Unusable {
+                    what: format!("source {}: `{pattern}` is not a glob", self.source),
+                    source: Some(Box::new(error)),
+                },
+                Unlisted::Unreadable(path, source) => SourceError::Io {
+                    what: format!("{}, which `{pattern}` of source {} leads through", path.display(), self.source),
+                    source,
+                },
             })?;
             let mut matched = false;
             for path in paths {
-                let path = path.map_err(|error| SourceError::Io {
-                    what: format!(
-                        "{}, which `{pattern}` of source {} leads through",
-                        error.path().display(),
-                        self.source
-                    ),
-                    source: error.into(),
-                })?;
                 match fs::metadata(&path) {
                     // A pipe would be waited for, and has no offsets; a folder or device has no rows.
                     Ok(metadata) if !metadata.is_file() => {}
@@ -245,8 +246,8 @@ impl Catalog {
                         matched = true;
                         files.insert(path, metadata);
                     }
-                    // Gone between the listing and the look, or a link to nothing.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    // Gone between the listing and the look, or a link to nothing or in a circle.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(ELOOP) => {}
                     Err(source) => return Err(SourceError::Io { what: path.display().to_string(), source }),
                 }
             }

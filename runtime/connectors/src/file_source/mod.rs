@@ -25,6 +25,7 @@ mod identity;
 mod members;
 mod moved;
 mod parquet;
+mod paths;
 mod reader;
 mod split;
 mod stream;
@@ -60,8 +61,7 @@ struct Shared {
 pub fn unmatched(files: &FileSpec) -> Vec<usize> {
     let matches = |pattern: &String| {
         // What is no glob, or cannot be looked at, is told elsewhere.
-        glob::glob(pattern)
-            .map_or(true, |paths| paths.into_iter().any(|path| path.is_err() || path.is_ok_and(|p| p.is_file())))
+        paths::matching(pattern).map_or(true, |paths| paths.iter().any(|path| path.is_file()))
     };
     files.paths.iter().enumerate().filter(|(_, pattern)| !matches(pattern)).map(|(number, _)| number).collect()
 }
