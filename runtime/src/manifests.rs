@@ -200,7 +200,7 @@ fn missing_files(pipeline: &Located<Pipeline>) -> Vec<Problem> {
     let sources = pipeline.value.spec.sources.iter().enumerate();
     let files = sources.filter_map(|(number, source)| Some((number, source.file.as_ref()?)));
     let missing = files.flat_map(|(source, files)| {
-        let ends = if files.follow { "yet" } else { "here" };
+        let ends = if files.follow { "yet" } else { "here; a source that does not follow fails without one" };
         unmatched(files).into_iter().map(move |path| (format!("spec.sources[{source}].file.paths[{path}]"), ends))
     });
     let problem = |(path, ends): (String, &str)| {
