@@ -68,8 +68,8 @@ use crate::{
 ))]
 #[schemars(transform = rule(
     "self.outputs.all(o, !o.from.endsWith('.late') || \
-     (has(self.transforms) && self.transforms.exists(t, o.from == t.name + '.late' && has(t.window))))",
-    "an output from <transform>.late needs a window in that transform"
+     (has(self.transforms) && self.transforms.exists(t, o.from == t.name + '.late' && (has(t.window) || has(t.within)))))",
+    "an output from <transform>.late needs a window or within in that transform"
 ))]
 pub struct PipelineSpec {
     /// Where rows come from.
@@ -216,7 +216,8 @@ pub struct TransformSpec {
     /// The least time between two emissions of a running aggregate. Without it `1s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub emit_every: Option<DurationStr>,
-    /// For how long DISTINCT ON drops the repeats of a row. Example: `10m`.
+    /// For how long, in event time, DISTINCT ON drops the repeats of a row. Rows come out when the watermark has passed them;
+    /// one that comes behind it is late: it is counted, and goes to `<transform>.late` if an output takes that. Example: `10m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("pattern" = POSITIVE_PATTERN))]
     pub within: Option<DurationStr>,
@@ -227,8 +228,8 @@ pub struct TransformSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OutputSpec {
     /// A transform or a source, or one of its side outputs: `<transform>.late` has the rows that came too late for their
-    /// window, where that Window says `lateRows: SideOutput`; `<source>.errors` has the rows that could not be decoded,
-    /// where that source says `onError: DeadLetter`. Example: `by_tenant.late`.
+    /// window, where that Window says `lateRows: SideOutput`, or for DISTINCT ON with `within`; `<source>.errors` has the rows
+    /// that could not be decoded, where that source says `onError: DeadLetter`. Example: `by_tenant.late`.
     #[schemars(regex(pattern = FROM_PATTERN), length(max = 70))]
     pub from: String,
     /// A Sink's name. Example: `tenant-errors`.
@@ -239,7 +240,7 @@ pub struct OutputSpec {
 /// A node's output besides its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SideOutput {
-    /// `.late`: the rows that came too late for their window.
+    /// `.late`: the rows that came too late for their window, or for DISTINCT ON.
     Late,
     /// `.errors`: the rows that could not be decoded.
     Errors,

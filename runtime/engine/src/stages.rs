@@ -192,7 +192,7 @@ impl Cutter<'_> {
         };
         let link = self.link(stage, Link { node: node.clone(), steps: keyed.tail.clone(), then, is_output });
         self.stages[stage].outputs.insert(OutputName::Main, vec![link]);
-        if matches!(keyed.op, KeyedOp::Window(_)) {
+        if matches!(keyed.op, KeyedOp::Window(_) | KeyedOp::Distinct(_)) {
             let late = self.readers(stage, &Input { node: node.clone(), output: OutputName::Late });
             self.stages[stage].outputs.insert(OutputName::Late, late);
         }

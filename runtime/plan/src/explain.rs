@@ -181,7 +181,8 @@ fn stage_text(out: &mut String, stage: &KeyedStage) {
         }
         KeyedOp::Distinct(op) => {
             let within = DurationStr::from_millis(op.within_ms.unsigned_abs());
-            let _ = writeln!(out, "    first row of each key within {within}");
+            let late = if op.late.is_empty() { "late rows are dropped" } else { "late rows go to .late" };
+            let _ = writeln!(out, "    first row of each key within {within}; {late}");
         }
     }
     let _ = writeln!(out, "    state: {}", stage.state_signature);

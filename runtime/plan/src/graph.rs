@@ -344,6 +344,8 @@ pub struct Distinct {
     pub keys: Vec<usize>,
     /// For how long after a row its repeats are dropped, in milliseconds.
     pub within_ms: i64,
+    /// The columns that late rows take along to the side output; empty if nothing reads it.
+    pub late: Vec<usize>,
 }
 
 /// Takes rows out.

@@ -57,7 +57,7 @@ pub(super) fn check(spec: &PipelineSpec, others: &Others<'_>, findings: &mut Fin
             (
                 SideOutput::Late,
                 format!("`{}` is a source, and has no late rows", source.name),
-                "a transform with a window".to_owned(),
+                "a transform with a window, or with DISTINCT and `within`".to_owned(),
             ),
         ];
         nodes.entry(&source.name).or_insert(Node { side, why_not });
@@ -110,15 +110,15 @@ fn transform_node(transform: &TransformSpec, others: &Others<'_>) -> Node {
     let window = transform.window.as_deref().and_then(|name| find(others.windows, others.namespace, name));
     // A Window that is not there has been told about; its rows may be anything.
     let has_late = match (&transform.window, window) {
-        (None, _) => false,
+        (None, _) => transform.within.is_some(),
         (Some(_), Some(window)) if window.is_whole => window.value.spec.late_rows == LateRows::SideOutput,
         (Some(_), _) => true,
     };
     let name = &transform.name;
     let (late, expected) = match &transform.window {
         None => (
-            format!("transform `{name}` has no window, so no row of it is late"),
-            "a transform with a window".to_owned(),
+            format!("transform `{name}` has neither a window nor `within`, so no row of it is late"),
+            "a transform with a window, or with DISTINCT and `within`".to_owned(),
         ),
         Some(window) => {
             (format!("Window `{window}` drops late rows"), "`lateRows: SideOutput` in that Window".to_owned())

@@ -2,7 +2,8 @@
 //!
 //! Rows are looked at in the order of their event times (rows of equal time in the order in which they came), which is
 //! known when the watermark passes them; so the same rows come out however they were mixed on the way. A row comes out
-//! unless a row of its key came out less than `within` before it.
+//! unless a row of its key came out less than `within` before it. A row behind the watermark is late, whatever its key: rows
+//! after it have been looked at without it.
 //!
 //! ```text
 //! within 10    a@0  a@4  b@5  a@9  a@10  a@15  b@16
@@ -118,9 +119,13 @@ impl DistinctWithin {
 }
 
 impl KeyedOperator for DistinctWithin {
-    fn process(&mut self, batch: RecordBatch, _out: &mut Emitted) -> Result<(), OperatorError> {
-        let late = self.waiting.append(&batch, self.watermark)?;
-        self.late_rows += late.map_or(0, |late| late.num_rows() as u64);
+    fn process(&mut self, batch: RecordBatch, out: &mut Emitted) -> Result<(), OperatorError> {
+        if let Some(late) = self.waiting.append(&batch, self.watermark)? {
+            self.late_rows += late.num_rows() as u64;
+            if !self.plan.late.is_empty() {
+                out.late.push(late.project(&self.plan.late)?);
+            }
+        }
         self.mind_memory()
     }
 

@@ -20,7 +20,7 @@ fn run(seed: u64, budget: usize) {
     let keys = [vec![1], vec![2], vec![1, 2]][seed as usize % 3].clone();
     let by_name = keys.contains(&1);
     let by_number = keys.contains(&2);
-    let plan = Distinct { input: input(), keys: keys.clone(), within_ms };
+    let plan = Distinct { input: input(), keys: keys.clone(), within_ms, late: vec![0, 2] };
     let mut fleet = Fleet::new(KeyedOp::Distinct(plan), keys, 1 + random.below(2) as u32, budget, 9);
     let mut waiting: Vec<Row> = Vec::new();
     let mut last: BTreeMap<(Option<String>, Option<i32>), i64> = BTreeMap::new();
@@ -41,12 +41,13 @@ fn run(seed: u64, budget: usize) {
     let mut late = 0;
     for step in 0..50 {
         let mut out = Emitted::default();
-        let mut expected = Vec::new();
+        let (mut expected, mut too_late) = (Vec::new(), Vec::new());
         match random.below(8) {
             0..=3 => {
                 let rows = random_rows(&mut random, now - 800..now + 2500, 15);
                 fleet.process(&batch_of(&rows), &mut out);
-                late += rows.iter().filter(|row| row.time < watermark).count();
+                too_late = rows.iter().filter(|row| row.time < watermark).cloned().collect();
+                late += too_late.len();
                 waiting.extend(rows.into_iter().filter(|row| row.time >= watermark));
             }
             4..=6 => {
@@ -69,6 +70,8 @@ fn run(seed: u64, budget: usize) {
             }
         }
         assert_eq!(lines(&out.rows), expected, "step {step}");
+        let too_late = batch_of(&too_late).project(&[0, 2]).unwrap();
+        assert_eq!(lines(&out.late), lines(&[too_late]), "late, step {step}");
     }
     if fleet.is_frozen() {
         let _ = fleet.write();

@@ -358,10 +358,11 @@ impl<'a> Compiler<'a> {
             return;
         }
         rewrite(&mut query, work.window.as_ref().map(|window| window.kind));
-        let lowered = logical::plan(&work.sql, query, &self.columns, work.late).and_then(|plan| {
-            let lowered = lower::lower(&plan, settings(work, &self.tables))?;
-            Ok((plan, lowered))
-        });
+        let lowered =
+            logical::plan(&work.sql, query, &self.columns, work.late && work.window.is_some()).and_then(|plan| {
+                let lowered = lower::lower(&plan, settings(work, &self.tables))?;
+                Ok((plan, lowered))
+            });
         let (plan, lowered) = match lowered {
             Ok(done) => done,
             // It may be wrong only with the types that are guessed.
@@ -415,7 +416,7 @@ fn settings<'w>(work: &'w Work<'_>, tables: &'w BTreeMap<String, Table>) -> Sett
         window: work.spec.window.as_deref().zip(work.window.as_ref()),
         emit_every_ms: work.spec.emit_every.map_or(EMIT_EVERY_MS, |every| every.as_millis()),
         within_ms: work.spec.within.map(|within| within.as_millis_i64()),
-        late: work.late && work.window.as_ref().is_some_and(|window| window.late_rows == LateRows::SideOutput),
+        late: work.late && work.window.as_ref().is_none_or(|window| window.late_rows == LateRows::SideOutput),
     }
 }
 

@@ -111,18 +111,20 @@ impl<'a> Compiler<'a> {
                 let Some(transform) = transform else {
                     return Err(Fault::new(format!("`{from}`: a source has no late rows"))
                         .offending(from)
-                        .expected("`.late` of a transform with a `window`"));
+                        .expected("`.late` of a transform with a `window`, or with DISTINCT and `within`"));
                 };
                 if works.iter().any(|work| work.spec.name == name && !work.sure) {
                     return Ok(None);
                 }
-                let Some(window) = &transform.window else {
-                    return Err(Fault::new(format!("the transform `{name}` has no window, so no row is late"))
-                        .offending(from)
-                        .expected("`.late` of a transform with a `window`"));
-                };
-                match self.spec.windows.get(window) {
-                    Some(spec) if spec.late_rows != millrace_crds::LateRows::SideOutput => {
+                match transform.window.as_ref().map(|window| (window, self.spec.windows.get(window))) {
+                    None if transform.within.is_none() => {
+                        let why =
+                            format!("the transform `{name}` has neither a window nor `within`, so no row is late");
+                        return Err(Fault::new(why)
+                            .offending(from)
+                            .expected("`.late` of a transform with a `window`, or with DISTINCT and `within`"));
+                    }
+                    Some((window, Some(spec))) if spec.late_rows != millrace_crds::LateRows::SideOutput => {
                         return Err(Fault::new(format!("the Window `{window}` drops late rows"))
                             .offending(from)
                             .expected("`lateRows: SideOutput` in the Window"));
@@ -133,9 +135,11 @@ impl<'a> Compiler<'a> {
                 let Some(lowered) = work.and_then(|work| work.lowered.as_ref()) else { return Ok(None) };
                 match &lowered.late {
                     Some(late) => Ok(Some((without_marks(late, 1), None, OutputName::Late))),
-                    None => Err(Fault::new(format!("the transform `{name}` has no late rows"))
-                        .offending(from)
-                        .expected("`.late` of a transform that groups under its window")),
+                    None => {
+                        Err(Fault::new(format!("the transform `{name}` has no late rows")).offending(from).expected(
+                            "`.late` of a transform that groups under its window, or with DISTINCT and `within`",
+                        ))
+                    }
                 }
             }
         }

@@ -65,7 +65,12 @@ impl Lowering<'_> {
         flow.columns.truncate(selected);
         self.check_keys(&flow.schema, &keys, "DISTINCT")?;
         self.within_used = true;
-        let op = Distinct { input: Arc::clone(&flow.schema), keys: keys.clone(), within_ms };
+        // What comes too late has the columns of what comes out.
+        let late: Vec<usize> = if self.settings.late { (0..flow.marks() + selected).collect() } else { Vec::new() };
+        if !late.is_empty() {
+            self.late = Some(Arc::new(flow.schema.project(&late).map_err(|error| self.fault(error.into()))?));
+        }
+        let op = Distinct { input: Arc::clone(&flow.schema), keys: keys.clone(), within_ms, late };
         let state_signature = signature::of_distinct(&op);
         let id = self.stage_id(&flow, "");
         flow.keyed.push(KeyedStage {

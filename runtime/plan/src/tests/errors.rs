@@ -306,10 +306,10 @@ fn side_outputs_are_there_only_where_asked_for() {
         ),
         expect![[r#"
             spec.outputs[0].from: the Window `minute` drops late rows; expected `lateRows: SideOutput` in the Window
-            spec.outputs[1].from: the transform `s` has no window, so no row is late; expected `.late` of a transform with a `window`
+            spec.outputs[1].from: the transform `s` has neither a window nor `within`, so no row is late; expected `.late` of a transform with a `window`, or with DISTINCT and `within`
             spec.outputs[2].from: the source `bid` keeps no bad rows; expected `onError: DeadLetter` at the source
             spec.outputs[3].from: `t.errors`: only sources have rows that cannot be decoded; expected `.errors` of a source
-            spec.outputs[4].from: `bid.late`: a source has no late rows; expected `.late` of a transform with a `window`
+            spec.outputs[4].from: `bid.late`: a source has no late rows; expected `.late` of a transform with a `window`, or with DISTINCT and `within`
             spec.outputs[5].from: there is no source or transform `nothing`; expected one of: `bid`, `requests`, `t`, `s`
         "#]],
     );

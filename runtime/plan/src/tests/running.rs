@@ -75,7 +75,7 @@ fn distinct_on_drops_repeats_within_a_time() {
                 compute price, bidder, auction
               stage t
                 exchange by hash of auction, bidder
-                first row of each key within 10m
+                first row of each key within 10m; late rows are dropped
                 state: distinct on auction BIGINT, bidder BIGINT
                 compute price, bidder
               gives price BIGINT, bidder BIGINT
@@ -95,9 +95,18 @@ fn select_distinct_within_a_time_has_all_columns_as_its_key() {
               from bid
               stage t
                 exchange by hash of auction, bidder
-                first row of each key within 10m
+                first row of each key within 10m; late rows are dropped
                 state: distinct on auction BIGINT, bidder BIGINT
               gives auction BIGINT, bidder BIGINT
         "#]],
     );
+}
+
+#[test]
+fn late_rows_of_distinct_have_the_columns_of_what_comes_out() {
+    let transforms = ["t within=10m: SELECT DISTINCT ON (auction, bidder) price, bidder FROM bid"];
+    let text = outcome(&pipeline(&transforms, &["t > out", "t.late > rows"]));
+    assert!(text.contains("first row of each key within 10m; late rows go to .late"), "{text}");
+    assert!(text.contains("late rows price BIGINT, bidder BIGINT"), "{text}");
+    assert_eq!(text.matches("takes price BIGINT, bidder BIGINT").count(), 2, "{text}");
 }

@@ -196,14 +196,14 @@ fn running_aggregates_keep_to_the_budget() {
 fn distinct_rows_keep_to_the_budget() {
     for_seeds(1, |seed| {
         run(seed, || {
-            let op = KeyedOp::Distinct(Distinct { input: input(), keys: vec![1], within_ms: 40_000 });
+            let op = KeyedOp::Distinct(Distinct { input: input(), keys: vec![1], within_ms: 40_000, late: Vec::new() });
             Case { op, keys: vec![1], distinct: 100_000, grain_ms: 1, behind_ms: 0, times: 10 }
         });
     });
     // Most rows wait.
     for_seeds(1, |seed| {
         run(seed, || {
-            let op = KeyedOp::Distinct(Distinct { input: input(), keys: vec![1], within_ms: 5_000 });
+            let op = KeyedOp::Distinct(Distinct { input: input(), keys: vec![1], within_ms: 5_000, late: Vec::new() });
             Case { op, keys: vec![1], distinct: 100_000, grain_ms: 1, behind_ms: 50_500, times: 10 }
         });
     });
