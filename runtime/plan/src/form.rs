@@ -5,6 +5,7 @@
 //! word.
 
 mod clauses;
+mod json_operators;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,7 +30,8 @@ const SHOWN_CHARS: usize = 60;
 
 /// The tables that a query names, and everything in it that no pipeline can do.
 pub(crate) fn check(text: &str, query: &Query) -> (Vec<TableName>, FormFaults) {
-    let mut form = Form { text, found: FormFaults::default(), tables: Vec::new(), named: BTreeSet::new() };
+    let mut form =
+        Form { text, found: FormFaults::default(), tables: Vec::new(), named: BTreeSet::new(), in_lambdas: 0 };
     let _: ControlFlow<()> = query.visit(&mut form);
     form.names(&query.body, &ctes(query));
     (form.tables, form.found)
@@ -49,11 +51,7 @@ impl VisitorMut for WithoutLambdas {
     // The outermost expression is met first.
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         let has_lambda = visit_expressions(expr, |part| match part {
-            Expr::Function(function)
-                if takes_lambda(function) && function_name(function).is_some_and(|name| !functions().has(&name)) =>
-            {
-                ControlFlow::Break(())
-            }
+            part if has_lambda(part) => ControlFlow::Break(()),
             _ => ControlFlow::Continue(()),
         });
         if has_lambda.is_break() {
@@ -70,6 +68,8 @@ struct Form<'a> {
     tables: Vec<TableName>,
     /// The names that WITH gives to subqueries.
     named: BTreeSet<String>,
+    /// How many calls with a lambda are around the expression that is looked at.
+    in_lambdas: usize,
 }
 
 /// The subqueries that WITH names, without those whose columns it names as well.
@@ -297,6 +297,12 @@ fn shown(expr: &Expr) -> String {
     }
 }
 
+/// Whether this is a call that takes a lambda and that there is none of.
+fn has_lambda(expr: &Expr) -> bool {
+    let Expr::Function(function) = expr else { return false };
+    takes_lambda(function) && function_name(function).is_some_and(|name| !functions().has(&name))
+}
+
 /// Whether one of a call's arguments is a lambda, or what the parser takes for a JSON operator in its place.
 fn takes_lambda(function: &Function) -> bool {
     let FunctionArguments::List(list) = &function.args else { return false };
@@ -390,7 +396,13 @@ impl Visitor for Form<'_> {
         ControlFlow::Continue(())
     }
 
+    fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        self.in_lambdas -= usize::from(has_lambda(expr));
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
+        self.in_lambdas += usize::from(has_lambda(expr));
         match expr {
             Expr::Function(function) => self.function(function),
             Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => self.refuse(
@@ -411,6 +423,23 @@ impl Visitor for Form<'_> {
                         ),
                 );
             }
+            // In a lambda `->` is none of JSON's.
+            Expr::BinaryOp { op, .. } if self.in_lambdas == 0 => {
+                if let Some(meant) = json_operators::meant(expr) {
+                    self.refuse(
+                        Fault::new(format!("`{op}` binds weaker than the operator beside it"))
+                            .at(span_of(expr.span()))
+                            .offending(shown(expr))
+                            .expected(format!("parentheses, as in `{meant}`")),
+                    );
+                }
+            }
+            Expr::Substring { substring_from: None, substring_for: None, .. } => self.refuse(
+                Fault::new("a part of a text needs a place to begin at")
+                    .at(span_of(expr.span()))
+                    .offending(shown(expr))
+                    .expected("substr(text, from) or substr(text, from, count)"),
+            ),
             Expr::Rollup(_) => self.refuse_clause("ROLLUP", clauses::ONE_GROUPING),
             Expr::Cube(_) => self.refuse_clause("CUBE", clauses::ONE_GROUPING),
             Expr::GroupingSets(_) => self.refuse_clause("GROUPING SETS", clauses::ONE_GROUPING),

@@ -298,10 +298,18 @@ impl Lowering<'_> {
         }
         let sensitive = sensitivity == AggregateOrderSensitivity::HardRequirement;
         if !order_by.is_empty() && sensitive && !call.function.func.supports_within_group_clause() {
-            return Err(Fault::new(format!("`{name}` cannot be told an order"))
+            // The planner makes nth_value of an element of array_agg.
+            let what = match name {
+                "nth_value" => "an nth_value in an order, as an element of an array_agg in an order is,".to_owned(),
+                name => format!("`{name}` in an order"),
+            };
+            return Err(Fault::new(format!("{what} cannot be put together from parts of a window"))
                 .offending(name)
                 .at(self.settings.sql.place_of(name))
-                .expected("array_agg(… ORDER BY …), of which an element or a text can be made"));
+                .expected(
+                    "array_agg(… ORDER BY …) under a name, and a transform behind it that takes an element of it \
+                     or joins it with array_to_string(…)",
+                ));
         }
         let filter = match filter {
             Some(filter) => Some(columns.find_or_add(physical(filter)?, || self.text(filter))),

@@ -236,6 +236,66 @@ fn a_condition_behind_is_distinct_from_is_not_taken_for_its_right_side() {
     );
 }
 
+/// What is said against a manifest, in one text; nothing if it can run.
+fn refusal(yaml: &str) -> String {
+    let errors = compiled(yaml).err().unwrap_or_default();
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn an_operator_that_binds_tighter_than_one_of_json_needs_parentheses() {
+    for (filter, meant) in [
+        ("body->>'a' = 'x'", "(body ->> 'a') = 'x'"),
+        ("body->'a'->>'b' = 'x' AND status = 500", "(body -> 'a' ->> 'b') = 'x'"),
+        ("'x' = body->>'a'", "'x' = (body ->> 'a')"),
+        ("body->>'a' || 'b' = 'xb'", "(body ->> 'a') || 'b' = 'xb'"),
+        ("body->>'a' IS NULL", "(body ->> 'a') IS NULL"),
+        ("body->>'n'::INT > 3", "(body ->> 'n')::INT > 3"),
+        ("body->>'a' IN ('x', 'y')", "(body ->> 'a') IN ('x', 'y')"),
+        ("body->>'a' LIKE 'x%'", "(body ->> 'a') LIKE 'x%'"),
+        ("body->>'n' BETWEEN 'a' AND 'b'", "(body ->> 'n') BETWEEN 'a' AND 'b'"),
+    ] {
+        let manifest = transform(&format!("t: SELECT tenant FROM requests WHERE {filter}"));
+        let error = refusal(&manifest);
+        assert!(error.contains(&format!("parentheses, as in `{meant}`")), "{filter}: {error}");
+        assert!(error.contains("binds weaker than the operator beside it"), "{filter}: {error}");
+        let filter = if filter.contains(" AND status") { "(body->'a'->>'b') = 'x'" } else { meant };
+        compiled(&transform(&format!("t: SELECT tenant FROM requests WHERE {filter}"))).expect(filter);
+    }
+    for filter in [
+        "body->'a'->>'b' AND status = 5",
+        "NOT body->'a'->>'b' AND status = 5",
+        "tenant = 'a' AND body->>'b'",
+        "(body->>('a' || 'b')) = 'x'",
+    ] {
+        let manifest = transform(&format!("t: SELECT tenant FROM requests WHERE {filter}"));
+        let said = refusal(&manifest);
+        assert!(!said.contains("binds weaker"), "{filter}: {said}");
+    }
+}
+
+#[test]
+fn substr_without_a_place_is_told_in_plain_words() {
+    let said = refusal(&transform("t: SELECT substr(tenant) AS s FROM requests"));
+    assert!(said.contains("needs a place to begin at; expected substr(text, from)"), "{said}");
+    assert!(!said.contains("span"), "{said}");
+}
+
+#[test]
+fn elements_of_an_ordered_array_are_refused_with_what_helps() {
+    for call in [
+        "(array_agg(tenant ORDER BY ts))[2]",
+        "string_agg(tenant, ',' ORDER BY ts)",
+        "nth_value(tenant, 2 ORDER BY ts)",
+    ] {
+        let said = refusal(&transform(&format!("t window=minute: SELECT {call} AS x FROM requests GROUP BY status")));
+        assert!(
+            said.contains("cannot be put together from parts of a window; expected array_agg(… ORDER BY …) under"),
+            "{said}"
+        );
+    }
+}
+
 #[test]
 fn what_a_transform_gives_has_a_name() {
     check(
