@@ -279,7 +279,7 @@ fn members_that_are_appended_to_a_compressed_log_are_read_once_whole_or_torn_thr
     let mut seed = Seed::of_test("appended members");
     let workspace = Workspace::new();
     workspace.write("rows", "");
-    let mut member = |rows: String| {
+    let member = |rows: String| {
         workspace.write("rows", rows);
         let made = std::process::Command::new("gzip").arg("-c").arg(workspace.join("rows")).output();
         made.expect("gzip is there").stdout
