@@ -142,7 +142,8 @@ fn zstd_step(
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "incomplete frame"));
     }
     let (mut from, mut to) = (InBuffer::around(bytes), OutBuffer::around(into));
-    let left = decoder.run(&mut from, &mut to)?;
+    // What the decoder cannot take does not get better by another try.
+    let left = decoder.run(&mut from, &mut to).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     let (used, made) = (from.pos(), to.pos());
     input.consume(used);
     *holds = left > 0 && made == into.len();

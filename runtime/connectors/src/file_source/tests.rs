@@ -195,6 +195,27 @@ fn a_damaged_or_vanished_file_is_named() {
         }
     };
     assert!(error.ends_with("a.gz is damaged"), "{error}");
+    let mut zstd = zstd::Encoder::new(Vec::new(), 3).unwrap();
+    zstd.include_checksum(true).unwrap();
+    zstd.write_all(lines(0..10_000).as_bytes()).unwrap();
+    for mut bytes in [gzip(&lines(0..10_000)), zstd.finish().unwrap()] {
+        *bytes.last_mut().unwrap() ^= 1;
+        fs::write(bench.path("flipped"), bytes).unwrap();
+        for follow in [false, true] {
+            let mut reader = bench.open(&bench.source("flipped", follow), &[]).unwrap();
+            let error = loop {
+                match reader.next().now_or_never().unwrap() {
+                    Ok(Read::Ended | Read::Pending(_)) => panic!("damage is passed over"),
+                    Ok(_) => {}
+                    Err(error) => break error,
+                }
+            };
+            assert!(
+                matches!(&error, SourceError::Unusable { what, .. } if what.ends_with("flipped is damaged")),
+                "{error}"
+            );
+        }
+    }
     bench.append("b.ndjson", &lines(0..1));
     let mut reader = bench.open(&bench.source("b.ndjson", false), &[]).unwrap();
     fs::remove_file(bench.path("b.ndjson")).unwrap();
