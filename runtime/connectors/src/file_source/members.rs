@@ -25,7 +25,7 @@ pub(super) struct Members {
 
 enum Codec {
     /// `None` only while one member's decoder makes place for the next one's.
-    Gzip(Option<GzDecoder<Input>>),
+    Gzip(Option<Box<GzDecoder<Input>>>),
     Zstd {
         decoder: ZstdDecoder<'static>,
         input: Input,
@@ -37,7 +37,7 @@ enum Codec {
 impl Members {
     /// The members of a gzip file.
     pub(super) fn gzip(file: File) -> Self {
-        Self { codec: Codec::Gzip(Some(gzip_member(Input::new(file)))), whole: false }
+        Self { codec: Codec::Gzip(Some(Box::new(gzip_member(Input::new(file))))), whole: false }
     }
 
     /// The frames of a Zstandard file.
@@ -63,7 +63,7 @@ impl Members {
 
     fn input(&self) -> Option<&Input> {
         match &self.codec {
-            Codec::Gzip(decoder) => decoder.as_ref().map(GzDecoder::get_ref),
+            Codec::Gzip(decoder) => decoder.as_deref().map(GzDecoder::get_ref),
             Codec::Zstd { input, .. } => Some(input),
         }
     }
@@ -75,7 +75,7 @@ impl Members {
                 let Some(mut ended) = decoder.take() else { return Ok(false) };
                 let more = ended.get_mut().fill_buf().map(|bytes| !bytes.is_empty());
                 let begins = matches!(more, Ok(true));
-                *decoder = Some(if begins { gzip_member(ended.into_inner()) } else { ended });
+                *decoder = Some(if begins { Box::new(gzip_member(ended.into_inner())) } else { ended });
                 more
             }
             Codec::Zstd { decoder, input, .. } => {

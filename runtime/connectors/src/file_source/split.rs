@@ -174,8 +174,8 @@ impl Split {
             }
         } else if let Some(seen) = self.seen.as_ref().filter(|seen| entry.present && seen.bytes == self.bytes) {
             // What was closed is not read again from its beginning only to find that nothing has come.
-            let can_rest = self.growth == Growth::None && !seen.torn;
-            self.waiting = !self.is_open() && !(can_rest && self.quiet_polls >= QUIET_POLLS);
+            let rests = self.growth == Growth::None && !seen.torn && self.quiet_polls >= QUIET_POLLS;
+            self.waiting = !self.is_open() && !rests;
         }
     }
 
