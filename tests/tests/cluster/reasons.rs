@@ -471,6 +471,13 @@ fn every_event_of_the_docs_is_told(namespace: &Namespace<'_>) {
     let documented: BTreeSet<String> =
         table("Events").iter().flat_map(|row| words(&row[0]).collect::<Vec<_>>()).collect();
     assert!(documented.len() > 10, "{documented:?}");
+    // What an operator beside this one leaves: an object that it has applied, and that is not what this one wants.
+    namespace.kubectl(["annotate", "service/rolled-back", "millrace.dev/applied=by-another", "--overwrite"]).run();
+    let field = "--field-selector=reason=Contested";
+    Deadline::secs(60).wait_for("the event that tells of another operator", || {
+        let told = namespace.kubectl(["get", "events.events.k8s.io", field, "-o", "name"]).run();
+        (!told.is_empty()).then_some(())
+    });
     let listed = namespace.kubectl(["get", "events.events.k8s.io", "-o", "json"]).run();
     let listed: Value = serde_json::from_str(&listed).unwrap();
     let events: Vec<&Value> = listed["items"].as_array().unwrap().iter().collect();
