@@ -16,6 +16,7 @@ mod flights_year;
 mod generated;
 mod hostile;
 mod http;
+mod idle;
 mod late;
 mod late_rows;
 mod mistakes;

@@ -1,0 +1,73 @@
+//! Sources that fall silent while windows are still giving out their rows.
+
+use std::fmt::Write;
+
+use millrace_tests::{Deadline, Millrace, Seed, Workspace, manifest, read};
+
+const ROWS: i64 = 200_000;
+const FIRST_MS: i64 = 1_709_251_200_000;
+
+/// Seconds are added up to minutes. Both have far more state than the budget has room for, and others beside them keep the tasks
+/// busy, so that each of the two is at another place when their sources become idle.
+fn pipeline(follow: bool) -> String {
+    let lists: String = (0..4)
+        .map(|n| {
+            format!(
+                "    - {{name: list{n}, window: seconds, sql: \"SELECT k, array_agg(id) AS ids FROM t GROUP BY k\"}}\n"
+            )
+        })
+        .collect();
+    let beside: String = (0..4).map(|n| format!("    - {{from: list{n}, sink: lists}}\n")).collect();
+    let text = format!(
+        "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: idle}}
+spec:
+  parallelism: 2
+  checkpoints: {{interval: 300ms, minPause: 50ms, memoryBudget: 1Mi}}
+  sources:
+    - name: t
+      file: {{paths: [in/*], follow: {follow}, pollInterval: 100ms}}
+      format: {{json: {{timestampUnit: Milliseconds}}}}
+      columns: [{{name: ts, type: TIMESTAMP}}, {{name: id, type: BIGINT}}, {{name: k, type: BIGINT}}]
+      eventTime: {{column: ts, maxOutOfOrderness: 2s, idleTimeout: 300ms}}
+  transforms:
+    - {{name: firsts, window: seconds, sql: \"SELECT k, window_start, count(*) AS n FROM t GROUP BY k\"}}
+    - {{name: sums, window: minutes, sql: \"SELECT k, window_start, sum(n) AS n FROM firsts GROUP BY k\"}}
+{lists}  outputs:
+    - {{from: firsts, sink: firsts}}
+    - {{from: sums, sink: sums}}
+    - {{from: sums.late, sink: late}}
+{beside}"
+    );
+    let sink = |name: &str| manifest::sink(name, &format!("file: {{path: out/{name}, format: {{json: {{}}}}}}"));
+    let windows = manifest::window("seconds", "tumbling: {size: 5s}")
+        + &manifest::window("minutes", "{tumbling: {size: 1m}, lateRows: SideOutput}");
+    text + &windows + &["firsts", "sums", "late", "lists"].map(sink).concat()
+}
+
+#[test]
+fn windows_over_windows_lose_no_row_when_sources_become_idle_before_the_first_has_given_out_its_rows() {
+    let mut seed = Seed::of_test("idle sources");
+    let workspace = Workspace::new();
+    let mut rows = String::new();
+    for id in 0..ROWS {
+        let ts = FIRST_MS + id * 10 - seed.between(0, 1_900);
+        writeln!(rows, "{{\"ts\":{ts},\"id\":{id},\"k\":{}}}", seed.between(0, 150_000)).unwrap();
+    }
+    workspace.write("in/a.ndjson", rows);
+    // One that has said its only word long before.
+    workspace.write("in/b.ndjson", format!("{{\"ts\":{FIRST_MS},\"id\":-1,\"k\":-1}}\n"));
+    workspace.write("p.yaml", pipeline(true));
+    let running = Millrace::run(&workspace, "p.yaml").start();
+    let counted = |output: &str| read::folder(&workspace.join(output)).sum("n");
+    Deadline::secs(120).wait_for("most rows of the first window", || {
+        (workspace.join("out/firsts").is_dir() && counted("out/firsts") > ROWS * 9 / 10).then_some(())
+    });
+    running.terminate();
+    running.wait().expect_success();
+    workspace.write("p.yaml", pipeline(false));
+    Millrace::run(&workspace, "p.yaml").finish().expect_success();
+    let late = read::visible_files(&workspace.join("out/late")).len();
+    assert_eq!((counted("out/firsts"), counted("out/sums"), late), (ROWS + 1, ROWS + 1, 0));
+}
