@@ -20,6 +20,7 @@ mod idle;
 mod late;
 mod late_rows;
 mod mistakes;
+mod ranked_sessions;
 mod recovery;
 mod rollback;
 mod s3;

@@ -71,7 +71,7 @@ const PLAIN: [Case; 4] = [
     },
 ];
 
-const WINDOWED: [Case; 7] = [
+const WINDOWED: [Case; 8] = [
     Case {
         name: "exact",
         by: "tumbling",
@@ -116,6 +116,14 @@ const WINDOWED: [Case; 7] = [
         sql: "SELECT k, window_start, window_end, count(*) AS n, sum(v) AS total, median(x) AS mid FROM t GROUP BY k",
         oracle: "SELECT k, window_start, window_end, count(*) AS n, sum(v) AS total, median(x) AS mid FROM session \
                  GROUP BY k, window_start, window_end",
+    },
+    Case {
+        name: "busiest",
+        by: "session",
+        sql: "SELECT k, g, count(*) AS n FROM t GROUP BY k, g ORDER BY n DESC, k, g LIMIT 1",
+        oracle: "SELECT k, g, n FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY window_start, window_end ORDER BY n DESC, k, g) \
+                 AS place FROM (SELECT k, g, window_start, window_end, count(*) AS n FROM visits GROUP BY k, g, window_start, window_end)) \
+                 WHERE place = 1",
     },
     Case {
         name: "smooth",
@@ -361,6 +369,7 @@ fn every_transform_gives_what_an_oracle_gives_however_often_the_process_is_kille
         .with("tumbling", in_windows(&t, "ts", &[], Window::Tumbling(seconds(5))))
         .with("hopping", in_windows(&t, "ts", &[], Window::Hopping { size: seconds(6), slide: seconds(2) }))
         .with("session", in_windows(&t, "ts", &["k"], Window::Session(seconds(2))))
+        .with("visits", in_windows(&t, "ts", &["k", "g"], Window::Session(seconds(2))))
         .with("ten", in_windows(&t, "ts", &[], Window::Tumbling(seconds(10))));
     for case in PLAIN.iter().chain(&WINDOWED).filter(|case| !case.oracle.is_empty()) {
         found(case.name).expect_close(&oracle.table(case.oracle), 1e-7, case.name);

@@ -157,6 +157,7 @@ impl Lowering<'_> {
             flow.keyed.push(stage(KeyedOp::Window(op), signature::family(def.kind)));
             flow.schema = output;
             flow.stamp = stamp_of(def);
+            flow.session_start = matches!(def.kind, WindowKind::Session { .. }).then_some(1);
         } else {
             let output = with_marks(fields, true);
             let op = RunningAggregate {

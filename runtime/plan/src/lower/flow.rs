@@ -53,6 +53,9 @@ pub(crate) struct Flow {
     /// The physical key columns of a changelog.
     pub changelog: Option<Vec<usize>>,
     pub stamp: Stamp,
+    /// The physical column of the start of each row's session, for as long as sessions may have to be told apart: of those
+    /// that end at the same instant, only those that begin at the same one are the same window.
+    pub session_start: Option<usize>,
     /// What `window_start`, `window_end` and `window_pane` of a row are, where rows have them.
     pub window_columns: Option<[Physical; 3]>,
 }
@@ -170,8 +173,16 @@ impl Flow {
     }
 
     /// The same, with another event time.
-    pub fn project_at(&mut self, event_time: Physical, exprs: Vec<(Physical, String)>) -> Result<(), Fault> {
+    pub fn project_at(&mut self, event_time: Physical, mut exprs: Vec<(Physical, String)>) -> Result<(), Fault> {
         let marks = self.marks();
+        let users = exprs.len();
+        if let Some(start) = self.session_start {
+            let kept = exprs.iter().position(|(expr, _)| as_column(expr) == Some(start)).unwrap_or(users);
+            if kept == users {
+                exprs.push((column(&self.schema, start), self.schema.field(start).name().clone()));
+            }
+            self.session_start = Some(marks + kept);
+        }
         let changelog = match &self.changelog {
             None => None,
             Some(keys) => Some(kept_keys(keys, &exprs, marks, &self.schema)?),
@@ -185,7 +196,7 @@ impl Flow {
         let op = changelog.is_some().then(|| column(&self.schema, 1));
         let all: Vec<Physical> =
             std::iter::once(event_time).chain(op).chain(exprs.into_iter().map(|(expr, _)| expr)).collect();
-        self.columns = (marks..all.len()).collect();
+        self.columns = (marks..marks + users).collect();
         self.changelog = changelog;
         // What follows from the event time alone stays true; columns are gone.
         self.window_columns = self
@@ -226,6 +237,7 @@ impl Flow {
 
     /// Ends with just these columns, in the types that columns have between transforms.
     pub fn settle(&mut self, names: &[String]) -> Result<(), Fault> {
+        self.session_start = None;
         let mut exprs = Vec::with_capacity(names.len());
         for (name, place) in names.iter().zip(&self.columns) {
             exprs.push((settled(column(&self.schema, *place), &self.schema), name.clone()));

@@ -265,6 +265,7 @@ impl Lowering<'_> {
             columns,
             changelog: table.changelog.clone(),
             stamp: table.stamp,
+            session_start: None,
             window_columns: self
                 .settings
                 .window

@@ -1,7 +1,8 @@
 //! The first n rows of each window, or of each group in it: ORDER BY … LIMIT n, and ROW_NUMBER() with a bound.
 //!
 //! Rows are of the same window if they have the same event time. A windowed aggregate's results come like that; rows that
-//! are ranked under a tumbling `window` of their transform get their window's last millisecond as event time first.
+//! are ranked under a tumbling `window` of their transform get their window's last millisecond as event time first. Sessions
+//! that end at the same instant may begin at others, so their rows are partitioned by the start too.
 
 use std::sync::Arc;
 
@@ -153,11 +154,13 @@ impl Lowering<'_> {
             flow.stamp = Stamp { window: true, corrected: false };
             return Ok(Some(def.kind));
         }
-        if !flow.stamp.window {
+        if !flow.stamp.window && flow.session_start.is_none() {
             return Err(self.placed(
                 Fault::new("the first rows of a stream are known only where it is cut into windows")
                     .offending(if word == "ORDER" { "ORDER BY" } else { "ROW_NUMBER" })
-                    .expected("a `window` (tumbling, or with GROUP BY), or the output of one as the input"),
+                    .expected(
+                        "a `window` (tumbling, or with GROUP BY), or the output of a tumbling or hopping one as the input",
+                    ),
                 word,
             ));
         }
@@ -216,11 +219,16 @@ impl Lowering<'_> {
         &mut self,
         flow: &mut Flow,
         cut: Option<WindowKind>,
-        partition_by: Vec<usize>,
+        mut partition_by: Vec<usize>,
         order_by: Vec<(usize, SortOptions)>,
         limit: usize,
         row_number: bool,
     ) -> Result<(), Fault> {
+        if let Some(start) = flow.session_start
+            && !partition_by.contains(&start)
+        {
+            partition_by.insert(0, start);
+        }
         self.check_keys(&flow.schema, &partition_by, "PARTITION")?;
         let number = row_number.then(|| Arc::new(Field::new("row_number", DataType::UInt64, false)));
         let fields: Vec<FieldRef> = flow.schema.fields().iter().cloned().chain(number).collect();

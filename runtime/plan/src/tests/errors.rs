@@ -185,7 +185,7 @@ fn order_by_and_limit_need_a_window() {
             &["a > out"],
         ),
         expect![[r#"
-            spec.transforms[0].sql:1:25: the first rows of a stream are known only where it is cut into windows; expected a `window` (tumbling, or with GROUP BY), or the output of one as the input
+            spec.transforms[0].sql:1:25: the first rows of a stream are known only where it is cut into windows; expected a `window` (tumbling, or with GROUP BY), or the output of a tumbling or hopping one as the input
             spec.transforms[1].sql:1:25: a stream has no end at which it could be sorted; expected ORDER BY with LIMIT, which gives the first rows of each window
             spec.transforms[2].sql:1:25: LIMIT without ORDER BY would keep any rows; expected ORDER BY … LIMIT, which gives the first rows of each window
             spec.transforms[3].sql:1:57: a stream has no end at which it could be sorted; expected ORDER BY with LIMIT, which gives the first rows of each window

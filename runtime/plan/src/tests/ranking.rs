@@ -113,3 +113,55 @@ fn the_output_of_a_window_can_be_ranked_by_another_transform() {
         "#]],
     );
 }
+
+#[test]
+fn sessions_are_told_apart_by_their_start_too() {
+    check_transforms(
+        &transform(
+            "t window=visit: SELECT tenant, n, place FROM (SELECT tenant, count(*) AS n, row_number() OVER (PARTITION BY tenant ORDER BY count(*) DESC) AS place FROM requests GROUP BY tenant, status) WHERE place <= 2",
+        ),
+        expect![[r#"
+            source requests (file, json)
+              reads tenant, status
+
+            transform t
+              from requests
+              stage t
+                exchange by hash of tenant, status
+                window visit: sessions, ended by 10s of silence; late rows are dropped
+                aggregate count(*) (native)
+                state: session window by tenant VARCHAR, status INT: count(*) as BIGINT
+                compute tenant, count(*), window_start
+              stage t.top
+                exchange by hash of window_start, tenant
+                first 2 of each window_start, tenant in each window, by count(*) desc
+                state: top by window_start TIMESTAMP, tenant VARCHAR order count(*) desc: tenant VARCHAR, count(*) BIGINT, window_start TIMESTAMP
+                compute tenant, count(*) as n, CAST(row_number AS Int64) as place
+              gives tenant VARCHAR, n BIGINT, place BIGINT
+        "#]],
+    );
+    check_transforms(
+        &transform(
+            "t window=visit: SELECT tenant, window_start AS since, count(*) AS n FROM requests GROUP BY tenant HAVING count(*) > 1 ORDER BY n DESC LIMIT 1",
+        ),
+        expect![[r#"
+            source requests (file, json)
+              reads tenant
+
+            transform t
+              from requests
+              stage t
+                exchange by hash of tenant
+                window visit: sessions, ended by 10s of silence; late rows are dropped
+                aggregate count(*) (native)
+                state: session window by tenant VARCHAR: count(*) as BIGINT
+                keep count(*) > 1
+                compute tenant, window_start as since, count(*) as n
+              stage t.top
+                exchange by hash of since
+                first 1 of each since in each window, by n desc
+                state: top by since TIMESTAMP order n desc: tenant VARCHAR, since TIMESTAMP, n BIGINT
+              gives tenant VARCHAR, since TIMESTAMP, n BIGINT
+        "#]],
+    );
+}
