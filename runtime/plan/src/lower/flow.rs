@@ -93,7 +93,8 @@ impl Flow {
         let expr = create_physical_expr(expr, &layout, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
         let replaced = expr.transform(|node| {
             if let Some(number) = as_column(&node) {
-                return Ok(Transformed::yes_skip(column(&self.schema, number)));
+                // From the leaves up, so what was put in is not looked into, and what it stands in still is.
+                return Ok(Transformed::yes(column(&self.schema, number)));
             }
             if let Some(arithmetic) = node.downcast_ref::<BinaryExpr>()
                 && matches!(arithmetic.op(), Operator::Plus | Operator::Minus | Operator::Multiply)

@@ -218,6 +218,12 @@ fn arithmetic_that_leaves_its_type_is_an_error_and_no_wrong_number() {
         "-9000000000000000000 - price * 1000000000000000",
         "CAST(price AS INT) * CAST(1000000 AS INT)",
         "abs(price + 9223372036854775000)",
+        "9223372036854775000 + price",
+        "1000000000000000000 * price",
+        "1000000000000 * (auction + price) * (1000000 + price)",
+        "(price + 1000000000) * price * price * (price + 100000000)",
+        "-9223372036854775000 - price - price",
+        "CASE WHEN 9223372036854775000 + price > 0 THEN price ELSE auction END",
     ] {
         let error = failure(list).unwrap_or_else(|| panic!("{list} is a number"));
         assert!(error.contains("Overflow happened on"), "{list}: {error}");
