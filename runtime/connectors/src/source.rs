@@ -93,6 +93,17 @@ pub trait SourceReader: Send {
         0
     }
 
+    /// Whether other tasks have all splits that there are: this one has nothing to say for the source.
+    fn is_spare(&self) -> bool {
+        false
+    }
+
+    /// Until when, by the monotonic clock, a split is known to have had no rows but those that were returned. A split that the
+    /// reader has not looked at for a while may have rows, and is not silent for that.
+    fn silent_until(&self, _split: &SplitId, now: Duration) -> Duration {
+        now
+    }
+
     /// Where to resume, after all that [`Self::next`] has returned: one point a split that was ever read, ended ones too
     /// as long as the connector needs it to know that they have ended.
     fn replay_points(&self) -> Vec<(SplitId, ReplayPoint)>;

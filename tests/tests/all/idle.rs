@@ -71,3 +71,25 @@ fn windows_over_windows_lose_no_row_when_sources_become_idle_before_the_first_ha
     let late = read::visible_files(&workspace.join("out/late")).len();
     assert_eq!((counted("out/firsts"), counted("out/sums"), late), (ROWS + 1, ROWS + 1, 0));
 }
+
+#[test]
+fn tasks_that_have_no_followed_file_hold_no_window_open() {
+    let workspace = Workspace::new();
+    let rows: String = (0..400).map(|id| format!("{{\"ts\":{},\"id\":{id},\"k\":0}}\n", FIRST_MS + id * 100)).collect();
+    workspace.write("in/a.ndjson", rows);
+    let pipeline = pipeline(true).replace("parallelism: 2", "parallelism: 3").replace(", idleTimeout: 300ms", "");
+    workspace.write("p.yaml", pipeline);
+    let running = Millrace::run(&workspace, "p.yaml").start();
+    // 40 s of event time, of which 2 s may still come: the window that begins at 35 s is open.
+    let counted =
+        || if workspace.join("out/firsts").is_dir() { read::folder(&workspace.join("out/firsts")).sum("n") } else { 0 };
+    Deadline::secs(60).wait_for("the windows that are over", || (counted() >= 350).then_some(()));
+    // A file that another task reads holds them open again, and has no late rows that are within the bound.
+    workspace.append("in/b.ndjson", format!("{{\"ts\":{},\"id\":-1,\"k\":1}}\n", FIRST_MS + 38_500));
+    running.terminate();
+    running.wait().expect_success();
+    assert_eq!(counted(), 350);
+    workspace.write("p.yaml", self::pipeline(false));
+    Millrace::run(&workspace, "p.yaml").finish().expect_success();
+    assert_eq!(counted(), 401);
+}

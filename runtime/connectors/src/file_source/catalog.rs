@@ -183,6 +183,11 @@ impl Catalog {
         }
     }
 
+    /// Whether there is a file that has not ended.
+    pub(super) fn has_more_to_come(&self) -> bool {
+        self.state().entries.iter().any(|entry| !entry.point.ended)
+    }
+
     /// The splits of a checkpoint, with the paths at which their files are now, and those whose files are not there.
     fn restore(&self, restored: &BTreeMap<SplitId, ReplayPoint>) -> Result<(Vec<Entry>, Vec<Entry>), SourceError> {
         let (mut entries, mut gone) = (Vec::new(), Vec::new());
@@ -295,6 +300,17 @@ impl Catalog {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && self.spec.follow => continue,
                 Err(source) => return Err(SourceError::Io { what: path.display().to_string(), source }),
             };
+            // Renamed while the checkpoint's files were looked for.
+            let renamed = |entry: &Entry| {
+                (entry.point.identity.device, entry.point.identity.inode) == (metadata.dev(), metadata.ino())
+                    && File::open(&path).and_then(|file| entry.point.identity.begins(&file)).unwrap_or(false)
+            };
+            if let Some(index) = gone.iter().position(renamed) {
+                let entry = gone.swap_remove(index);
+                let point = Point { path, ..entry.point };
+                entries.push(Entry { point, bytes: metadata.len(), present: true, ..entry });
+                continue;
+            }
             let entry = match copy {
                 Copy::Unfinished => continue,
                 Copy::None => {

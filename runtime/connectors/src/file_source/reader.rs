@@ -77,6 +77,7 @@ impl FileReader {
                 None => self.add(entry)?,
             }
         }
+        self.splits.iter_mut().filter(|split| split.is_waiting()).for_each(|split| split.waited_at = now);
         // What has ended and is gone cannot come again.
         if self.splits.iter().any(Split::is_forgotten) {
             let forgotten = self.splits.iter().filter(|split| split.is_forgotten());
@@ -134,7 +135,11 @@ impl FileReader {
             let want_rows =
                 if self.splits.len() > 8 && !self.splits[chosen].was_read { 256 } else { self.cx.batch_rows };
             let split = &mut self.splits[chosen];
-            match split.read(&self.shared, want_rows)? {
+            let step = split.read(&self.shared, want_rows)?;
+            if split.is_waiting() {
+                split.waited_at = now;
+            }
+            match step {
                 Step::Rows(decoded) => {
                     self.last = Some(chosen);
                     return Ok(Read::Rows {
@@ -175,6 +180,14 @@ impl SourceReader for FileReader {
 
     fn unread_splits(&self) -> usize {
         self.splits.iter().filter(|split| !split.was_read && !split.ended).count()
+    }
+
+    fn is_spare(&self) -> bool {
+        self.splits.iter().all(|split| split.ended) && self.shared.catalog.has_more_to_come()
+    }
+
+    fn silent_until(&self, split: &SplitId, now: Duration) -> Duration {
+        self.by_id.get(split).map_or(now, |index| self.splits[*index].waited_at)
     }
 
     fn replay_points(&self) -> Vec<(SplitId, ReplayPoint)> {

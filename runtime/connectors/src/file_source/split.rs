@@ -51,10 +51,14 @@ pub(super) struct Split {
     contents: Contents,
     /// At the end of what there is, until the next poll.
     waiting: bool,
+    /// When it was last seen to be.
+    pub(super) waited_at: Duration,
     pub(super) growth: Growth,
     /// The end of a compressed file, when it was read to.
     seen: Option<Seen>,
     present: bool,
+    /// How many polls in a row have not found it. One of them may just have looked while it was renamed.
+    absent_polls: u32,
     quiet_polls: u32,
     bytes: u64,
     /// Of what the file was before it was truncated.
@@ -112,9 +116,11 @@ impl Split {
             ended: point.ended || (rests && !shared.catalog.spec().follow),
             contents,
             waiting: rests,
+            waited_at: Duration::ZERO,
             growth: if at_rest.is_some() && !rests { Growth::Appended } else { point.growth },
             seen: at_rest.map(|bytes| Seen { bytes, torn: false, drained: true }),
             present: entry.present,
+            absent_polls: 0,
             quiet_polls: 0,
             bytes: entry.bytes,
             bad_rows_before: 0,
@@ -154,6 +160,7 @@ impl Split {
     /// A poll begins: what it finds is told by [`Self::found`].
     pub(super) fn begin_poll(&mut self) {
         self.present = false;
+        self.absent_polls += 1;
         self.quiet_polls += u32::from(self.waiting);
         self.waiting = false;
     }
@@ -163,11 +170,12 @@ impl Split {
         if entry.present {
             self.path = entry.point.path;
             self.bytes = entry.bytes;
+            self.absent_polls = 0;
         }
         if let Some(at_rest) = self.growth.at_rest() {
             if self.bytes == at_rest {
                 // One that is gone is read once more, and has ended.
-                self.waiting = entry.present;
+                self.waiting = !self.is_gone();
             } else {
                 self.growth = Growth::Appended;
                 self.was_read = false;
@@ -177,6 +185,11 @@ impl Split {
             let rests = self.growth == Growth::None && !seen.torn && self.quiet_polls >= QUIET_POLLS;
             self.waiting = !self.is_open() && !rests;
         }
+    }
+
+    /// No path leads to it any more.
+    fn is_gone(&self) -> bool {
+        self.absent_polls >= QUIET_POLLS
     }
 
     pub(super) fn is_forgotten(&self) -> bool {
@@ -227,12 +240,19 @@ impl Split {
         let follow = shared.catalog.spec().follow;
         match self.read_contents(shared, rows, follow) {
             Err(SourceError::Unusable { source: Some(source), .. })
-                if follow && is_kind(source.as_ref(), io::ErrorKind::UnexpectedEof) && self.present =>
+                if follow && is_kind(source.as_ref(), io::ErrorKind::UnexpectedEof) && !self.is_gone() =>
             {
                 // A compressed file that is still being written.
                 self.close();
                 self.waiting = true;
                 self.was_read = true;
+                Ok(Step::Nothing)
+            }
+            Err(SourceError::Unusable { source: Some(source), .. })
+                if follow && is_kind(source.as_ref(), io::ErrorKind::NotFound) && !self.is_gone() =>
+            {
+                // Renamed since it was listed, perhaps: the next polls find it under its new name.
+                self.waiting = true;
                 Ok(Step::Nothing)
             }
             Err(SourceError::Unusable { source: Some(source), .. })
@@ -262,7 +282,7 @@ impl Split {
         if let Some(bytes) = self.seen.as_ref().filter(is_drained).map(|seen| seen.bytes)
             && follow
         {
-            if !self.present {
+            if self.is_gone() {
                 self.ended = true;
                 return Ok(Step::Ended);
             }
@@ -274,6 +294,7 @@ impl Split {
             self.start_over(shared)?;
             return Ok(Step::Replaced);
         }
+        let is_gone = self.is_gone();
         let Contents::Records { records, stream: Some(stream), .. } = &mut self.contents else {
             return Ok(Step::Nothing);
         };
@@ -293,7 +314,7 @@ impl Split {
             }
         }
         let quiet = self.quiet_polls >= QUIET_POLLS;
-        let gone = quiet && !self.present;
+        let gone = quiet && is_gone;
         let rests = quiet && stream.is_compressed() && self.growth == Growth::None;
         let torn = stream.is_torn();
         let last = filled.at_end && !torn && (!follow || gone || rests);
@@ -357,7 +378,11 @@ impl Split {
         let resume_at = records.position().max(*start);
         if resume_at > 0 || self.seen.is_some() {
             let file = File::open(&self.path).map_err(fail)?;
-            let length = file.metadata().map_err(fail)?.len();
+            let metadata = file.metadata().map_err(fail)?;
+            if follow && !self.identity.same_inode(&metadata) {
+                return Err(fail(io::ErrorKind::NotFound.into()));
+            }
+            let length = metadata.len();
             let shorter = match &self.seen {
                 Some(seen) => length < seen.bytes,
                 None => length < resume_at && !Stream::open(&self.path, compression, 0).map_err(fail)?.is_compressed(),
@@ -377,6 +402,10 @@ impl Split {
             false => Stream::open(&self.path, compression, offset).map(Some),
         };
         let Some(opened) = open_at(resume_at).map_err(fail)? else { return Ok(true) };
+        // Renamed since it was listed, and another one has its name.
+        if follow && !self.identity.same_inode(&opened.file().and_then(File::metadata).map_err(fail)?) {
+            return Err(fail(io::ErrorKind::NotFound.into()));
+        }
         if resume_at > 0
             && let Some(head) = open_at(0).map_err(fail)?
         {

@@ -21,7 +21,7 @@ use arrow::{
 };
 use futures::FutureExt;
 use millrace_crds::{ColumnSpec, ColumnType, Compression, DurationStr, Empty, FormatSpec, JsonFormat};
-use millrace_stream::{EventTime, ManualClock, Timestamp};
+use millrace_stream::{Clock, EventTime, ManualClock, Timestamp};
 
 use super::*;
 use crate::{Lag, Read, ReplayPoint, SplitId};
@@ -281,6 +281,54 @@ fn a_file_that_is_renamed_out_of_the_glob_is_read_to_its_end() {
 }
 
 #[test]
+fn a_file_that_is_renamed_between_the_look_at_the_folder_and_its_opening_is_read_once() {
+    let rows = |rows: usize, at: i64| lines(at..at + rows as i64);
+    for (before, another) in [(0, false), (0, true), (7, false), (7, true)] {
+        let bench = Bench::new();
+        // More than an identity covers.
+        bench.append("app.log", &rows(500, 0));
+        let source = || bench.source("app.log*", true);
+        let mut points = Vec::new();
+        if before > 0 {
+            fs::write(bench.path("app.log"), rows(before, 0)).unwrap();
+            let mut reader = bench.open(&source(), &[]).unwrap();
+            assert_eq!(drain(&mut reader).0.len(), before);
+            bench.append("app.log", &rows(500 - before, before as i64));
+            points = reader.replay_points();
+        }
+        let mut reader = bench.open(&source(), &points).unwrap();
+        fs::rename(bench.path("app.log"), bench.path("app.log.1")).unwrap();
+        if another {
+            bench.append("app.log", &rows(400, 500));
+        }
+        let mut read = drain(&mut reader).0;
+        assert!(read.is_empty(), "it is under another name");
+        assert_eq!(reader.unread_splits(), 1, "and holds the watermark back");
+        read.extend(bench.poll(&mut reader));
+        read.extend(bench.poll(&mut reader));
+        let all = if another { 900 } else { 500 };
+        assert_eq!(sorted(read), (before as i64..all).collect::<Vec<_>>(), "{before} {another}");
+        let mut again = bench.open(&source(), &reader.replay_points()).unwrap();
+        assert!(drain(&mut again).0.is_empty());
+    }
+}
+
+#[test]
+fn a_file_that_is_gone_before_it_was_opened_has_ended_after_some_polls() {
+    let bench = Bench::new();
+    bench.append("a.log", &lines(0..5));
+    let mut reader = bench.open(&bench.source("*.log", true), &[]).unwrap();
+    fs::remove_file(bench.path("a.log")).unwrap();
+    let mut polls = 0;
+    while !matches!(next(&mut reader), Read::SplitEnded(_)) {
+        polls += 1;
+        bench.clock.advance(Duration::from_secs(1));
+        assert!(polls < 9, "it never ends");
+    }
+    assert_eq!((polls, reader.unread_splits()), (3, 0));
+}
+
+#[test]
 fn a_truncated_file_is_read_from_its_beginning() {
     let bench = Bench::new();
     bench.append("app.log", &lines(0..1000));
@@ -486,4 +534,34 @@ fn rows_of_csv_and_of_lines_are_found_again_across_line_ends_in_quotes() {
     let (values, origins) = read("n=1 a=b\n\nn=x\r\na=b n=2\r\n", logfmt);
     assert_eq!(values, [1, 2]);
     assert_eq!(origins, [raw(0, "n=1 a=b"), raw(14, "a=b n=2")]);
+}
+
+#[test]
+fn a_file_is_silent_only_until_it_was_last_looked_at() {
+    let bench = Bench::new();
+    bench.append("a.ndjson", &lines(0..10));
+    bench.append("b.ndjson", &lines(10..20));
+    let mut reader = bench.open(&bench.source("*.ndjson", true), &[]).unwrap();
+    let start = bench.clock.monotonic();
+    drain(&mut reader);
+    let [a, b] = ["a.ndjson", "b.ndjson"].map(|name| {
+        let point = |point: &ReplayPoint| point.0.to_string().contains(name);
+        reader.replay_points().into_iter().find(|(_, at)| point(at)).unwrap().0
+    });
+    bench.clock.advance(Duration::from_secs(10));
+    let silent = |reader: &dyn SourceReader| {
+        [&a, &b].map(|id| (reader.silent_until(id, bench.clock.monotonic()) - start).as_secs())
+    };
+    assert_eq!(silent(&*reader), [0, 0], "nobody has looked since");
+    assert!(drain(&mut reader).0.is_empty());
+    assert_eq!(silent(&*reader), [10, 10]);
+
+    reader.note_watermark(&a, EventTime(2_000));
+    reader.note_watermark(&b, EventTime(1_000));
+    bench.append("b.ndjson", &lines(20..30));
+    bench.clock.advance(Duration::from_secs(10));
+    assert!(matches!(next(&mut reader), Read::Rows { split, .. } if split == b), "it is behind");
+    assert_eq!(silent(&*reader), [10, 10], "the one that is ahead may have rows");
+    assert!(drain(&mut reader).0.is_empty());
+    assert_eq!(silent(&*reader), [20, 20]);
 }

@@ -213,14 +213,19 @@ impl SplitWatermarks {
         self.splits.remove(split);
     }
 
-    /// The source's watermark at `now`, if it rose. `unread`: splits that have not said anything yet hold it back.
-    pub fn advance(&mut self, unread: usize, now: Duration) -> Progress {
-        let idle_after = self.idle_timeout.unwrap_or(Duration::MAX);
-        if unread > 0 && now.saturating_sub(self.last_news) < idle_after {
+    /// The source's watermark at `now`, if it rose. `unread`: splits that have not said anything yet hold it back, for as
+    /// long as that takes. `silent_until`: until when a split is known to have had nothing.
+    pub fn advance(&mut self, unread: usize, now: Duration, silent_until: impl Fn(&SplitId) -> Duration) -> Progress {
+        if unread > 0 {
             return Progress::None;
         }
-        let active = self.splits.values().filter(|split| now.saturating_sub(split.last_rows) < idle_after);
-        let least = active.map(|split| split.latest.saturating_sub(self.disorder_ms)).min();
+        let idle_after = self.idle_timeout.unwrap_or(Duration::MAX);
+        let is_idle = |split: &SplitId, progress: &SplitProgress| {
+            let silent = |until: Duration| until.saturating_sub(progress.last_rows);
+            silent(now) >= idle_after && silent(silent_until(split)) >= idle_after
+        };
+        let active = self.splits.iter().filter(|(split, progress)| !is_idle(split, progress));
+        let least = active.map(|(_, progress)| progress.latest.saturating_sub(self.disorder_ms)).min();
         match least {
             Some(watermark) if watermark > self.current || self.idle => {
                 let rose = watermark > self.current;
@@ -246,6 +251,16 @@ impl SplitWatermarks {
             }
             None => Progress::None,
         }
+    }
+
+    /// Whether there is a split that has not ended.
+    pub fn has_splits(&self) -> bool {
+        !self.splits.is_empty()
+    }
+
+    /// The task has no split and need not wait for one: others have them.
+    pub fn stand_by(&mut self) -> Progress {
+        if std::mem::replace(&mut self.idle, true) { Progress::None } else { Progress::Idle }
     }
 
     /// The source has ended.

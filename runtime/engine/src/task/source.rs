@@ -280,7 +280,13 @@ impl SourceTask {
 
     fn note_progress(&mut self) -> Result<(), TaskError> {
         let unread = self.reader.unread_splits();
-        let idle = match self.progress.advance(unread, self.cx.clock.monotonic()) {
+        let now = self.cx.clock.monotonic();
+        let is_spare = unread == 0 && !self.progress.has_splits() && self.reader.is_spare();
+        let progress = match is_spare {
+            true => self.progress.stand_by(),
+            false => self.progress.advance(unread, now, |split| self.reader.silent_until(split, now)),
+        };
+        let idle = match progress {
             Progress::None => return Ok(()),
             Progress::Watermark(watermark) => {
                 self.router.send_control(&Message::Watermark(watermark))?;

@@ -50,19 +50,23 @@ fn after_a_rescale_a_task_waits_for_its_own_splits_and_for_no_other() {
     assert_eq!(ahead.current(), EventTime(900), "what was said before is the least of all tasks'");
     assert_eq!(ahead.stored().latest.into_keys().collect::<Vec<_>>(), [split("a")]);
     rows(&mut ahead, "a", 6_000);
-    assert_eq!(ahead.advance(0, now), Progress::Watermark(EventTime(6_000 - DISORDER_MS)), "b and c are others'");
+    assert_eq!(
+        ahead.advance(0, now, |_| now),
+        Progress::Watermark(EventTime(6_000 - DISORDER_MS)),
+        "b and c are others'"
+    );
 
     let mut both = watermarks(&["a", "b"]);
     rows(&mut both, "a", 6_000);
-    assert_eq!(both.advance(0, now), Progress::None, "b stands where it was");
+    assert_eq!(both.advance(0, now, |_| now), Progress::None, "b stands where it was");
     rows(&mut both, "b", 2_000);
-    assert_eq!(both.advance(0, now), Progress::Watermark(EventTime(2_000 - DISORDER_MS)));
+    assert_eq!(both.advance(0, now, |_| now), Progress::Watermark(EventTime(2_000 - DISORDER_MS)));
 
     let mut none = watermarks(&[]);
-    assert_eq!(none.advance(0, now), Progress::None, "without a split nothing is known");
+    assert_eq!(none.advance(0, now, |_| now), Progress::None, "without a split nothing is known");
     rows(&mut none, "new", 4_000);
-    assert_eq!(none.advance(1, now), Progress::None, "a split that was not read yet may be older");
-    assert_eq!(none.advance(0, now), Progress::Watermark(EventTime(4_000 - DISORDER_MS)));
+    assert_eq!(none.advance(1, now, |_| now), Progress::None, "a split that was not read yet may be older");
+    assert_eq!(none.advance(0, now, |_| now), Progress::Watermark(EventTime(4_000 - DISORDER_MS)));
 }
 
 #[test]
@@ -70,7 +74,7 @@ fn a_split_that_goes_on_from_a_checkpoint_goes_on_from_its_greatest_time() {
     let now = Duration::from_secs(1);
     let mut watermarks = SplitWatermarks::new(&node(), &[stored(&[("a", 5_000)], 4_900)], |_| true, now);
     assert_eq!(watermarks.rows(&split("a"), Some(EventTime(10)), now), EventTime(4_900));
-    assert_eq!(watermarks.advance(0, now), Progress::None);
+    assert_eq!(watermarks.advance(0, now, |_| now), Progress::None);
     assert_eq!(watermarks.stored(), stored(&[("a", 5_000)], 4_900));
 }
 
@@ -81,10 +85,40 @@ fn a_wait_for_room_downstream_makes_no_split_idle() {
     let mut watermarks = SplitWatermarks::new(&node(), &[], |_| true, Duration::ZERO);
     watermarks.rows(&split("a"), Some(EventTime(5_000)), Duration::ZERO);
     watermarks.rows(&split("b"), Some(EventTime(9_000)), Duration::ZERO);
-    assert_eq!(watermarks.advance(0, Duration::ZERO), Progress::Watermark(EventTime(4_900)));
+    assert_eq!(watermarks.advance(0, Duration::ZERO, |_| Duration::ZERO), Progress::Watermark(EventTime(4_900)));
     watermarks.waited(2 * HOUR);
-    assert_eq!(watermarks.advance(0, 2 * HOUR), Progress::None);
+    assert_eq!(watermarks.advance(0, 2 * HOUR, |_| 2 * HOUR), Progress::None);
     assert_eq!(watermarks.wake(), None);
+}
+
+#[test]
+fn a_split_that_was_not_looked_at_for_so_long_is_not_idle() {
+    let mut watermarks = SplitWatermarks::new(&node(), &[], |_| true, Duration::ZERO);
+    watermarks.rows(&split("behind"), Some(EventTime(5_000)), Duration::ZERO);
+    watermarks.rows(&split("ahead"), Some(EventTime(9_000)), Duration::ZERO);
+    watermarks.advance(0, Duration::ZERO, |_| Duration::ZERO);
+    watermarks.rows(&split("ahead"), Some(EventTime(9_500)), 2 * HOUR);
+    let last_look = HOUR / 2;
+    assert_eq!(watermarks.advance(0, 2 * HOUR, |_| last_look), Progress::None, "the other was read all the while");
+    assert_eq!(watermarks.advance(0, 2 * HOUR, |_| 2 * HOUR), Progress::Watermark(EventTime(9_400)));
+}
+
+#[test]
+fn a_task_without_a_split_stands_by_until_it_has_rows() {
+    let mut watermarks = SplitWatermarks::new(&node(), &[], |_| true, Duration::ZERO);
+    assert!(!watermarks.has_splits());
+    assert_eq!(watermarks.stand_by(), Progress::Idle);
+    assert_eq!(watermarks.stand_by(), Progress::None, "said once");
+    assert_eq!(watermarks.wake(), Some(EventTime::MIN));
+    watermarks.rows(&split("new"), Some(EventTime(4_000)), Duration::ZERO);
+    assert!(watermarks.has_splits());
+}
+
+#[test]
+fn splits_that_were_never_read_hold_the_watermark_back_however_long_that_takes() {
+    let mut watermarks = SplitWatermarks::new(&node(), &[], |_| true, Duration::ZERO);
+    watermarks.rows(&split("a"), Some(EventTime(5_000)), Duration::ZERO);
+    assert_eq!(watermarks.advance(1, 2 * HOUR, |_| 2 * HOUR), Progress::None);
 }
 
 #[test]
@@ -95,10 +129,10 @@ fn when_all_splits_are_idle_none_holds_back_another_and_rows_end_the_idleness() 
             let latest = if name == ahead { 9_000 } else { 5_000 };
             watermarks.rows(&split(name), Some(EventTime(latest)), Duration::ZERO);
         }
-        watermarks.advance(0, Duration::ZERO);
-        assert_eq!(watermarks.advance(0, HOUR), Progress::Watermark(EventTime(8_900)));
-        assert_eq!(watermarks.advance(0, HOUR), Progress::Idle);
-        assert_eq!(watermarks.advance(0, HOUR), Progress::None);
+        watermarks.advance(0, Duration::ZERO, |_| Duration::ZERO);
+        assert_eq!(watermarks.advance(0, HOUR, |_| HOUR), Progress::Watermark(EventTime(8_900)));
+        assert_eq!(watermarks.advance(0, HOUR, |_| HOUR), Progress::Idle);
+        assert_eq!(watermarks.advance(0, HOUR, |_| HOUR), Progress::None);
         assert_eq!(watermarks.wake(), Some(EventTime(8_900)), "said before the rows");
         assert_eq!(watermarks.wake(), None);
     }
