@@ -54,6 +54,11 @@ pub trait SinkFactory: Send + Sync {
     /// a file open over several epochs.
     fn open(&self, cx: SinkContext, restored: Option<CommitHandle>) -> BoxFuture<'_, Result<Box<dyn Sink>, SinkError>>;
 
+    /// Whether a handle names rows that are held back for a fuller file: they are shown by a later epoch's.
+    fn holds(&self, _handle: &CommitHandle) -> bool {
+        false
+    }
+
     /// The committer, one a sink node, which lives beside the coordinator. Nothing is made at the destination before
     /// [`Committer::recover`].
     fn committer(&self, cx: SinkContext) -> BoxFuture<'_, Result<Box<dyn Committer>, SinkError>>;

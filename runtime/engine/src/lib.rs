@@ -15,6 +15,7 @@ pub mod aggregate;
 pub mod blame;
 pub mod channel;
 pub mod commits;
+mod conclude;
 pub mod distinct;
 pub mod drive;
 pub mod group;

@@ -16,6 +16,7 @@ use millrace_stream::{
 use crate::{
     JobContext, JobError,
     commits::{self, CommitError},
+    conclude::{conclude, goes_on},
     drive::{sink_handles, sink_nodes},
     job::refused_edit,
     launch::{Connectors, ReplayPoints, Restored, replay_points},
@@ -113,7 +114,7 @@ pub async fn recover(
         manifests: manifests.iter().map(|(taken, found)| (*taken, found.state())).collect(),
         allow_previous: cx.allow_previous_checkpoint,
     };
-    let (from, decided, first, orphans, passed_over) = match checkpoint::recover(&facts) {
+    let (from, mut decided, mut first, orphans, passed_over) = match checkpoint::recover(&facts) {
         Recovery::Refuse(refusal) => return Err(JobError::Refused(refusal)),
         Recovery::Fresh { first, orphans } => (None, Vec::new(), first, orphans, false),
         Recovery::Restore { from, decided, first, orphans, passed_over, .. } => {
@@ -131,11 +132,21 @@ pub async fn recover(
     }
     let moved_back = decided != claimed.decided;
     if moved_back {
-        move_back(cx, &claimed, generation, &decided, manifest.as_ref()).await?;
+        move_pointer(cx, claimed.epoch(), generation, &decided, manifest.as_ref()).await?;
     }
     let mut manifest = manifest;
     let before = manifest.as_ref().map(|manifest| plan_before(plan, manifest)).transpose()?.flatten();
-    let committers = recover_sinks(plan, before.as_ref(), manifest.as_ref(), moved_back, generation, cx).await?;
+    let mut committers =
+        recover_sinks(before.as_ref().unwrap_or(plan), manifest.as_ref(), moved_back, generation, cx).await?;
+    if let (Some(old), Some(last)) = (&before, &manifest) {
+        let concluded = conclude(old, plan, &mut committers, last, (&decided, first), generation, cx).await?;
+        if let Some(concluded) = concluded {
+            decided.push(Decided { taken: Taken { epoch: concluded.epoch, generation }, savepoint: false });
+            first = concluded.epoch.next();
+            manifest = Some(concluded);
+        }
+    }
+    let committers = committers_of(plan, before.as_ref(), manifest.as_ref(), committers, generation, cx).await?;
     for abandoned in std::mem::take(abandoned) {
         discard(&abandoned, [plan, before.as_ref().unwrap_or(plan)], manifest.as_ref(), generation, cx).await;
     }
@@ -313,9 +324,10 @@ pub fn newest(manifest: &Manifest, cx: &JobContext, duration: std::time::Duratio
     }
 }
 
-async fn move_back(
+/// Moves the pointer while no tasks run.
+pub async fn move_pointer(
     cx: &JobContext,
-    claimed: &Pointer,
+    from: Option<Epoch>,
     generation: Generation,
     decided: &[Decided],
     manifest: Option<&Manifest>,
@@ -325,7 +337,7 @@ async fn move_back(
         decided: decided.to_vec(),
         newest: manifest.map(|manifest| newest(manifest, cx, std::time::Duration::ZERO)),
     };
-    match cx.pointer.advance(claimed.epoch(), next).await? {
+    match cx.pointer.advance(from, next).await? {
         Advance::Move(_) | Advance::AlreadyMoved => Ok(()),
         Advance::Fenced { by } => Err(JobError::SteppedDown { by }),
         Advance::Lost => Err(JobError::Failed(checkpoint::Failure::PointerLost)),
@@ -348,33 +360,41 @@ fn plan_before(plan: &Plan, manifest: &Manifest) -> Result<Option<Plan>, JobErro
     }
 }
 
-/// The sinks of the plan that wrote the manifest commit what was decided; those that the plan has new, or elsewhere, begin
-/// with nothing.
+/// The sinks of the plan that wrote the manifest, after they have committed what was decided.
 async fn recover_sinks(
-    plan: &Plan,
-    before: Option<&Plan>,
+    wrote: &Plan,
     manifest: Option<&Manifest>,
     moved_back: bool,
     generation: Generation,
     cx: &Arc<JobContext>,
 ) -> Result<BTreeMap<NodeName, Box<dyn Committer>>, JobError> {
-    let Some(manifest) = manifest else {
-        let nodes: Vec<_> = sink_nodes(plan).collect();
-        return fresh_committers(plan, &nodes, generation, cx).await;
-    };
-    let old = before.unwrap_or(plan);
-    let nodes: Vec<_> = sink_nodes(old).collect();
-    let mut committers = open_committers(old, &nodes, generation, cx).await?;
+    let Some(manifest) = manifest else { return Ok(BTreeMap::new()) };
+    let nodes: Vec<_> = sink_nodes(wrote).collect();
+    let mut committers = open_committers(wrote, &nodes, generation, cx).await?;
     if moved_back {
         committers.values_mut().for_each(|committer| committer.goes_back());
     }
     let handles = sink_handles(manifest);
     let committed = commits::recover(&mut committers, Some((manifest.epoch, &handles))).await?;
     cx.metrics.committed_rows.add(committed.rows);
-    let (unchanged, changed): (Vec<_>, Vec<_>) = sink_nodes(plan).partition(|(name, sink)| has_sink(old, name, sink));
-    let unchanged: BTreeSet<&NodeName> = unchanged.into_iter().map(|(name, _)| name).collect();
-    committers.retain(|name, _| unchanged.contains(name));
-    committers.append(&mut fresh_committers(plan, &changed, generation, cx).await?);
+    Ok(committers)
+}
+
+/// The sinks of the plan: those that it goes on with, and those that it has new, or elsewhere, which begin with nothing.
+async fn committers_of(
+    plan: &Plan,
+    before: Option<&Plan>,
+    manifest: Option<&Manifest>,
+    mut committers: BTreeMap<NodeName, Box<dyn Committer>>,
+    generation: Generation,
+    cx: &Arc<JobContext>,
+) -> Result<BTreeMap<NodeName, Box<dyn Committer>>, JobError> {
+    let old = before.unwrap_or(plan);
+    let is_kept = |name: &NodeName, sink: &SinkNode| manifest.is_some() && goes_on(old, name, sink);
+    let (kept, fresh): (Vec<_>, Vec<_>) = sink_nodes(plan).partition(|(name, sink)| is_kept(name, sink));
+    let kept: BTreeSet<&NodeName> = kept.into_iter().map(|(name, _)| name).collect();
+    committers.retain(|name, _| kept.contains(name));
+    committers.append(&mut fresh_committers(plan, &fresh, generation, cx).await?);
     Ok(committers)
 }
 

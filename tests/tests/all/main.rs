@@ -14,6 +14,7 @@ mod exactly_once;
 mod examples;
 mod flights_year;
 mod generated;
+mod held;
 mod hostile;
 mod http;
 mod idle;

@@ -23,7 +23,7 @@ use futures::future::BoxFuture;
 use crate::{
     parquet_sink::{Columns, ParquetRows, ParquetSettings},
     sink::{CommitHandle, Committer, Sink, SinkContext, SinkError, SinkFactory},
-    staging::{Batching, Folder},
+    staging::{Batching, Folder, holds},
 };
 
 mod committer;
@@ -105,6 +105,10 @@ impl SinkFactory for DeltaSinkFactory {
                 false => Box::new(Required::new(sink, never_null, table.place())),
             })
         })
+    }
+
+    fn holds(&self, handle: &CommitHandle) -> bool {
+        holds(handle)
     }
 
     fn committer(&self, cx: SinkContext) -> BoxFuture<'_, Result<Box<dyn Committer>, SinkError>> {

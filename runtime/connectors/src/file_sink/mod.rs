@@ -19,8 +19,8 @@ use millrace_stream::{Clock, Epoch, Timestamp};
 use crate::{
     sink::{CommitHandle, Committer, Sink, SinkContext, SinkError, SinkFactory},
     staging::{
-        Batching, Failed, Folder, FolderCommitter, Handle, Held, Pending, Prepared, StagedFile, fault_point, prepared,
-        refused, sync_staging,
+        Batching, Failed, Folder, FolderCommitter, Handle, Held, Pending, Prepared, StagedFile, fault_point, holds,
+        prepared, refused, sync_staging,
     },
 };
 
@@ -88,6 +88,10 @@ impl SinkFactory for FileSinkFactory {
             };
             Ok(Box::new(sink) as Box<dyn Sink>)
         })
+    }
+
+    fn holds(&self, handle: &CommitHandle) -> bool {
+        holds(handle)
     }
 
     fn committer(&self, cx: SinkContext) -> BoxFuture<'_, Result<Box<dyn Committer>, SinkError>> {

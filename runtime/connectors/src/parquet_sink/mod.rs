@@ -22,8 +22,8 @@ use self::files::{Describe, Encoder, Files};
 use crate::{
     sink::{CommitHandle, Committer, Sink, SinkContext, SinkError, SinkFactory},
     staging::{
-        Batching, Failed, Folder, FolderCommitter, Handle, Held, Pending, StagedFile, fault_point, prepared, refused,
-        sync_staging,
+        Batching, Failed, Folder, FolderCommitter, Handle, Held, Pending, StagedFile, fault_point, holds, prepared,
+        refused, sync_staging,
     },
 };
 
@@ -66,6 +66,10 @@ impl SinkFactory for ParquetSinkFactory {
             )?;
             Ok(Box::new(sink) as Box<dyn Sink>)
         })
+    }
+
+    fn holds(&self, handle: &CommitHandle) -> bool {
+        holds(handle)
     }
 
     fn committer(&self, cx: SinkContext) -> BoxFuture<'_, Result<Box<dyn Committer>, SinkError>> {

@@ -210,6 +210,11 @@ impl Handle {
     }
 }
 
+/// Whether a stored handle has a held file. One that cannot be read is told by whoever reads it.
+pub(crate) fn holds(handle: &CommitHandle) -> bool {
+    Handle::load(handle).is_ok_and(|handle| handle.held.is_some())
+}
+
 /// Whether a relative path leads to something below where it starts.
 fn is_below(name: &str) -> bool {
     let mut parts = Path::new(name).components().peekable();

@@ -1,0 +1,103 @@
+//! What sinks hold back, where the plan that comes does not go on with them.
+//!
+//! A sink that gathers rows over several epochs holds them in a file that only its successor can continue. At the barrier of
+//! an edit it holds nothing back. But the process may have been killed, and the edit comes with the next start. Then the
+//! sinks of the plan that wrote the checkpoint close their files first, in an epoch of its own that differs from the last one
+//! in nothing else: prepared, decided by the pointer, committed, like any other.
+
+use std::collections::BTreeMap;
+
+use millrace_connectors::Committer;
+use millrace_plan::{Plan, SinkNode};
+use millrace_state::{Manifest, ManifestKind, SinkManifest};
+use millrace_stream::{
+    BarrierKind, Epoch, Generation, NodeName,
+    checkpoint::{Decided, Taken},
+};
+
+use crate::{
+    JobContext, JobError,
+    commits::{CommitError, Handles},
+    drive::{sink_handles, sink_nodes},
+    launch::Connectors,
+    recover::move_pointer,
+};
+
+/// Whether a plan goes on with a sink as it is: the same destination, for the same columns.
+pub fn goes_on(plan: &Plan, name: &NodeName, sink: &SinkNode) -> bool {
+    let same =
+        |other: &SinkNode| other.spec == sink.spec && other.schema == sink.schema && other.changelog == sink.changelog;
+    sink_nodes(plan).any(|(other_name, other)| other_name == name && same(other))
+}
+
+/// The checkpoint of epoch `first`, decided and committed, in which nothing is held back that `plan` does not go on with;
+/// `None` if nothing is. `manifest`, written by `old`, is the newest of `decided`.
+pub async fn conclude(
+    old: &Plan,
+    plan: &Plan,
+    committers: &mut BTreeMap<NodeName, Box<dyn Committer>>,
+    manifest: &Manifest,
+    (decided, first): (&[Decided], Epoch),
+    generation: Generation,
+    cx: &JobContext,
+) -> Result<Option<Manifest>, JobError> {
+    let mut handles = sink_handles(manifest);
+    let closed = close(old, plan, &mut handles, first, generation, cx).await?;
+    if closed.is_empty() {
+        return Ok(None);
+    }
+    let stored = |(node, handles): (&NodeName, &Vec<millrace_connectors::CommitHandle>)| SinkManifest {
+        node: node.0.clone(),
+        handles: handles.iter().map(|handle| handle.0.clone()).collect(),
+    };
+    let concluded = Manifest {
+        epoch: first,
+        generation,
+        kind: ManifestKind::Checkpoint,
+        barrier: BarrierKind::Checkpoint,
+        created_at: cx.clock.now(),
+        sinks: handles.iter().map(stored).collect(),
+        ..manifest.clone()
+    };
+    // Its name has the generation in it, so nobody else's is there.
+    cx.store.create_manifest(&concluded).await?;
+    let taken = Taken { epoch: first, generation };
+    let all: Vec<Decided> = decided.iter().copied().chain([Decided { taken, savepoint: false }]).collect();
+    move_pointer(cx, Some(manifest.epoch), generation, &all, Some(&concluded)).await?;
+    for node in &closed {
+        let (Some(committer), Some(handles)) = (committers.get_mut(node), handles.get(node)) else { continue };
+        let committed = committer.commit(first, handles).await;
+        let committed = committed.map_err(|source| CommitError { node: node.clone(), source })?;
+        cx.metrics.committed_rows.add(committed.rows);
+        tracing::info!(sink = %node, epoch = %first, rows = committed.rows,
+            "committed what was held back for a fuller file, before the edit is taken up");
+    }
+    Ok(Some(concluded))
+}
+
+/// Has the sinks of `old` that `plan` does not go on with close what they hold; answers which did.
+async fn close(
+    old: &Plan,
+    plan: &Plan,
+    handles: &mut Handles,
+    epoch: Epoch,
+    generation: Generation,
+    cx: &JobContext,
+) -> Result<Vec<NodeName>, JobError> {
+    let connectors = Connectors::of(old)?;
+    let mut closed = Vec::new();
+    for (name, node) in sink_nodes(old).filter(|(name, node)| !goes_on(plan, name, node)) {
+        let (Some(factory), Some(handles)) = (connectors.sinks.get(name), handles.get_mut(name)) else { continue };
+        let failed = |source| JobError::Sink { node: name.clone(), source };
+        for (index, handle) in (0..).zip(handles).filter(|(_, handle)| factory.holds(handle)) {
+            let sink_cx = cx.sink_context(old, name, node, generation, index)?;
+            let mut sink = factory.open(sink_cx, Some(handle.clone())).await.map_err(failed)?;
+            sink.finish();
+            *handle = sink.prepare(epoch).await.map_err(failed)?;
+            if closed.last() != Some(name) {
+                closed.push(name.clone());
+            }
+        }
+    }
+    Ok(closed)
+}

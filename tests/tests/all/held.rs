@@ -1,0 +1,121 @@
+//! Rows that sinks hold back for fuller files, a kill, and an edit that comes with the next start: they are shown all the same,
+//! each once, and nothing stays behind.
+
+use millrace_tests::{Millrace, Table, Workspace, delta, manifest, read};
+
+const ROWS: i64 = 30_000;
+
+/// The pipeline: what `p` selects, where it goes, and what else does.
+fn manifests(sql: &str, sink: &str, is_removed: bool) -> String {
+    let output = if is_removed { "" } else { "    - {from: p, sink: out}\n" };
+    let pipeline = format!(
+        "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: held}}
+spec:
+  checkpoints: {{interval: 100ms, minPause: 10ms}}
+  sources:
+    - name: t
+      generator: {{rows: {ROWS}, rate: 20000, fields: [{{name: id, sequence: {{}}}}, {{name: k, int: {{min: 0, max: 3}}}}]}}
+  transforms:
+    - {{name: p, sql: \"{sql}\"}}
+    - {{name: n, window: w, sql: SELECT count(*) AS n FROM t}}
+  outputs:
+{output}    - {{from: n, sink: n}}
+"
+    );
+    [
+        pipeline,
+        manifest::window("w", "tumbling: {size: 1s}"),
+        manifest::sink("out", sink),
+        manifest::sink("n", "file: {path: out/n, format: {json: {}}}"),
+    ]
+    .concat()
+}
+
+/// Kills the pipeline after some checkpoints, and starts it with other manifests, which die at a point of their start first.
+fn killed_and_edited(workspace: &Workspace, before: &str, after: &str, deaths: &[&str]) {
+    workspace.write("p.yaml", before);
+    let killed = Millrace::run(workspace, "p.yaml").env("MILLRACE_FAULT_POINT", "after-pointer:6").finish();
+    assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);
+    workspace.write("p.yaml", after);
+    for point in deaths {
+        let killed = Millrace::run(workspace, "p.yaml").env("MILLRACE_FAULT_POINT", &format!("{point}:1")).finish();
+        assert_eq!(killed.signal(), Some(9), "{point}: {}", killed.stderr);
+    }
+    let finished = Millrace::run(workspace, "p.yaml").finish().expect_success();
+    assert!(finished.stderr.contains("held back for a fuller file") || !deaths.is_empty(), "{}", finished.stderr);
+}
+
+fn sorted_ids(tables: &[Table]) -> Vec<i64> {
+    let mut ids: Vec<i64> = tables.iter().flat_map(|table| table.column("id")).map(|id| id.int()).collect();
+    ids.sort_unstable();
+    ids
+}
+
+fn nothing_is_staged(workspace: &Workspace) {
+    let files = read::all_files(&workspace.join("out"));
+    let staged: Vec<_> = files.iter().filter(|(path, _)| path.to_string_lossy().ends_with(".staged")).collect();
+    assert!(staged.is_empty(), "{staged:?}");
+}
+
+const PLAIN: &str = "SELECT id, k FROM t";
+const WIDER: &str = "SELECT id, k, id * 2 AS twice FROM t";
+
+#[test]
+fn rows_that_a_sink_holds_back_are_shown_when_the_next_start_brings_another_sink() {
+    let held = |uri: &str, delay: &str, more: &str| {
+        manifests(PLAIN, &format!("parquet: {{uri: {uri}, batch: {{maxDelay: {delay}}}{more}}}"), false)
+    };
+    let edits = [
+        held("out/a", "2h", ""),
+        held("out/b", "1h", ""),
+        held("out/a", "1h", ", partitionBy: [k]"),
+        manifests(WIDER, "parquet: {uri: out/a, batch: {maxDelay: 1h}}", false),
+    ];
+    // After the file is closed, when that is decided, and in the middle of its commit.
+    let deaths: [&[&str]; 4] = [&["before-pointer"], &["after-pointer", "before-commit"], &["mid-upload"], &[]];
+    for (edit, deaths) in edits.iter().zip(deaths) {
+        let workspace = Workspace::new();
+        let deaths: Vec<&str> = deaths.iter().copied().filter(|point| *point != "mid-upload").collect();
+        killed_and_edited(&workspace, &held("out/a", "1h", ""), edit, &deaths);
+        let tables: Vec<Table> = ["out/a", "out/b"]
+            .iter()
+            .filter(|folder| workspace.join(folder).is_dir())
+            .map(|folder| read::folder(&workspace.join(folder)))
+            .collect();
+        assert_eq!(sorted_ids(&tables), (0..ROWS).collect::<Vec<_>>(), "{deaths:?} {edit}");
+        nothing_is_staged(&workspace);
+    }
+}
+
+#[test]
+fn files_of_text_and_delta_tables_show_what_was_held_back_too() {
+    let workspace = Workspace::new();
+    let text = |delay: &str| format!("file: {{path: out/a, format: {{json: {{}}}}, batch: {{maxDelay: {delay}}}}}");
+    killed_and_edited(&workspace, &manifests(PLAIN, &text("1h"), false), &manifests(WIDER, &text("2h"), false), &[]);
+    assert_eq!(sorted_ids(&[read::folder(&workspace.join("out/a"))]), (0..ROWS).collect::<Vec<_>>());
+    nothing_is_staged(&workspace);
+
+    let workspace = Workspace::new();
+    let table = "delta: {uri: out/a, schemaEvolution: AddColumns, batch: {maxDelay: 1h}}";
+    let (before, after) = (manifests(PLAIN, table, false), manifests(WIDER, table, false));
+    killed_and_edited(&workspace, &before, &after, &["delta-before-commit", "delta-after-commit"]);
+    let rows = delta::table(&workspace.join("out/a"));
+    assert_eq!(sorted_ids(std::slice::from_ref(&rows)), (0..ROWS).collect::<Vec<_>>());
+    let wider =
+        rows.rows.iter().filter(|row| row.get("twice").is_some_and(|twice| twice.to_string() != "null")).count();
+    assert!(wider > 0 && wider < ROWS as usize, "{wider} rows have the new column");
+    nothing_is_staged(&workspace);
+}
+
+#[test]
+fn rows_that_a_removed_sink_held_back_are_shown_and_its_folder_is_left_clean() {
+    let workspace = Workspace::new();
+    let sink = "parquet: {uri: out/a, batch: {maxDelay: 1h}}";
+    killed_and_edited(&workspace, &manifests(PLAIN, sink, false), &manifests(PLAIN, sink, true), &[]);
+    let ids = sorted_ids(&[read::folder(&workspace.join("out/a"))]);
+    assert!(ids.len() > 1000, "{} rows", ids.len());
+    assert_eq!(ids, (0..ids.len() as i64).collect::<Vec<_>>());
+    nothing_is_staged(&workspace);
+}
