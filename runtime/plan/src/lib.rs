@@ -51,6 +51,7 @@ pub mod graph;
 pub mod handover;
 mod logical;
 mod lower;
+mod nth_value;
 mod pseudo;
 mod replay;
 mod resolve;

@@ -39,7 +39,7 @@ struct Made {
     files: u64,
 }
 
-const AGGREGATES: [&str; 20] = [
+const AGGREGATES: [&str; 26] = [
     "count(*)",
     "count(v)",
     "sum(v)",
@@ -60,6 +60,13 @@ const AGGREGATES: [&str; 20] = [
     "count(DISTINCT v)",
     "bool_or(v > 900)",
     "sum(v * 2 + g) + count(*)",
+    // Rows that the order holds equal are equal in what is asked of them.
+    "array_agg(x ORDER BY v DESC NULLS LAST, x)",
+    "string_agg(k, '-' ORDER BY x DESC, k)",
+    "string_agg(DISTINCT k, ',' ORDER BY k DESC) FILTER (WHERE g > 1)",
+    "first_value(k ORDER BY ts, x, k)",
+    "nth_value(v, 3 ORDER BY ts DESC, x, v)",
+    "nth_value(k, -2 ORDER BY x, k) FILTER (WHERE v > 0)",
 ];
 
 const FILTERS: [&str; 6] =

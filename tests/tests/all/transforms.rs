@@ -77,20 +77,25 @@ const WINDOWED: [Case; 8] = [
         by: "tumbling",
         sql: "SELECT k, window_start, median(x) AS mid, percentile_cont(0.9) WITHIN GROUP (ORDER BY x) AS p90, \
               array_sort(array_agg(id)) AS ids, stddev(x) AS spread, approx_distinct(v) AS about, \
-              first_value(id ORDER BY ts) AS first, last_value(id ORDER BY ts) AS last, count(DISTINCT g) AS gs \
-              FROM t GROUP BY k",
+              first_value(id ORDER BY ts) AS first, last_value(id ORDER BY ts) AS last, count(DISTINCT g) AS gs, \
+              string_agg(k || id, ' ' ORDER BY ts DESC) AS text, nth_value(id, -2 ORDER BY ts) AS before_last, \
+              (array_agg(id ORDER BY ts))[3] AS third FROM t GROUP BY k",
         oracle: "SELECT k, window_start, median(x) AS mid, percentile_cont(0.9) WITHIN GROUP (ORDER BY x) AS p90, \
                  array_agg(id ORDER BY id) AS ids, stddev(x) AS spread, approx_distinct(v) AS about, \
-                 first_value(id ORDER BY ts) AS first, last_value(id ORDER BY ts) AS last, count(DISTINCT g) AS gs \
-                 FROM tumbling GROUP BY k, window_start",
+                 first_value(id ORDER BY ts) AS first, last_value(id ORDER BY ts) AS last, count(DISTINCT g) AS gs, \
+                 string_agg(k || id, ' ' ORDER BY ts DESC) AS text, nth_value(id, -2 ORDER BY ts) AS before_last, \
+                 (array_agg(id ORDER BY ts))[3] AS third FROM tumbling GROUP BY k, window_start",
     },
     Case {
         name: "keyless",
         by: "hopping",
         sql: "SELECT window_start, window_end, count(*) AS n, sum(v) FILTER (WHERE g = 1) AS some, \
-              max(x) - min(x) + count(*) * 2 AS mix, first_value(id ORDER BY ts) AS first FROM t HAVING count(*) > 20",
+              max(x) - min(x) + count(*) * 2 AS mix, first_value(id ORDER BY ts) AS first, \
+              string_agg(k, '' ORDER BY x, ts) FILTER (WHERE g = 1) AS text, nth_value(id, 5 ORDER BY x, ts) AS fifth \
+              FROM t HAVING count(*) > 20",
         oracle: "SELECT window_start, window_end, count(*) AS n, sum(v) FILTER (WHERE g = 1) AS some, \
-                 max(x) - min(x) + count(*) * 2 AS mix, first_value(id ORDER BY ts) AS first FROM hopping \
+                 max(x) - min(x) + count(*) * 2 AS mix, first_value(id ORDER BY ts) AS first, \
+                 string_agg(k, '' ORDER BY x, ts) FILTER (WHERE g = 1) AS text, nth_value(id, 5 ORDER BY x, ts) AS fifth FROM hopping \
                  GROUP BY window_start, window_end HAVING count(*) > 20",
     },
     Case {
@@ -113,8 +118,10 @@ const WINDOWED: [Case; 8] = [
     Case {
         name: "visits",
         by: "session",
-        sql: "SELECT k, window_start, window_end, count(*) AS n, sum(v) AS total, median(x) AS mid FROM t GROUP BY k",
-        oracle: "SELECT k, window_start, window_end, count(*) AS n, sum(v) AS total, median(x) AS mid FROM session \
+        sql: "SELECT k, window_start, window_end, count(*) AS n, sum(v) AS total, median(x) AS mid, \
+              string_agg(k || g, ',' ORDER BY ts) AS text, nth_value(id, 2 ORDER BY x DESC, ts) AS second FROM t GROUP BY k",
+        oracle: "SELECT k, window_start, window_end, count(*) AS n, sum(v) AS total, median(x) AS mid, \
+                 string_agg(k || g, ',' ORDER BY ts) AS text, nth_value(id, 2 ORDER BY x DESC, ts) AS second FROM session \
                  GROUP BY k, window_start, window_end",
     },
     Case {
@@ -128,7 +135,8 @@ const WINDOWED: [Case; 8] = [
     Case {
         name: "smooth",
         by: "rolling",
-        sql: "SELECT k, ts, id, avg(x) AS mean, max(v) AS top, count(*) AS n FROM t GROUP BY k",
+        sql: "SELECT k, ts, id, avg(x) AS mean, max(v) AS top, count(*) AS n, nth_value(v, 2 ORDER BY ts DESC) AS before, \
+              string_agg(k || g, ',' ORDER BY ts) AS text FROM t GROUP BY k",
         oracle: "",
     },
     Case {
@@ -138,6 +146,9 @@ const WINDOWED: [Case; 8] = [
         oracle: "SELECT k, window_start, count(*) AS n, sum(v) AS total, max(x) AS top FROM ten GROUP BY k, window_start",
     },
 ];
+
+const RUNNING: &str = "SELECT k, g, count(*) AS n, sum(v) AS total, median(x) AS mid, nth_value(id, 3 ORDER BY x, ts) AS third, \
+                       string_agg(k || id, ',' ORDER BY ts DESC) FILTER (WHERE v > 480) AS text FROM t GROUP BY k, g";
 
 const WINDOWS: [(&str, &str); 6] = [
     ("tumbling", "tumbling: {size: 5s}"),
@@ -223,11 +234,7 @@ fn manifests() -> String {
             "SELECT k, window_start, count(*) AS n, sum(v) AS total, max(x) AS top FROM t GROUP BY k",
         ),
         ("firsts", "within: 10s, ", "SELECT DISTINCT ON (k, g) ts, id, k, g FROM t"),
-        (
-            "running",
-            "emitEvery: 50ms, ",
-            "SELECT k, g, count(*) AS n, sum(v) AS total, median(x) AS mid FROM t GROUP BY k, g",
-        ),
+        ("running", "emitEvery: 50ms, ", RUNNING),
         ("strict", "window: strict, ", "SELECT k, window_start, count(*) AS n FROM u GROUP BY k"),
         (
             "mended",
@@ -376,7 +383,8 @@ fn every_transform_gives_what_an_oracle_gives_however_often_the_process_is_kille
     }
     let rolling = Oracle::new().with("r", in_windows(&t, "ts", &["k"], Window::Rolling(seconds(3))));
     let smooth = rolling.table(
-        "SELECT k, window_end AS ts, of_row AS id, avg(x) AS mean, max(v) AS top, count(*) AS n FROM r \
+        "SELECT k, window_end AS ts, of_row AS id, avg(x) AS mean, max(v) AS top, count(*) AS n, \
+         nth_value(v, 2 ORDER BY ts DESC) AS before, string_agg(k || g, ',' ORDER BY ts) AS text FROM r \
          GROUP BY k, window_end, of_row",
     );
     let ids: Vec<i64> = t.column_by_name("id").unwrap().as_primitive::<Int64Type>().values().to_vec();
@@ -387,11 +395,7 @@ fn every_transform_gives_what_an_oracle_gives_however_often_the_process_is_kille
     }
     found("smooth").expect_close(&smooth, 1e-7, "smooth");
     found("firsts").expect_same(&firsts(&t, 10_000), "firsts");
-    found("running").newest_by(&["k", "g"]).expect_close(
-        &oracle.table("SELECT k, g, count(*) AS n, sum(v) AS total, median(x) AS mid FROM t GROUP BY k, g"),
-        1e-7,
-        "running",
-    );
+    found("running").newest_by(&["k", "g"]).expect_close(&oracle.table(RUNNING), 1e-7, "running");
 
     // Rows in are rows in windows and late rows.
     let (strict, late) = (found("strict"), found("late"));

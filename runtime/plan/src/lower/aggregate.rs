@@ -8,9 +8,8 @@ use arrow::{
 };
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::{
-    Aggregate as LogicalAggregate, EmitTo, Expr, LogicalPlan,
+    Aggregate as LogicalAggregate, AggregateUDF, EmitTo, Expr, LogicalPlan,
     expr::{AggregateFunction, AggregateFunctionParams, Alias, NullTreatment},
-    utils::AggregateOrderSensitivity,
 };
 use datafusion_physical_expr::{
     PhysicalSortExpr,
@@ -27,6 +26,7 @@ use crate::{
     columns::{event_time_field, type_name, with_marks},
     error::Fault,
     graph::{Aggregate, KeyedOp, KeyedStage, LateRows, RunningAggregate, WindowAggregate, WindowDef, WindowKind},
+    nth_value::nth_value,
     pseudo,
 };
 
@@ -286,31 +286,13 @@ impl Lowering<'_> {
             placed_args.push(Argument { place, literal });
         }
         let mut ordered = Vec::new();
-        let sensitivity = call.function.func.order_sensitivity();
-        // An aggregate that does not mind the order does not expect columns for it either.
-        let order = order_by.iter().filter(|_| sensitivity != AggregateOrderSensitivity::Insensitive);
-        for sort in order {
+        for sort in order_by.iter().filter(|_| minds_order(&call.function.func)) {
             let place = columns.find_or_add(physical(&sort.expr)?, || self.text(&sort.expr));
             ordered.push((place, arrow::compute::SortOptions::new(!sort.asc, sort.nulls_first)));
         }
-        if ordered.is_empty() && matches!(name, "first_value" | "last_value") {
-            // First and last in the order of event time, so that a replay and slices in any order agree.
+        if ordered.is_empty() && matches!(name, "first_value" | "last_value" | "nth_value") {
+            // In the order of event time, so that a replay and slices in any order agree.
             ordered.push((0, arrow::compute::SortOptions::default()));
-        }
-        let sensitive = sensitivity == AggregateOrderSensitivity::HardRequirement;
-        if !order_by.is_empty() && sensitive && !call.function.func.supports_within_group_clause() {
-            // The planner makes nth_value of an element of array_agg.
-            let what = match name {
-                "nth_value" => "an nth_value in an order, as an element of an array_agg in an order is,".to_owned(),
-                name => format!("`{name}` in an order"),
-            };
-            return Err(Fault::new(format!("{what} cannot be put together from parts of a window"))
-                .offending(name)
-                .at(self.settings.sql.place_of(name))
-                .expected(
-                    "array_agg(… ORDER BY …) under a name, and a transform behind it that takes an element of it \
-                     or joins it with array_to_string(…)",
-                ));
         }
         let filter = match filter {
             Some(filter) => Some(columns.find_or_add(physical(filter)?, || self.text(filter))),
@@ -409,7 +391,9 @@ impl Placed<'_> {
             None => column(input, arg.place),
         });
         let order = self.order_by.iter().map(|(place, options)| PhysicalSortExpr::new(column(input, *place), *options));
-        AggregateExprBuilder::new(Arc::clone(&self.call.function.func), args.collect())
+        let function = &self.call.function.func;
+        let function = if function.name() == "nth_value" { nth_value() } else { function };
+        AggregateExprBuilder::new(Arc::clone(function), args.collect())
             .schema(Arc::clone(input))
             .alias(self.call.name.clone())
             .order_by(order.collect())
@@ -417,6 +401,13 @@ impl Placed<'_> {
             .with_ignore_nulls(params.null_treatment == Some(NullTreatment::IgnoreNulls))
             .build()
     }
+}
+
+/// Whether an aggregate's result depends on the order of its rows, or WITHIN GROUP (ORDER BY …) is how it gets its argument.
+/// The order of others, as of a count, is passed over: they expect no columns for it.
+fn minds_order(function: &AggregateUDF) -> bool {
+    matches!(function.name(), "array_agg" | "string_agg" | "first_value" | "last_value" | "nth_value")
+        || function.supports_within_group_clause()
 }
 
 /// A row to try an aggregate with.

@@ -95,6 +95,30 @@ fn any_aggregate_of_datafusion_works() {
 }
 
 #[test]
+fn aggregates_in_an_order_keep_what_puts_their_parts_in_order() {
+    for (call, state) in [
+        ("string_agg(tenant, ',' ORDER BY latency_ms DESC)", "VARCHAR[], STRUCT(latency_ms@"),
+        ("string_agg(DISTINCT tenant, ',' ORDER BY tenant)", "VARCHAR[]"),
+        ("nth_value(tenant, 2 ORDER BY latency_ms)", "STRUCT(value VARCHAR, o0 DOUBLE)[]"),
+        ("(array_agg(tenant ORDER BY latency_ms, ts))[-1]", "STRUCT(value VARCHAR, o0 DOUBLE, o1 TIMESTAMP)[]"),
+        // By event time, as first_value.
+        ("nth_value(status, 3)", "STRUCT(value INT, o0 TIMESTAMP)[]"),
+        // Its result does not depend on the order.
+        ("count(status ORDER BY ts)", "BIGINT"),
+    ] {
+        for by in ["window=minute", "window=hopping", "window=visit", "window=trailing", "emitEvery=1s"] {
+            let plan = outcome(&pipeline(
+                &[&format!(
+                    "t {by}: SELECT tenant, {call} FILTER (WHERE status > 1) AS x FROM requests GROUP BY tenant"
+                )],
+                &["t > rows"],
+            ));
+            assert!(plan.lines().any(|line| line.contains("state:") && line.contains(state)), "{call}, {by}: {plan}");
+        }
+    }
+}
+
+#[test]
 fn a_common_expression_of_the_planner_is_spelled_out_in_the_state() {
     check_transforms(
         &transform(
