@@ -124,11 +124,16 @@ impl DataFolder {
     ///
     /// # Errors
     ///
-    /// [`StateError::Held`] if another process works there, [`StateError::NotAFolder`], [`StateError::NotADataFolder`] if
-    /// there is something else in it, [`StateError::TooNew`] and [`StateError::Damaged`] for its own files, and
-    /// [`StateError::Io`], for a read-only folder or a full disk say.
+    /// [`StateError::Held`] if another process works there, [`StateError::NotAFolder`], [`StateError::NoDataFolder`],
+    /// [`StateError::NotADataFolder`] if there is something else in it, [`StateError::TooNew`] and [`StateError::Damaged`]
+    /// for its own files, and [`StateError::Io`], for a read-only folder or a full disk say.
     pub fn open(path: &Path, opener: &Opener) -> Result<Self, StateError> {
-        durable::create_folder(path)?;
+        durable::create_folder(path).map_err(|error| match error {
+            StateError::Io { source, .. } if !is_full(&source) => {
+                StateError::NoDataFolder { path: path.to_owned(), source }
+            }
+            other => other,
+        })?;
         refuse_strangers(path)?;
         let lock = take_lock(path, &opener.holder)?;
         let layout = path.join(LAYOUT);
@@ -324,6 +329,11 @@ fn file_name(name: &str) -> String {
 }
 
 /// A user who names a folder with photographs in it has made a mistake.
+/// A disk may have room again later; nothing else that keeps a folder from being made goes away by itself.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 fn refuse_strangers(path: &Path) -> Result<(), StateError> {
     let names = names_in(path)?;
     let ours = [LAYOUT, LOCK, INSTANCE, GENERATION, STATE, SCRATCH, CHECKPOINTS];

@@ -44,7 +44,11 @@ pub fn create_folder(path: &Path) -> Result<(), StateError> {
     }
     match fs::create_dir(path) {
         Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+        // A link that leads nowhere.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(StateError::NotAFolder { path: path.to_owned() });
+        }
         Err(error) => return Err(StateError::io("create", path)(error)),
     }
     sync_folder(parent.unwrap_or(Path::new(".")))

@@ -159,6 +159,15 @@ pub enum StateError {
         /// The path.
         path: PathBuf,
     },
+    /// A data folder cannot be made, and what is in the way is not a full disk.
+    #[error("cannot make the data folder {}", path.display())]
+    NoDataFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// A folder that is not empty, and not a data folder either.
     #[error("{} holds other files ({found}) and is not a millrace data folder; choose an empty one", path.display())]
     NotADataFolder {
@@ -218,6 +227,7 @@ impl StateError {
             | Self::Incomputable { .. }
             | Self::Held { .. }
             | Self::NotAFolder { .. }
+            | Self::NoDataFolder { .. }
             | Self::NotADataFolder { .. }
             | Self::Url { .. }
             | Self::SavepointName { .. } => ErrorKind::FixSpec,

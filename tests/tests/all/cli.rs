@@ -324,6 +324,17 @@ fn exit_codes_tell_success_from_failure_from_what_cannot_be_used() {
         Millrace::new(&workspace, args).finish().expect_code(2).expect_stderr(&[said]);
     }
     let worker = ["worker", "-n", "shop", "-p", "web", "--data-dir", "data-3"];
+    std::os::unix::fs::symlink("nothing", workspace.join("astray")).unwrap();
+    std::os::unix::fs::symlink("round", workspace.join("round")).unwrap();
+    for (data, said) in [
+        ("p.yaml", "p.yaml is not a folder"),
+        ("p.yaml/data", "p.yaml is not a folder"),
+        ("astray", "astray is not a folder"),
+        ("round", "cannot make the data folder round: Too many levels of symbolic links"),
+        ("/proc/none/data", "cannot make the data folder /proc/none/data: No such file or directory"),
+    ] {
+        run(data, &[]).expect_code(2).expect_stderr(&[said]);
+    }
     let worker = || Millrace::new(&workspace, worker).env("KUBECONFIG", "/nonexistent").env("HOME", "/nonexistent");
     worker().finish().expect_code(2).expect_stderr(&["--pod-name", "--pod-uid"]);
     let of_pod = worker().env("POD_NAME", "web-0").env("POD_UID", "1").finish().expect_code(2);
