@@ -1,6 +1,6 @@
 //! `millrace run`: the wiring of one pipeline in this process.
 
-use std::{io::IsTerminal, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use millrace_crds::{OnDelete, SourceSpec};
 use millrace_engine::{
@@ -101,8 +101,7 @@ fn notices(plan: &Plan) -> Vec<String> {
 async fn run_plan(plan: Plan, texts: Texts, args: RunArgs) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(Metrics::default());
-    let is_live =
-        !args.no_live && std::io::stderr().is_terminal() && std::io::stdout().is_terminal() && !writes_to_stdout(&plan);
+    let is_live = !args.no_live && telemetry::takes_pictures() && !writes_to_stdout(&plan);
     let status = Arc::new(Status::new(move |event| event_log::log(event, is_live)));
     let instruments = Instruments { clock, metrics, status };
     let overview = Arc::new(Overview::new(instruments.clone()));

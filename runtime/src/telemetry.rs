@@ -15,9 +15,19 @@ pub const RED: &str = "\x1b[1;31m";
 pub const GREEN: &str = "\x1b[1;32m";
 const RESET: &str = "\x1b[0m";
 
-/// Whether standard error takes colours: it is a terminal, and the user has not said `NO_COLOR`.
+/// Whether standard error takes colours: it is a terminal that is not dumb, and the user has not said `NO_COLOR`.
 pub fn colours() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    !is_dumb() && io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Whether a picture can be drawn: both outputs are a terminal that can move its cursor.
+pub fn takes_pictures() -> bool {
+    !is_dumb() && io::stderr().is_terminal() && io::stdout().is_terminal()
+}
+
+/// Whether nothing is known of the terminal but that it shows text.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb")
 }
 
 /// The text in a colour, where standard error takes colours.

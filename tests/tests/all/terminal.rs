@@ -112,6 +112,19 @@ fn colours_are_for_terminals_whose_user_has_not_said_otherwise() {
 }
 
 #[test]
+fn a_terminal_that_cannot_draw_gets_the_log() {
+    for term in ["dumb", ""] {
+        let workspace = Workspace::new();
+        let running = in_terminal(&workspace, &[]).env("TERM", term).env("NO_COLOR", "").start();
+        sees(&running, &["checkpoint completed"]);
+        assert!(!running.stdout().contains("IN/S"), "TERM={term:?}: {}", running.stdout());
+        assert!(!running.stdout().contains('\u{1b}'), "TERM={term:?}: {}", running.stdout());
+        running.signal("USR1");
+        running.wait().expect_success();
+    }
+}
+
+#[test]
 fn a_log_has_one_line_a_checkpoint_as_text_or_as_json_and_no_escape_codes() {
     for format in ["text", "json"] {
         let workspace = Workspace::new();
