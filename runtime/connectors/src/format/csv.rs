@@ -6,6 +6,8 @@
 //!
 //! A quote that is not closed within `maxRowSize` of the row's beginning, or by the end of the file, makes a bad row of the
 //! line that the row begins in, and the next line is the next row's: one stray quote costs one line, not the file.
+//!
+//! Lines end in LF or CRLF. A carriage return elsewhere, outside of quotes, makes a bad row, or a header that is malformed.
 
 use std::ops::Range;
 
@@ -17,6 +19,9 @@ use crate::SourceError;
 
 /// What is said of a row whose quote is not closed where it has to be.
 const NOT_CLOSED: &str = "a quote is not closed";
+
+/// What is said of lines that end as on a Mac of the last century: a file of them would be one header, without rows.
+const BARE_RETURN: &str = "a carriage return stands without a line feed; expected lines that end in LF or CRLF";
 
 /// Decodes CSV.
 pub struct CsvDecoder {
@@ -111,14 +116,21 @@ impl CsvDecoder {
                     pos += 1;
                 }
             } else {
-                pos = match memchr::memchr2(self.delimiter, b'\n', &bytes[pos..]) {
+                pos = match memchr::memchr3(self.delimiter, b'\n', b'\r', &bytes[pos..]) {
                     Some(at) => pos + at,
                     None if last => bytes.len(),
                     None => return None,
                 };
                 span.end = pos;
-                if bytes.get(pos) != Some(&self.delimiter) && bytes[span.start..span.end].last() == Some(&b'\r') {
-                    span.end -= 1;
+                if bytes.get(pos) == Some(&b'\r') {
+                    pos += 1;
+                    match bytes.get(pos) {
+                        Some(b'\n') => {}
+                        // The first half of a line end, it may be.
+                        None if !last => return None,
+                        None => {}
+                        Some(_) => return Some(Err((lines::line_end(bytes, pos), BARE_RETURN))),
+                    }
                 }
             }
             self.spans.push(span);
@@ -203,7 +215,7 @@ impl Decoder for CsvDecoder {
         let end = match self.split(head, mark, ended) {
             None => return Ok(None),
             Some(Ok(end)) => end,
-            Some(Err((_, reason))) => return Err(unusable(format!("the CSV header is malformed: {reason}"))),
+            Some(Err((_, reason))) => return Err(unusable(format!("line 1, the CSV header, is malformed: {reason}"))),
         };
         let name = |span: &Span| String::from_utf8_lossy(&head[span.start..span.end]).trim().replace("\"\"", "\"");
         let names: Vec<String> = self.spans.iter().map(name).collect();

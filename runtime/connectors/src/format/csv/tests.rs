@@ -62,6 +62,34 @@ fn without_a_header_columns_are_found_by_their_order() {
 }
 
 #[test]
+fn carriage_returns_without_line_feeds_are_told_and_do_not_hide_rows_in_a_header() {
+    for ended in [false, true] {
+        let told = decoder(CsvFormat::default()).preamble(b"n,s\r1,a\r2,b\r", ended).unwrap_err().to_string();
+        assert!(told.contains("line 1, the CSV header, is malformed: a carriage return stands without"), "{told}");
+    }
+    let text = b"n,s\r\n1,a\r\n2,b\rc\r\n3,\"d\re\"\r\n4,f\r";
+    let (rows, bad) = decode(CsvFormat::default(), text);
+    assert_eq!(rows, [row(1, "a"), row(3, "d\re"), row(4, "f")]);
+    assert_eq!(bad, ["a carriage return stands without a line feed; expected lines that end in LF or CRLF"]);
+    let csv = CsvFormat { header: false, ..CsvFormat::default() };
+    let (rows, bad) = decode(csv, b"x,1,a\ry,2,b\r");
+    assert!(rows.is_empty() && bad.len() == 1, "{rows:?} {bad:?}");
+}
+
+#[test]
+fn half_a_line_end_is_waited_for() {
+    for text in [&b"n,s\r"[..], b"n,s"] {
+        assert_eq!(decoder(CsvFormat::default()).preamble(text, false).unwrap(), None);
+    }
+    assert_eq!(decoder(CsvFormat::default()).preamble(b"n,s\r\n1", false).unwrap(), Some(5));
+    assert_eq!(decoder(CsvFormat::default()).preamble(b"n,s\r", true).unwrap(), Some(4));
+    let mut quoted = decoder(CsvFormat::default());
+    for (text, complete) in [(&b"1,\"a\"\r\n2,b\r"[..], 7), (b"1,\"a\"\r\n2,b\r\n", 12)] {
+        assert_eq!(quoted.complete(text), complete);
+    }
+}
+
+#[test]
 fn empty_fields_and_the_null_value_are_null() {
     let (rows, _) = decode(CsvFormat::default(), b"n,s\n,\n1,NA\n");
     assert_eq!(rows, [(None, Some(String::new())), row(1, "NA")]);
