@@ -1,11 +1,14 @@
 //! What constants come to, and arithmetic of them that leaves its type: a task would refuse it in every row, and folded when
-//! the plan is made it would wrap around without a word.
+//! the plan is made it would wrap around without a word. And constants that cannot be cast or divided by.
 
 use std::collections::BTreeSet;
 
 use arrow::{
     array::ArrayRef,
-    compute::kernels::numeric::{add, mul, sub},
+    compute::{
+        CastOptions, cast_with_options,
+        kernels::numeric::{add, mul, rem, sub},
+    },
     error::ArrowError,
 };
 use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
@@ -57,4 +60,50 @@ pub(crate) fn overflows(plan: &LogicalPlan) -> Vec<Fault> {
     });
     let expected = "a wider type, such as `CAST(… AS DECIMAL(38, 0))` gives";
     told.into_iter().map(|message| Fault::new(message).expected(expected)).collect()
+}
+
+/// Every cast of a constant that it cannot be cast to, and every division by a constant zero, where each row that comes so far
+/// would fail. What a CASE, a COALESCE, an AND or an OR may leave out is not looked at.
+pub(crate) fn failures(plan: &LogicalPlan) -> Vec<Fault> {
+    let mut told = BTreeSet::new();
+    let walked = plan.apply_with_subqueries(|node| {
+        for expr in node.expressions() {
+            expr.apply(|part| {
+                if may_leave_out(part) {
+                    return Ok(TreeNodeRecursion::Jump);
+                }
+                told.extend(failure(part));
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(walked.is_ok(), "looking at a plan cannot fail");
+    told.into_iter().map(|(message, expected)| Fault::new(message).expected(expected)).collect()
+}
+
+fn may_leave_out(expr: &Expr) -> bool {
+    match expr {
+        Expr::Case(_) => true,
+        Expr::BinaryExpr(BinaryExpr { op, .. }) => matches!(op, Operator::And | Operator::Or),
+        Expr::ScalarFunction(call) => matches!(call.func.name(), "coalesce" | "nvl" | "nvl2"),
+        _ => false,
+    }
+}
+
+fn failure(part: &Expr) -> Option<(String, &'static str)> {
+    match part {
+        Expr::BinaryExpr(BinaryExpr { op: Operator::Divide | Operator::Modulo, right, .. }) => {
+            let divisor = constant(right)?;
+            let Err(ArrowError::DivideByZero) = rem(&divisor, &divisor) else { return None };
+            Some((format!("`{}` divides by zero", expr_text(part)), "another divisor, or `nullif(…, 0)` around it"))
+        }
+        Expr::Cast(to) => {
+            let options = CastOptions { safe: false, ..CastOptions::default() };
+            let error = cast_with_options(&constant(&to.expr)?, to.field.data_type(), &options).err()?;
+            let message = format!("`{}` fails in every row: {error}", expr_text(part));
+            Some((message, "a value of that type, or `TRY_CAST`, which gives NULL"))
+        }
+        _ => None,
+    }
 }

@@ -64,7 +64,7 @@ fn analyzed(sql: &Sql, query: Query, tables: &Tables) -> Result<LogicalPlan, Vec
         analyzer.add_function_rewrite(Arc::clone(rewrite));
     }
     let typed = analyzer.execute_and_check(planned, &options, |_, _| {}).map_err(|error| faults_of(&error, sql))?;
-    let vain = [bounded::excesses(&typed), constants::overflows(&typed)].concat();
+    let vain = [bounded::excesses(&typed), constants::overflows(&typed), constants::failures(&typed)].concat();
     if vain.is_empty() { Ok(typed) } else { Err(vain) }
 }
 

@@ -200,6 +200,27 @@ fn constants_that_would_make_values_without_bounds_are_refused() {
 }
 
 #[test]
+fn constants_that_fail_in_every_row_are_refused_at_their_places() {
+    for (sql, place, what) in [
+        ("SELECT auction, 1 / 0 AS x FROM bid", "1:17", "`1 / 0` divides by zero"),
+        ("SELECT auction FROM bid WHERE price % (2 - 2) = 0", "1:31", "divides by zero"),
+        ("SELECT auction, CAST('x' AS INT) + 1 AS x FROM bid", "1:17", "fails in every row"),
+        ("SELECT auction, TIMESTAMP '2024-13-01' AS x FROM bid", "1:17", "fails in every row"),
+    ] {
+        let said = refusal(&transform(&format!("t: {sql}")));
+        assert!(said.starts_with(&format!("spec.transforms[0].sql:{place}: ")) && said.contains(what), "{sql}: {said}");
+        assert_eq!(said.lines().count(), 1, "{sql}: {said}");
+    }
+    for sql in [
+        "SELECT CASE WHEN price > 0 THEN CAST('x' AS INT) END AS x FROM bid",
+        "SELECT coalesce(price, 1 / 0) AS x FROM bid WHERE price <> 0 AND 5 / price > 1 OR 1 / 0 = 1",
+        "SELECT TRY_CAST('x' AS INT) AS y, 1.0e0 / 0 AS z, price / nullif(0, 0) AS n, CAST('1' AS INT) AS one FROM bid",
+    ] {
+        assert_eq!(refusal(&transform(&format!("t: {sql}"))), "", "{sql}");
+    }
+}
+
+#[test]
 fn arithmetic_of_constants_that_leaves_its_type_is_refused() {
     check(
         &pipeline(
