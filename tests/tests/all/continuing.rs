@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millrace_tests::{Deadline, Millrace, Workspace, manifest, read, wait};
+use millrace_tests::{Cell, Deadline, Millrace, Workspace, manifest, read, wait};
 
 /// Counts 200,000 rows at 40,000 a second into windows of ten seconds, and passes every thousandth on.
 const PIPELINE: &str = "apiVersion: millrace.dev/v1alpha1
@@ -99,4 +99,60 @@ fn a_pipeline_that_was_stopped_for_a_moment_by_the_machine_goes_on() {
     running.signal("CONT");
     running.wait().expect_success();
     expect_all_counted(&workspace);
+}
+
+#[test]
+fn files_that_were_read_to_their_ends_are_read_on_once_their_source_follows() {
+    let workspace = Workspace::new();
+    let manifests = |follow: bool| {
+        let sink = manifest::sink("out", "file: {path: out, format: {json: {}}}");
+        format!(
+            "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: grown}}
+spec:
+  checkpoints: {{interval: 100ms, minPause: 10ms}}
+  sources:
+    - name: rows
+      file: {{paths: [\"in/*\"], follow: {follow}, pollInterval: 50ms}}
+      format: {{json: {{}}}}
+      columns: [{{name: n, type: BIGINT}}]
+  transforms:
+    - {{name: t, sql: SELECT n FROM rows}}
+  outputs:
+    - {{from: t, sink: out}}
+{sink}"
+        )
+    };
+    let found = || {
+        let mut found: Vec<i64> = read::folder(&workspace.join("out")).column("n").map(Cell::int).collect();
+        found.sort_unstable();
+        found
+    };
+    let append = |name: &str, text: &str| {
+        let mut file = std::fs::OpenOptions::new().append(true).open(workspace.join(name)).unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    };
+    workspace.write("in/a", "{\"n\":1}\n{\"n\":2}\n");
+    workspace.write("in/empty", "");
+    workspace.write("in/still", "{\"n\":3}\n");
+    workspace.write("grown.yaml", manifests(false));
+    // Finished twice: what had ended when it began has ended as what it comes to the end of has.
+    for _ in 0..2 {
+        Millrace::run(&workspace, "grown.yaml").finish().expect_success();
+        assert_eq!(found(), [1, 2, 3]);
+    }
+
+    append("in/a", "{\"n\":4}\n");
+    workspace.write("grown.yaml", manifests(true));
+    let running = Millrace::run(&workspace, "grown.yaml").start();
+    Deadline::secs(30).wait_for("what came between", || (found() == [1, 2, 3, 4]).then_some(()));
+    append("in/a", "{\"n\":5}\n");
+    append("in/empty", "{\"n\":6}\n");
+    Deadline::secs(30).wait_for("what came since", || (found() == [1, 2, 3, 4, 5, 6]).then_some(()));
+    running.signal("TERM");
+    running.wait().expect_success();
+    workspace.write("grown.yaml", manifests(false));
+    Millrace::run(&workspace, "grown.yaml").finish().expect_success();
+    assert_eq!(found(), [1, 2, 3, 4, 5, 6]);
 }

@@ -40,6 +40,9 @@ pub(super) struct Point {
     /// Of the uncompressed bytes; for Parquet, of the rows.
     pub(super) offset: u64,
     pub(super) ended: bool,
+    /// It has ended only because the source did not follow: one that follows reads it on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) bounded: bool,
     #[serde(default, skip_serializing_if = "Growth::is_none")]
     pub(super) growth: Growth,
 }
@@ -73,7 +76,7 @@ impl Growth {
 
 impl Point {
     pub(super) fn new(path: PathBuf, identity: Identity, offset: u64, ended: bool) -> Self {
-        Self { version: VERSION, path, identity, offset, ended, growth: Growth::None }
+        Self { version: VERSION, path, identity, offset, ended, bounded: false, growth: Growth::None }
     }
 
     pub(super) fn write(&self) -> ReplayPoint {
@@ -193,6 +196,9 @@ impl Catalog {
         let (mut entries, mut gone) = (Vec::new(), Vec::new());
         for (id, point) in restored {
             let mut point = Point::read(id, point)?;
+            if self.spec.follow && point.bounded {
+                (point.ended, point.bounded) = (false, false);
+            }
             let found = find(&point);
             let mut bytes = 0;
             if let Some(path) = &found {

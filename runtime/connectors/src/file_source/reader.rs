@@ -193,6 +193,7 @@ impl SourceReader for FileReader {
     fn replay_points(&self) -> Vec<(SplitId, ReplayPoint)> {
         let point = |split: &Split| {
             let mut point = Point::new(split.path.clone(), split.identity.clone(), split.position(), split.ended);
+            point.bounded = split.is_bounded(self.shared.catalog.spec().follow);
             point.growth = split.growth;
             point.write()
         };

@@ -48,6 +48,8 @@ pub(super) struct Split {
     /// Rows of it have been returned, or it is known to have none for now.
     pub(super) was_read: bool,
     pub(super) ended: bool,
+    /// It had ended for good before.
+    was_over: bool,
     contents: Contents,
     /// At the end of what there is, until the next poll.
     waiting: bool,
@@ -114,6 +116,7 @@ impl Split {
             was_read: rests,
             // What is at rest has ended for a source that does not follow.
             ended: point.ended || (rests && !shared.catalog.spec().follow),
+            was_over: point.ended && !point.bounded,
             contents,
             waiting: rests,
             waited_at: Duration::ZERO,
@@ -194,6 +197,11 @@ impl Split {
 
     pub(super) fn is_forgotten(&self) -> bool {
         self.ended && !self.present
+    }
+
+    /// Whether it has ended, and would not have if the source followed.
+    pub(super) fn is_bounded(&self, follow: bool) -> bool {
+        self.ended && !follow && !self.was_over
     }
 
     /// Where reading is resumed.
