@@ -1,6 +1,6 @@
 //! `millrace checkpoints`.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, io, path::Path, sync::Arc, time::Duration};
 
 use millrace_engine::JobError;
 use millrace_state::{CheckpointStore, ErrorKind, FilePointer, Latest, Manifest, ManifestId, ManifestKind, StateError};
@@ -22,6 +22,7 @@ pub fn run(command: CheckpointsCommand) -> Result<(), Failure> {
         match command {
             CheckpointsCommand::List(data) => list(&data).await,
             CheckpointsCommand::Inspect { data, checkpoint } => inspect(&data, &checkpoint).await,
+            CheckpointsCommand::Verify { data, checkpoint } => verify(&data, checkpoint.as_deref()).await,
             CheckpointsCommand::Savepoint { data, timeout_seconds } => {
                 savepoint(&data.data_dir, Duration::from_secs(timeout_seconds)).await
             }
@@ -97,6 +98,20 @@ struct Found {
     location: String,
     id: ManifestId,
     latest: Pointed,
+}
+
+impl Found {
+    fn name(&self) -> String {
+        match &self.id {
+            ManifestId::Checkpoint { epoch, .. } => epoch.to_string(),
+            ManifestId::Savepoint { name } => name.clone(),
+        }
+    }
+
+    async fn is_still_there(&self) -> Result<bool, Failure> {
+        let there = self.store.list().await.map_err(failed)?;
+        Ok(there.iter().any(|entry| entry.location == self.location))
+    }
 }
 
 /// What is known of the pointer.
@@ -221,18 +236,77 @@ pub fn bytes(bytes: u64) -> String {
 async fn find(data: &DataArgs, wanted: &str) -> Result<(Found, Manifest), Failure> {
     let mut known = Vec::new();
     for found in all(data).await? {
-        let name = match &found.id {
-            ManifestId::Checkpoint { epoch, .. } => epoch.to_string(),
-            ManifestId::Savepoint { name } => name.clone(),
-        };
+        let name = found.name();
         if name == wanted {
             let manifest = found.store.read_manifest(&found.location).await.map_err(failed)?;
             return Ok((found, manifest));
         }
         known.push(name);
     }
+    Err(unknown(wanted, &known))
+}
+
+fn unknown(wanted: &str, known: &[String]) -> Failure {
     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-    Err(Failure::usage(format!("there is no checkpoint {wanted}; there are: {known}")))
+    Failure::usage(format!("there is no checkpoint {wanted}; there are: {known}"))
+}
+
+/// Names what is damaged in the checkpoints, or in the one that is wanted.
+async fn verify(data: &DataArgs, wanted: Option<&str>) -> Result<(), Failure> {
+    // Files of several checkpoints are looked at once.
+    let mut whole = BTreeSet::new();
+    let (mut known, mut checked, mut damaged) = (Vec::new(), 0, BTreeSet::new());
+    let mut pointed = Ok(());
+    for found in all(data).await? {
+        known.push(found.name());
+        if wanted.is_some_and(|wanted| wanted != found.name()) {
+            continue;
+        }
+        checked += 1;
+        pointed = pointed.and_then(|()| found.latest.whole());
+        let mut damages = Vec::new();
+        match found.store.read_manifest(&found.location).await {
+            Ok(manifest) => {
+                for file in manifest.files() {
+                    let place = format!("{}/{}", found.store.url(), file.name);
+                    if whole.contains(&place) {
+                        continue;
+                    }
+                    match found.store.verify_file(file).await {
+                        Ok(()) => {
+                            whole.insert(place);
+                        }
+                        Err(error) if error.kind() == ErrorKind::Corrupt => damages.push((place, error)),
+                        Err(error) => return Err(failed(error)),
+                    }
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                damages.push((format!("{}/{}", found.store.url(), found.location), error));
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        // A running pipeline deletes checkpoints that it no longer keeps.
+        if damages.is_empty() || !found.is_still_there().await? {
+            continue;
+        }
+        for (place, error) in damages {
+            telemetry::say(&format!("{:<16} {}", found.name(), millrace_engine::chain(&error)));
+            damaged.insert(place);
+        }
+    }
+    match wanted {
+        Some(wanted) if checked == 0 => return Err(unknown(wanted, &known)),
+        _ => pointed?,
+    }
+    if damaged.is_empty() {
+        telemetry::say(&format!("checkpoints that are whole: {checked}, with {} files", whole.len()));
+        return Ok(());
+    }
+    Err(Failure::failed(format!("{} files are damaged or missing", damaged.len())).advise(
+        "put them back from a backup; until then a run goes on from the copy in its data folder if that is whole, or with \
+         `--allow-previous-checkpoint` from a checkpoint before",
+    ))
 }
 
 async fn inspect(data: &DataArgs, wanted: &str) -> Result<(), Failure> {

@@ -229,6 +229,23 @@ pub enum CheckpointsCommand {
         checkpoint: String,
     },
 
+    /// Check that checkpoints are whole: every file of them, by its checksum, in the store where they are.
+    ///
+    /// Each file that is damaged or missing is named, and the exit code is 1 if there is one. The pipeline may be running.
+    /// A run goes on from its own copy in the data folder as long as that is whole, so damage in the store may go unnoticed
+    /// until that is lost.
+    #[command(after_help = "\
+Examples:
+  millrace checkpoints verify --data-dir ./data
+  millrace checkpoints verify --data-dir ./data savepoint-42")]
+    Verify {
+        /// The data folder.
+        #[command(flatten)]
+        data: DataArgs,
+        /// An epoch, or a savepoint's name; unless given, all that there are.
+        checkpoint: Option<String>,
+    },
+
     /// Ask the running pipeline of a data folder for a savepoint, and wait until it is complete.
     #[command(after_help = "Example:\n  millrace checkpoints savepoint --data-dir ./data")]
     Savepoint {

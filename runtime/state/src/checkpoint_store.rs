@@ -369,15 +369,24 @@ impl CheckpointStore {
     /// [`StateError::Missing`], [`StateError::Damaged`], [`StateError::Io`], [`StateError::Store`].
     pub async fn verify(&self, manifest: &Manifest) -> Result<(), StateError> {
         for file in manifest.files() {
-            match &self.objects {
-                Objects::Folder(folder) => {
-                    let (folder, file) = (folder.clone(), file.clone());
-                    blocking(move || folder.verify_file(&file).map(drop)).await?;
-                }
-                Objects::Remote(remote) => remote.verified(file).await.map(drop)?,
-            }
+            self.verify_file(file).await?;
         }
         Ok(())
+    }
+
+    /// Checks that one file is there and is what was written.
+    ///
+    /// # Errors
+    ///
+    /// As [`CheckpointStore::verify`].
+    pub async fn verify_file(&self, file: &StoredFile) -> Result<(), StateError> {
+        match &self.objects {
+            Objects::Folder(folder) => {
+                let (folder, file) = (folder.clone(), file.clone());
+                blocking(move || folder.verify_file(&file).map(drop)).await
+            }
+            Objects::Remote(remote) => remote.verified(file).await.map(drop),
+        }
     }
 
     /// The manifests in the store: checkpoints by epoch and generation, then savepoints by name.

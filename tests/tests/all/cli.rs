@@ -5,7 +5,7 @@ use std::{fmt::Write, process::Command};
 use expect_test::expect_file;
 use millrace_tests::{Millrace, Workspace, read, workspace::repository};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "",
     "run",
     "worker",
@@ -13,6 +13,7 @@ const COMMANDS: [&str; 12] = [
     "plan",
     "checkpoints list",
     "checkpoints inspect",
+    "checkpoints verify",
     "checkpoints savepoint",
     "checkpoints repair",
     "checkpoints delete",
@@ -323,7 +324,6 @@ fn exit_codes_tell_success_from_failure_from_what_cannot_be_used() {
     for (args, said) in unusable {
         Millrace::new(&workspace, args).finish().expect_code(2).expect_stderr(&[said]);
     }
-    let worker = ["worker", "-n", "shop", "-p", "web", "--data-dir", "data-3"];
     std::os::unix::fs::symlink("nothing", workspace.join("astray")).unwrap();
     std::os::unix::fs::symlink("round", workspace.join("round")).unwrap();
     for (data, said) in [
@@ -335,6 +335,7 @@ fn exit_codes_tell_success_from_failure_from_what_cannot_be_used() {
     ] {
         run(data, &[]).expect_code(2).expect_stderr(&[said]);
     }
+    let worker = ["worker", "-n", "shop", "-p", "web", "--data-dir", "data-3"];
     let worker = || Millrace::new(&workspace, worker).env("KUBECONFIG", "/nonexistent").env("HOME", "/nonexistent");
     worker().finish().expect_code(2).expect_stderr(&["--pod-name", "--pod-uid"]);
     let of_pod = worker().env("POD_NAME", "web-0").env("POD_UID", "1").finish().expect_code(2);

@@ -186,6 +186,29 @@ fn everything_that_is_noted_can_be_made_anew_from_the_checkpoints_alone() {
 }
 
 #[test]
+fn each_file_of_a_checkpoint_that_is_damaged_or_missing_in_the_store_is_named() {
+    let (workspace, manifests) = killed();
+    let verify = |more: &[&str]| checkpoints(&workspace, &[&["verify", "--data-dir", "data"], more].concat());
+    let epochs: Vec<String> = manifests.iter().map(|manifest| epoch_of(manifest).to_string()).collect();
+    assert!(verify(&[]).expect_success().stdout.contains("checkpoints that are whole: 3, with"));
+
+    let files = only_in(&workspace.join("data/checkpoints/recovered"), &manifests[2], &manifests[1]);
+    let [changed, gone, ..] = &files[..] else { panic!("the newest checkpoint has files of its own: {files:?}") };
+    damage(changed);
+    fs::remove_file(gone).unwrap();
+    fs::write(&manifests[0], "{").unwrap();
+    for (more, damages) in [(&[][..], 3), (&[epochs[2].as_str()][..], 2)] {
+        let told = verify(more).expect_code(1).expect_stderr(&[&format!("{damages} files are damaged or missing")]);
+        for file in [changed, gone] {
+            assert!(told.stdout.contains(file.file_name().unwrap().to_str().unwrap()), "{}", told.stdout);
+        }
+        assert_eq!(told.stdout.lines().count(), damages, "{}", told.stdout);
+    }
+    assert!(verify(&[&epochs[1]]).expect_success().stdout.contains("checkpoints that are whole: 1, with"));
+    verify(&["99"]).expect_code(2).expect_stderr(&["there is no checkpoint 99"]);
+}
+
+#[test]
 fn with_a_damaged_pointer_the_checkpoints_are_listed_and_none_is_deleted() {
     let (workspace, manifests) = killed();
     let latest = workspace.join("data/checkpoints/recovered/latest");
