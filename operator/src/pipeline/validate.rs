@@ -11,6 +11,7 @@ use millrace_plan::{
     Doubts, PlanError, ResolvedSpec,
     handover::{SavepointWish, StartWish},
     resolve_and_compile_despite, revision,
+    sink_rules::unusable_place,
 };
 use millrace_stream::Revision;
 use serde_json::{Value, json};
@@ -154,8 +155,15 @@ pub fn problems_of<K>(kind: Kind, object: &Raw<K>) -> Option<String> {
     if object.is_too_deep() {
         return Some("spec: this is nested too deeply to be read".to_owned());
     }
-    let (_, problems) = manifest::read(&[(file(kind.name(), object.name()), manifest_of(kind.name(), object))]);
-    let told: Vec<String> = problems.iter().filter(|problem| problem.is_error()).map(say_problem).collect();
+    let name = file(kind.name(), object.name());
+    let (manifests, problems) = manifest::read(&[(name.clone(), manifest_of(kind.name(), object))]);
+    let mut told: Vec<String> = problems.iter().filter(|problem| problem.is_error()).map(say_problem).collect();
+    // What no plan could use is told before one names it.
+    for problem in manifests.sinks.iter().filter_map(|sink| unusable_place(&sink.value.spec)) {
+        let field = problem.field.unwrap_or_default();
+        let expected = problem.expected.map(|expected| format!("; expected {expected}")).unwrap_or_default();
+        told.push(format!("{name}: spec.{field}: {}{expected}", problem.message));
+    }
     (!told.is_empty()).then(|| summary(told))
 }
 

@@ -97,6 +97,22 @@ pub fn unusable_url(url: &str) -> Option<String> {
     }
 }
 
+/// Why nothing can be written where a sink writes, whatever comes, if so.
+pub fn unusable_place(spec: &SinkSpec) -> Option<SinkProblem> {
+    let (field, place) = match spec.destination()? {
+        SinkDestination::File(file) => ("file.path", &file.path),
+        SinkDestination::Parquet(parquet) => ("parquet.uri", &parquet.uri),
+        SinkDestination::Delta(delta) => ("delta.uri", &delta.uri),
+        SinkDestination::Stdout(_) => return None,
+    };
+    unusable_url(place).map(|store| SinkProblem {
+        field: Some(field.to_owned()),
+        offending: place.clone(),
+        message: format!("`{place}`: this version does not write to {store}"),
+        expected: Some("a path, or a URL like file:///out/rows".to_owned()),
+    })
+}
+
 /// Everything that keeps a sink from taking rows of these columns, which have neither event time nor operation.
 pub fn problems(spec: &SinkSpec, schema: &Schema, changelog: bool) -> Vec<SinkProblem> {
     let mut problems = Vec::new();
@@ -109,19 +125,12 @@ pub fn problems(spec: &SinkSpec, schema: &Schema, changelog: bool) -> Vec<SinkPr
             expected: Some("stdout, or file with format: {json: {}}; or a window, whose results are final".to_owned()),
         });
     }
-    let (kind, uri, partition_by) = match spec.destination() {
-        Some(SinkDestination::Parquet(parquet)) => ("parquet", &parquet.uri, &parquet.partition_by),
-        Some(SinkDestination::Delta(delta)) => ("delta", &delta.uri, &delta.partition_by),
+    problems.extend(unusable_place(spec));
+    let (kind, partition_by) = match spec.destination() {
+        Some(SinkDestination::Parquet(parquet)) => ("parquet", &parquet.partition_by),
+        Some(SinkDestination::Delta(delta)) => ("delta", &delta.partition_by),
         _ => return problems,
     };
-    if let Some(store) = unusable_url(uri) {
-        problems.push(SinkProblem {
-            field: Some(format!("{kind}.uri")),
-            offending: uri.clone(),
-            message: format!("this version does not write to {store}"),
-            expected: Some("a path, or a URL like file:///out/rows".to_owned()),
-        });
-    }
     for (number, field) in schema.fields().iter().enumerate() {
         let same = |other: &&FieldRef| other.name().to_lowercase() == field.name().to_lowercase();
         if kind == "delta"
@@ -257,7 +266,7 @@ mod tests {
         assert_eq!(
             found,
             [
-                "this version does not write to s3 stores",
+                "`s3://lake/t`: this version does not write to s3 stores",
                 "column `i` is of type Interval(MonthDayNano), which delta cannot store",
                 "Delta tables cannot have a column named `count(*)`",
                 "there is no column `dya`",
@@ -265,6 +274,30 @@ mod tests {
                 "column `day` stands here twice",
             ]
         );
+    }
+
+    #[test]
+    fn a_sink_of_any_kind_is_told_of_a_place_that_cannot_be_written() {
+        let told = |spec| unusable_place(&sink(spec)).map(|problem| problem.message);
+        let json = json!({"json": {}});
+        for good in ["/out", "out", "file:///out"] {
+            assert_eq!(told(json!({"delta": {"uri": good}})), None);
+            assert_eq!(told(json!({"file": {"path": good, "format": json}})), None);
+        }
+        for (spec, message) in [
+            (
+                json!({"file": {"path": "gs://l/t", "format": json}}),
+                "`gs://l/t`: this version does not write to gs stores",
+            ),
+            (json!({"parquet": {"uri": "az://l/t"}}), "`az://l/t`: this version does not write to az stores"),
+            (
+                json!({"delta": {"uri": "file://host/t"}}),
+                "`file://host/t`: this version does not write to another host",
+            ),
+        ] {
+            assert_eq!(told(spec).as_deref(), Some(message));
+        }
+        assert_eq!(told(json!({"stdout": {}})), None);
     }
 
     #[test]

@@ -245,3 +245,37 @@ async fn a_probe_that_is_quicker_than_the_report_makes_nothing_ready() {
         assert!(said.contains("\nReady False "), "{phase:?}: {said}");
     }
 }
+
+#[tokio::test]
+async fn a_sink_that_nothing_can_be_written_to_says_so_before_a_pipeline_names_it() {
+    let mut world = World::new();
+    let put = |world: &mut World, spec: Value| {
+        let metadata = json!({"name": "lake", "namespace": "default", "uid": "uid-lake", "generation": 1});
+        world.put("Sink", json!({"metadata": metadata, "spec": spec}));
+    };
+    let ready = |world: &World| {
+        let sink = world.get("Sink", "lake").unwrap();
+        let conditions = sink["status"]["conditions"].as_array().unwrap();
+        let ready = conditions.iter().find(|condition| condition["type"] == "Ready").unwrap();
+        [&ready["status"], &ready["reason"], &ready["message"]].map(|text| text.as_str().unwrap().to_owned())
+    };
+    for (spec, field, url) in [
+        (json!({"delta": {"uri": "s3://lake/t"}}), "delta.uri", "s3://lake/t"),
+        (json!({"parquet": {"uri": "gs://lake/t"}}), "parquet.uri", "gs://lake/t"),
+        (json!({"file": {"path": "az://lake/t", "format": {"json": {}}}}), "file.path", "az://lake/t"),
+    ] {
+        put(&mut world, spec);
+        world.settle().await;
+        let [status, reason, message] = ready(&world);
+        assert_eq!((status.as_str(), reason.as_str()), ("False", "InvalidSpec"));
+        let store = url.split(':').next().unwrap();
+        let expected = "expected a path, or a URL like file:///out/rows";
+        assert_eq!(
+            message,
+            format!("Sink lake: spec.{field}: `{url}`: this version does not write to {store} stores; {expected}")
+        );
+    }
+    put(&mut world, json!({"delta": {"uri": "file:///out/t"}}));
+    world.settle().await;
+    assert_eq!(ready(&world)[0], "True");
+}
