@@ -9,6 +9,7 @@
 //! column exists and whether a sink can carry a schema is decided by the plan; all that needs no SQL is decided here. The
 //! crate does no I/O: whoever calls it reads the files.
 
+mod amount;
 mod column;
 mod column_type;
 mod crd;
@@ -27,6 +28,7 @@ mod structural;
 mod timestamp;
 mod window;
 
+pub use amount::{amount, amount_problem};
 pub use column::ColumnSpec;
 pub use column_type::{ColumnType, ColumnTypeError};
 pub use crd::{crd_yaml, crds, json_schema};

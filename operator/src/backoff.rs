@@ -35,6 +35,7 @@ impl Dice {
 /// | somebody wrote at the same time | 100 ms | 5 s |
 /// | the API server cannot be reached, or fails | 500 ms | 1 min |
 /// | it says no: no right, or not such an object | 5 s | 5 min |
+/// | the Pipeline's spec makes an object that is none | 5 min | 5 min |
 ///
 /// Each wait is twice the one before it, less up to a third by chance.
 pub fn after(error: &WriteError, attempt: u32, dice: &mut Dice) -> Option<Duration> {
@@ -44,6 +45,7 @@ pub fn after(error: &WriteError, attempt: u32, dice: &mut Dice) -> Option<Durati
         WriteError::Forbidden(_) | WriteError::Rejected(_) | WriteError::Terminating(_) | WriteError::Gone(_) => {
             (5_000, 300_000)
         }
+        WriteError::Invalid(_) => (300_000, 300_000),
         WriteError::NotLeading => return None,
     };
     let doublings = attempt.saturating_sub(1).min(20);

@@ -16,10 +16,16 @@ use crate::{
         raw::Raw,
         stores::Stores,
         warning::{Regarding, Warned},
-        writer::{Happening, Writer},
+        writer::{Happening, Wanted, Writer},
     },
     metrics::Metrics,
-    pipeline::{decide::Decision, deletion::Progress, silence::Heard, validate::Verdict},
+    pipeline::{
+        decide::Decision,
+        deletion::Progress,
+        silence::Heard,
+        unfit::{Obstacle, Unfit},
+        validate::Verdict,
+    },
     plans::Plans,
 };
 
@@ -88,6 +94,8 @@ pub struct Note {
     pub warning: Option<(Regarding, Option<Warned>, Duration)>,
     /// Why something could not be written, until it could.
     pub failure: Option<String>,
+    /// The object that the API server has refused for the spec's sake, until there is another.
+    pub unfit: Option<Unfit>,
     /// When the reports of a Sink's users were read last, by the monotonic clock, and how many users that were.
     pub looked: Option<(Duration, usize)>,
     /// What its runtime has said last.
@@ -126,6 +134,17 @@ impl Note {
             Some(written) => S::deserialize(&written.status).unwrap_or_default(),
             None => object.status(),
         }
+    }
+
+    /// The API server has this object.
+    pub fn is_fit(&mut self, wanted: &Wanted) {
+        self.unfit = self.unfit.take().filter(|unfit| !unfit.is(wanted));
+    }
+
+    /// What keeps the objects from being as they are wanted.
+    pub fn obstacle(&self) -> Option<Obstacle<'_>> {
+        let unfit = self.unfit.as_ref().map(|unfit| Obstacle::Unfit(&unfit.message));
+        unfit.or(self.failure.as_deref().map(Obstacle::Failed))
     }
 
     /// Whether an object has another status than the one that was written last: after how long that is not believed to be the

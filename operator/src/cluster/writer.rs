@@ -130,6 +130,9 @@ pub enum WriteError {
     /// The API server does not take the object.
     #[error("{0}")]
     Rejected(String),
+    /// The API server cannot make sense of the object that is applied, or takes none with these values.
+    #[error("{0}")]
+    Invalid(Rejection),
     /// The namespace is being deleted, and takes no new objects.
     #[error("{0}")]
     Terminating(String),
@@ -141,7 +144,39 @@ pub enum WriteError {
     NotLeading,
 }
 
+/// What the API server has found wrong with an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// All of it.
+    pub message: String,
+    /// By the object's fields, where it says.
+    pub causes: Vec<Cause>,
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// The field, as in `spec.template.spec.containers[0].image`.
+    pub field: String,
+    /// What was found there, and what is wrong with it.
+    pub message: String,
+}
+
 impl WriteError {
+    /// The same, where it is of no use to know which field it is.
+    pub fn without_fields(self) -> Self {
+        match self {
+            Self::Invalid(rejection) => Self::Rejected(rejection.message),
+            other => other,
+        }
+    }
+
     /// For metrics.
     pub const fn kind(&self) -> &'static str {
         match self {
@@ -150,7 +185,7 @@ impl WriteError {
             Self::TimedOut => "timed_out",
             Self::Conflict(_) => "conflict",
             Self::Forbidden(_) => "forbidden",
-            Self::Rejected(_) => "rejected",
+            Self::Rejected(_) | Self::Invalid(_) => "rejected",
             Self::Terminating(_) => "terminating",
             Self::Gone(_) => "gone",
             Self::NotLeading => "not_leading",
@@ -166,8 +201,9 @@ impl From<kube::Error> for WriteError {
                 403 => Self::Forbidden(status.message.clone()),
                 404 => Self::Gone(status.message.clone()),
                 409 => Self::Conflict(status.message.clone()),
+                400 | 422 if !is_policy(&status.message) => Self::Invalid(rejection(status)),
                 400 | 405 | 406 | 413 | 415 | 422 => Self::Rejected(status.message.clone()),
-                500 if is_about_the_object(&status.message) => Self::Rejected(status.message.clone()),
+                500 if is_about_the_object(&status.message) => Self::Invalid(rejection(status)),
                 code => Self::Failing { code, message: status.message.clone() },
             },
             _ => Self::Unreachable(Box::new(error)),
@@ -179,6 +215,17 @@ impl From<kube::Error> for WriteError {
 /// pods' template, say.
 fn is_about_the_object(message: &str) -> bool {
     ["failed to convert ", "failed to create typed patch object "].iter().any(|begin| message.starts_with(begin))
+}
+
+fn rejection(status: &Status) -> Rejection {
+    let causes = status.details.iter().flat_map(|details| &details.causes).filter(|cause| !cause.field.is_empty());
+    let causes = causes.map(|cause| Cause { field: cause.field.clone(), message: cause.message.clone() });
+    Rejection { message: status.message.clone(), causes: causes.collect() }
+}
+
+/// Whether it is no fault of the object's, but a rule of this cluster's.
+fn is_policy(message: &str) -> bool {
+    message.starts_with("admission webhook ") || message.contains("ValidatingAdmissionPolicy ")
 }
 
 /// Whether an object was refused because its namespace is being deleted.
@@ -195,7 +242,8 @@ pub trait Writer: Send + Sync + 'static {
     /// Makes the object as it is wanted, and answers how it is. With a version: if it is still of that.
     ///
     /// # Errors
-    /// Why it may not be as it is wanted; [`WriteError::Conflict`] where it is of another version.
+    /// Why it may not be as it is wanted; [`WriteError::Conflict`] where it is of another version, and [`WriteError::Invalid`],
+    /// which nothing else answers with, where it can be no object.
     fn apply(&self, wanted: &Wanted, on: Option<&str>) -> impl Future<Output = Result<Value, WriteError>> + Send;
 
     /// Makes an object that is never changed.
@@ -311,7 +359,7 @@ impl Writer for ApiWriter {
         let object: DynamicObject = serde_json::from_value(wanted.body.clone())
             .map_err(|error| WriteError::Rejected(format!("{wanted} is no object: {error}")))?;
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        self.guarded(api.create(&params, &object)).await.map(drop)
+        self.guarded(api.create(&params, &object)).await.map(drop).map_err(WriteError::without_fields)
     }
 
     async fn is_terminating(&self, namespace: &str) -> bool {
@@ -332,7 +380,7 @@ impl Writer for ApiWriter {
         // What is applied no more goes, as far as nobody else has applied it.
         let body = json!({"apiVersion": Pipeline::api_version(&()), "kind": "Pipeline", "metadata": metadata});
         let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&body));
-        self.guarded(api.patch(&key.name, &params, &patch)).await.map(drop)
+        self.guarded(api.patch(&key.name, &params, &patch)).await.map(drop).map_err(WriteError::without_fields)
     }
 
     async fn read(&self, wanted: &Wanted) -> Result<Option<Value>, WriteError> {
@@ -346,15 +394,16 @@ impl Writer for ApiWriter {
         let api = self.api(namespace, &stateful_set);
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let patch = Patch::Merge(json!({"spec": spec}));
-        self.guarded(api.patch(name, &params, &patch)).await.map(drop)
+        self.guarded(api.patch(name, &params, &patch)).await.map(drop).map_err(WriteError::without_fields)
     }
 
     async fn status(&self, key: &Key, status: &Value) -> Result<Value, WriteError> {
-        match key.kind {
+        let written = match key.kind {
             Kind::Pipeline => self.write_status::<Pipeline>(key, status).await,
             Kind::Window => self.write_status::<Window>(key, status).await,
             Kind::Sink => self.write_status::<Sink>(key, status).await,
-        }
+        };
+        written.map_err(WriteError::without_fields)
     }
 
     async fn tell(&self, about: &ObjectReference, what: &Happening) -> Result<(), WriteError> {
@@ -421,6 +470,16 @@ mod tests {
         assert_eq!(told(500, webhook), ("failing", format!("the API server has answered 500: {webhook}")));
         assert_eq!(told(429, "too many").0, "failing");
         assert_eq!(told(422, "no").0, "rejected");
+        let is_invalid = |code, message: &str| {
+            let status = Status::failure(message, "").with_code(code);
+            matches!(WriteError::from(kube::Error::Api(status.boxed())), WriteError::Invalid(_))
+        };
+        assert!(is_invalid(422, "no") && is_invalid(400, "no") && is_invalid(500, quantity));
+        for policy in
+            ["admission webhook \"a.example\" denied the request: no", "x is forbidden: ValidatingAdmissionPolicy 'a'"]
+        {
+            assert!(!is_invalid(400, policy) && !is_invalid(422, policy), "{policy}");
+        }
     }
 
     #[tokio::test]

@@ -42,6 +42,10 @@ pub async fn apply<W: Writer>(
         let wanted = &step.wanted;
         let id = wanted.to_string();
         let now = context.clock.monotonic();
+        if let Some(rest) = note.unfit.as_ref().and_then(|unfit| unfit.rest(wanted, now)) {
+            look_again = look_again.into_iter().chain([rest]).min();
+            continue;
+        }
         let known = note.applied.get(&id);
         let stored = match observed.stored.get(&id) {
             Some(stored) => Some(stored.value()),
@@ -65,6 +69,7 @@ pub async fn apply<W: Writer>(
                 continue;
             }
             Need::Nothing => {
+                note.is_fit(wanted);
                 if !step.is_watched {
                     note.applied.insert(id, Applied::now(&wanted.hash, now, None, None));
                 }
@@ -76,6 +81,7 @@ pub async fn apply<W: Writer>(
         let on = stored.as_ref().filter(|_| step.is_ours_alone).and_then(resource_version);
         context.writer.apply(wanted, on).await.map_err(|error| (id.clone(), error))?;
         context.metrics.wrote(&wanted.resource.kind);
+        note.is_fit(wanted);
         has_written = true;
         if is_contested {
             tell_contested(context, observed, &id, note).await;

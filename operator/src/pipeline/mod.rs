@@ -17,6 +17,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod trial;
+pub mod unfit;
 pub mod validate;
 
 use std::{sync::Arc, time::Duration};
@@ -30,6 +31,7 @@ use self::{
     dereference::{ACCOUNT, Observed, dereference},
     silence::{Listened, listen},
     status::pods::{PodState, pod_state},
+    unfit::{Unfit, blame},
     validate::{Verdict, validate},
 };
 use crate::{
@@ -78,7 +80,10 @@ pub async fn reconcile<W: Writer>(
         Verdict::Valid(valid) => Some(&**valid),
         Verdict::Invalid(_) => None,
     };
-    let after = status::status(&observed, &decision, &before, note.failure.as_deref(), now);
+    let steps = || build::steps(&observed, valid, &decision, &context.runtime_image);
+    // What was refused stands until it is wanted no more.
+    note.unfit = note.unfit.take().filter(|unfit| steps().iter().any(|step| unfit.is(&step.wanted)));
+    let after = status::status(&observed, &decision, &before, note.obstacle(), now);
     let again = write_status(context, key, &observed, &before, &after, note).await?;
     let held = tell_held(context, &observed, &after, note).await;
     let due = decision.due.map(|due| due.since(now) + Duration::from_millis(1));
@@ -89,13 +94,14 @@ pub async fn reconcile<W: Writer>(
     if held.is_ok() && apply::is_settled(&observed, &decision, note) {
         return Ok(again);
     }
-    let steps = build::steps(&observed, valid, &decision, &context.runtime_image);
+    let steps = steps();
+    let was_unfit = note.unfit.is_some();
     let mut applied = match held {
         Ok(()) => apply::apply(context, &observed, &decision, &steps, note).await,
         Err(error) => Err(error),
     };
     if let Ok(look_again) = applied
-        && !decision.builds
+        && (!decision.builds || note.unfit.is_some())
         && !decision.is_dry_run
     {
         let amended = amend(context, &observed, &decision, note).await;
@@ -105,10 +111,20 @@ pub async fn reconcile<W: Writer>(
         tell_replaced(context, &observed, note).await;
     }
     match applied {
-        Ok(_) if note.failure.take().is_some() => Ok(Some(Duration::ZERO)),
+        Ok(_) if note.failure.take().is_some() || (was_unfit && note.unfit.is_none()) => Ok(Some(Duration::ZERO)),
         Ok(look_again) => Ok(again.into_iter().chain(look_again).min()),
         Err((_, WriteError::NotLeading)) => Err(WriteError::NotLeading),
         Err((object, error)) => {
+            let step = steps.iter().find(|step| step.wanted.to_string() == object);
+            if let (WriteError::Invalid(rejection), Some(step), Some(valid)) = (&error, step, valid)
+                && let Some(message) = blame(rejection, &step.wanted, valid)
+            {
+                note.unfit = Some(Unfit::now(&step.wanted, message, context.clock.monotonic()));
+                let told = status::status(&observed, &decision, &after, note.obstacle(), now);
+                write_status(context, key, &observed, &after, &told, note).await?;
+                return Err(error);
+            }
+            let error = error.without_fields();
             let failure = format!("{object} cannot be written: {}", crate::telemetry::chain(&error));
             // What may pass at once is not worth a status.
             let is_lasting =
@@ -116,7 +132,7 @@ pub async fn reconcile<W: Writer>(
             let is_lasting = is_lasting || note.errors > 2;
             if is_lasting && note.failure.as_ref() != Some(&failure) {
                 note.failure = Some(failure);
-                let failed = status::status(&observed, &decision, &after, note.failure.as_deref(), now);
+                let failed = status::status(&observed, &decision, &after, note.obstacle(), now);
                 write_status(context, key, &observed, &after, &failed, note).await?;
             }
             Err(error)

@@ -4,7 +4,11 @@
 //! pod has to have as Millrace makes it: the labels by which pods are found, how the runtime is started and told who it is, and
 //! where its state and Secrets are.
 
-use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
+use k8s_openapi::{
+    api::core::v1::{Container, PodSpec, PodTemplateSpec},
+    apimachinery::pkg::api::resource::Quantity,
+};
+use millrace_crds::amount_problem;
 use serde_json::{Value, json};
 
 use super::build::pod::{CONTAINER, CREDENTIALS_DIR, DATA, DATA_DIR, ENVIRONMENT};
@@ -25,6 +29,9 @@ pub fn overlay(pipeline: &str, template: Option<&Value>) -> Result<PodTemplateSp
         .map_err(|error| format!("{FIELD}: this is no pod template: {error}"))?;
     if let Some(place) = unknown(&template, &json!(parsed)) {
         return Err(format!("{FIELD}{place}: there is no such field in a pod template"));
+    }
+    if let Some((place, why)) = quantities(&parsed) {
+        return Err(format!("{FIELD}.spec.{place}: {why}"));
     }
     match reserved(pipeline, &parsed) {
         Some((place, why)) => Err(format!("{FIELD}.{place}: {why}")),
@@ -62,6 +69,31 @@ fn quantities_as_text(value: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(quantities_as_text),
         _ => {}
     }
+}
+
+/// The first quantity that is none, and why.
+fn quantities(template: &PodTemplateSpec) -> Option<(String, String)> {
+    let spec = template.spec.as_ref()?;
+    let mut all: Vec<(String, &Quantity)> = Vec::new();
+    let lists = [("containers", Some(&spec.containers)), ("initContainers", spec.init_containers.as_ref())];
+    for (list, container) in
+        lists.iter().flat_map(|(list, of)| of.iter().flat_map(|it| it.iter()).map(move |it| (list, it)))
+    {
+        let Some(resources) = &container.resources else { continue };
+        for (kind, map) in [("limits", &resources.limits), ("requests", &resources.requests)] {
+            let place = format!("{list}[{}].resources.{kind}", container.name);
+            all.extend(map.iter().flatten().map(|(name, quantity)| (format!("{place}.{name}"), quantity)));
+        }
+    }
+    all.extend(spec.overhead.iter().flatten().map(|(name, quantity)| (format!("overhead.{name}"), quantity)));
+    for volume in spec.volumes.iter().flatten() {
+        let limit = volume.empty_dir.as_ref().and_then(|dir| dir.size_limit.as_ref());
+        all.extend(limit.map(|limit| (format!("volumes[{}].emptyDir.sizeLimit", volume.name), limit)));
+    }
+    all.into_iter().find_map(|(place, quantity)| {
+        let (message, expected) = amount_problem(&quantity.0)?;
+        Some((place, format!("{message}; expected {expected}")))
+    })
 }
 
 /// Where a field is that was not understood, so that it is not in what was read.
@@ -194,6 +226,14 @@ mod tests {
             (
                 json!({"metadata": {"labels": {"millrace.dev/pipeline": "b"}}}),
                 "metadata.labels[millrace.dev/pipeline]: by this",
+            ),
+            (
+                runtime(json!({"resources": {"limits": {"cpu": "lots"}}})),
+                ".spec.containers[millrace].resources.limits.cpu: `lots` is no quantity; expected a number",
+            ),
+            (
+                json!({"spec": {"volumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1GB"}}]}}),
+                ".spec.volumes[tmp].emptyDir.sizeLimit: `1GB` is no quantity",
             ),
             (runtime(json!({"args": ["run"]})), "spec.containers[millrace].args: how the runtime is started"),
             (runtime(json!({"command": ["sh"]})), "spec.containers[millrace].command: how"),

@@ -218,6 +218,12 @@ fn cases() -> Vec<(&'static str, String)> {
         ),
         ("places to store", pipeline("  checkpoints: {storage: 'S3://lake/x'}")),
         (
+            "quantities of a pod",
+            pipeline(
+                "  deployment: {resources: {limits: {cpu: lots, memory: 1GB, ephemeral-storage: 1Gi}, requests: {cpu: -1, ephemeral-storage: 2048Mi}}}",
+            ),
+        ),
+        (
             "resources of a pod",
             pipeline(
                 "  deployment: {imagePullPolicy: always, resources: {limit: {cpu: 1}, requests: [cpu]}, template: [x]}",

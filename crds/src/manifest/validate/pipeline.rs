@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::api::core::v1::ResourceRequirements;
+
 use super::{Findings, Known, find, source};
 use crate::{
-    LateRows, OnError, OutputSpec, PipelineSpec, SideOutput, TransformSpec, Window,
+    LateRows, OnError, OutputSpec, PipelineSpec, SideOutput, TransformSpec, Window, amount, amount_problem,
     manifest::{
         located::Located,
         names::{nearest, one_of},
@@ -83,10 +85,34 @@ pub(super) fn check(spec: &PipelineSpec, others: &Others<'_>, findings: &mut Fin
         let complaint = Complaint::new("credentials are for a storage that is an object store");
         findings.add("spec.checkpoints.credentials", complaint.expected("`storage: s3://lake/checkpoints`, say"));
     }
+    if let Some(resources) = spec.deployment.iter().find_map(|deployment| deployment.resources.as_ref()) {
+        check_resources(resources, findings);
+    }
     for (n, moved) in spec.start_from.iter().flat_map(|start| start.move_sources.iter().enumerate()) {
         if spec.start_from.as_ref().is_some_and(|start| start.reset_sources.contains(&moved.name)) {
             let complaint = Complaint::new(format!("`{}` is reset, and cannot be moved too", moved.name));
             findings.add(format!("spec.startFrom.moveSources[{n}].name"), complaint);
+        }
+    }
+}
+
+/// What the API server would refuse only when the pods are to be made.
+fn check_resources(resources: &ResourceRequirements, findings: &mut Findings) {
+    const PATH: &str = "spec.deployment.resources";
+    for (list, quantities) in [("limits", &resources.limits), ("requests", &resources.requests)] {
+        for (name, quantity) in quantities.iter().flatten() {
+            if let Some((message, expected)) = amount_problem(&quantity.0) {
+                findings.add(format!("{PATH}.{list}.{name}"), Complaint::new(message).expected(expected));
+            }
+        }
+    }
+    for (name, request) in resources.requests.iter().flatten() {
+        let Some(limit) = resources.limits.as_ref().and_then(|limits| limits.get(name)) else { continue };
+        if let (Some(asked), Some(most)) = (amount(&request.0), amount(&limit.0))
+            && asked > most
+        {
+            let complaint = Complaint::new(format!("`{}` is more than the limit", request.0));
+            findings.add(format!("{PATH}.requests.{name}"), complaint.expected(format!("at most {}", limit.0)));
         }
     }
 }

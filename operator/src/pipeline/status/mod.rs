@@ -16,6 +16,7 @@ use super::{
     history,
     silence::Silence,
     trial::is_of,
+    unfit::Obstacle,
 };
 use crate::{
     clock::time,
@@ -28,10 +29,10 @@ pub fn status(
     observed: &Observed,
     decision: &Decision,
     before: &PipelineStatus,
-    failure: Option<&str>,
+    obstacle: Option<Obstacle<'_>>,
     now: Timestamp,
 ) -> PipelineStatus {
-    let facts = Facts::of(observed, decision, before, failure);
+    let facts = Facts::of(observed, decision, before, obstacle);
     let report = observed.report.as_ref();
     let generation = observed.pipeline.generation();
     let says = facts.says();
@@ -89,7 +90,7 @@ struct Facts<'a> {
     observed: &'a Observed,
     decision: &'a Decision,
     before: &'a PipelineStatus,
-    failure: Option<&'a str>,
+    obstacle: Option<Obstacle<'a>>,
     report: Option<&'a ReportDocument>,
     pod: PodState,
 }
@@ -108,7 +109,7 @@ impl<'a> Facts<'a> {
         observed: &'a Observed,
         decision: &'a Decision,
         before: &'a PipelineStatus,
-        failure: Option<&'a str>,
+        obstacle: Option<Obstacle<'a>>,
     ) -> Self {
         let report = observed.report.as_ref();
         let mut pod = pod_state(observed.pod.as_deref());
@@ -120,7 +121,7 @@ impl<'a> Facts<'a> {
             // The process that is there has not said anything yet.
             pod = crash;
         }
-        Self { observed, decision, before, failure, report, pod }
+        Self { observed, decision, before, obstacle, report, pod }
     }
 
     /// The edit that is on its way: one that is about to be written, or one that is written and not there yet.
@@ -226,7 +227,7 @@ impl<'a> Facts<'a> {
         if self.is_unheard() {
             return Phase::Unknown;
         }
-        let is_new = self.change().is_some() && self.observed.stateful_set.is_some();
+        let is_new = self.change().is_some() && self.observed.stateful_set.is_some() && self.unfit().is_none();
         match (&self.pod, self.live_phase()) {
             (PodState::Trouble { may_pass: false, .. }, _) => Phase::Failed,
             (PodState::Trouble { reason: Reason::Crashing | Reason::OutOfMemory, .. }, _) => Phase::Failed,
@@ -236,6 +237,7 @@ impl<'a> Facts<'a> {
             _ if self.flows() => Phase::Running,
             (PodState::Ready | PodState::NotReady { runs: true, .. }, _) => Phase::Restoring,
             (PodState::Absent | PodState::NotReady { .. } | PodState::Trouble { .. }, _) if is_new => Phase::Changing,
+            _ if self.unfit().is_some() => Phase::Failed,
             (PodState::Absent | PodState::NotReady { .. } | PodState::Trouble { .. }, _) => Phase::Pending,
         }
     }
@@ -326,20 +328,15 @@ impl<'a> Facts<'a> {
     /// How far what is asked for is there.
     fn standing(&self) -> Standing {
         let running = self.running();
-        if let Some(refusal) = &self.decision.refusal {
+        if let Some((reason, message)) = self.refusal() {
             let runs = self.revision().filter(|_| self.decision.document.is_some());
             let runs = runs.map(|revision| format!("\nrevision {} stays: {}", short(&revision), running.message));
-            let message = format!("{}{}", refusal.message, runs.unwrap_or_default());
-            let moves = Some(refusal.reason == Reason::UnknownReference);
-            return Standing { is_ready: false, reason: refusal.reason, message, moves };
+            let message = format!("{message}{}", runs.unwrap_or_default());
+            return Standing { is_ready: false, reason, message, moves: Some(reason == Reason::UnknownReference) };
         }
-        if let Some(failure) = self.failure {
-            return Standing {
-                is_ready: false,
-                reason: Reason::ApplyFailed,
-                message: failure.to_owned(),
-                moves: Some(true),
-            };
+        if let Some(Obstacle::Failed(why)) = self.obstacle {
+            let message = why.to_owned();
+            return Standing { is_ready: false, reason: Reason::ApplyFailed, message, moves: Some(true) };
         }
         let running = match &self.decision.stays {
             Some(why) => Standing { message: format!("{}\nit is not taken back: {why}", running.message), ..running },
@@ -376,6 +373,20 @@ impl<'a> Facts<'a> {
         running
     }
 
+    /// Why the spec cannot be run, or may not.
+    fn refusal(&self) -> Option<(Reason, &str)> {
+        let refusal = self.decision.refusal.as_ref().map(|refusal| (refusal.reason, refusal.message.as_str()));
+        refusal.or(self.unfit().map(|why| (Reason::InvalidSpec, why)))
+    }
+
+    /// What the API server alone has found wrong with the spec.
+    fn unfit(&self) -> Option<&'a str> {
+        match self.obstacle {
+            Some(Obstacle::Unfit(why)) => Some(why),
+            _ => None,
+        }
+    }
+
     fn says(&self) -> Vec<Say> {
         let standing = self.standing();
         let Standing { is_ready, reason, message, moves } = &standing;
@@ -390,8 +401,8 @@ impl<'a> Facts<'a> {
             Some(false) => Say::new(Type::Stalled, true, *reason, message),
             _ => Say::new(Type::Stalled, false, Reason::NotStalled, "nothing is in the way"),
         };
-        let valid = match &self.decision.refusal {
-            Some(refusal) => Say::new(Type::ConfigValid, false, refusal.reason, &refusal.message),
+        let valid = match self.refusal() {
+            Some((reason, message)) => Say::new(Type::ConfigValid, false, reason, message),
             None => Say::new(Type::ConfigValid, true, Reason::Valid, "the spec can be run"),
         };
         vec![

@@ -9,3 +9,4 @@ mod rest;
 mod rollback;
 mod says;
 mod silence;
+mod unfit;
