@@ -9,13 +9,15 @@ use serde_json::json;
 
 use super::{
     cli::AskArgs,
-    cluster::{Cluster, Observed, refused},
+    cluster::{Cluster, Observed, Unread, refused},
     problems,
 };
 use crate::{Failure, telemetry};
 
 /// How often a Pipeline that is waited for is looked at.
 const EVERY: Duration = Duration::from_millis(500);
+/// For so long an answer of the API server is waited for.
+const ANSWER: Duration = Duration::from_secs(15);
 
 /// Asks for a savepoint.
 pub async fn savepoint(cluster: &Cluster, args: &AskArgs) -> Result<(), Failure> {
@@ -160,7 +162,7 @@ fn is_ready(pod: &Pod) -> bool {
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// Looks at the Pipeline until something has come of it.
+/// Looks at the Pipeline until something has come of it. That the API server is away for a while is said once, and sat out.
 async fn wait<T>(
     cluster: &Cluster,
     args: &AskArgs,
@@ -168,23 +170,47 @@ async fn wait<T>(
     mut done: impl FnMut(&Observed) -> Option<T>,
 ) -> Result<T, Failure> {
     let limit = Duration::from_secs(args.timeout_seconds);
+    let mut trouble = None;
+    let mut has_said = false;
     let looking = async {
         loop {
-            if let Some(found) = done(&cluster.observe(&args.pipeline).await?) {
-                return Ok(found);
+            match look(cluster, args).await {
+                Ok(seen) => {
+                    trouble = None;
+                    if let Some(found) = done(&seen) {
+                        return Ok(found);
+                    }
+                }
+                Err(unread) if unread.passes => {
+                    if !has_said {
+                        telemetry::tell(&format!("{}; going on to wait for {what}", unread.failure.text));
+                        has_said = true;
+                    }
+                    trouble = Some(unread.failure.text);
+                }
+                Err(unread) => return Err(unread.failure),
             }
             tokio::time::sleep(EVERY).await;
         }
     };
-    match tokio::time::timeout(limit, looking).await {
-        Ok(found) => found,
+    if let Ok(found) = tokio::time::timeout(limit, looking).await {
+        return found;
+    }
+    let failure = Failure::failed(format!("waited {} s in vain for {what}; it stays asked for", args.timeout_seconds));
+    let advice = match trouble {
+        Some(trouble) => Some(trouble),
+        None => look(cluster, args).await.ok().and_then(|seen| problems::of(&seen).first().cloned()),
+    };
+    Err(advice.into_iter().fold(failure, Failure::advise))
+}
+
+/// Looks at the Pipeline, and does not wait for an answer for long.
+async fn look(cluster: &Cluster, args: &AskArgs) -> Result<Observed, Unread> {
+    match tokio::time::timeout(ANSWER, cluster.observe(&args.pipeline)).await {
+        Ok(seen) => seen,
         Err(_) => {
-            let waited = format!("waited {} s in vain for {what}; it stays asked for", args.timeout_seconds);
-            let failure = Failure::failed(waited);
-            match problems::of(&cluster.observe(&args.pipeline).await?).first() {
-                Some(problem) => Err(failure.advise(problem.as_str())),
-                None => Err(failure),
-            }
+            let text = format!("the API server has not answered within {} s", ANSWER.as_secs());
+            Err(Unread { failure: Failure::failed(text), passes: true })
         }
     }
 }
@@ -193,7 +219,13 @@ async fn wait<T>(
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
     use serde_json::Value;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
 
@@ -220,5 +252,65 @@ mod tests {
         assert_eq!(cannot_begin(&seen(2, "False")), None);
         let runs = Observed { pods: vec![Pod::default()], ..seen(2, "True") };
         assert_eq!(cannot_begin(&runs), None, "what ran before goes on");
+    }
+
+    /// An API server that gives these answers to whoever asks for a Pipeline, the last one again and again; `None`: it hangs up.
+    async fn server(answers: Vec<Option<(u16, Value)>>) -> (Cluster, Arc<AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = kube::Config::new(format!("http://{}", listener.local_addr().unwrap()).parse().unwrap());
+        config.default_retry = false;
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = [0; 4_096];
+                let read = stream.read(&mut request).await.unwrap_or_default();
+                let is_of_pipeline = String::from_utf8_lossy(&request[..read]).contains("/pipelines/web");
+                let answer = match is_of_pipeline {
+                    true => answers[count.fetch_add(1, Ordering::SeqCst).min(answers.len() - 1)].clone(),
+                    false => Some((404, json!({"code": 404, "message": "no", "reason": "NotFound"}))),
+                };
+                let Some((code, body)) = answer else { continue };
+                let body = body.to_string();
+                let head = format!("HTTP/1.1 {code} x\r\ncontent-type: application/json\r\nconnection: close");
+                let text = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                let _ = stream.write_all(text.as_bytes()).await;
+            }
+        });
+        (Cluster::over(kube::Client::try_from(config).unwrap(), "here"), asked)
+    }
+
+    fn args(timeout_seconds: u64) -> AskArgs {
+        AskArgs { pipeline: "web".to_owned(), no_wait: false, timeout_seconds }
+    }
+
+    fn status(code: u16, message: &str) -> Option<(u16, Value)> {
+        let reason = if code == 404 { "NotFound" } else { "" };
+        Some((code, json!({"kind": "Status", "status": "Failure", "code": code, "message": message, "reason": reason})))
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_is_away_for_a_while_ends_no_waiting() {
+        let refused = None;
+        let troubles =
+            vec![refused, status(503, "away"), status(429, "busy"), status(500, "etcd"), status(403, "no right")];
+        let (cluster, asked) = server(troubles).await;
+        // The last answer ends it: it is no trouble that passes.
+        let ended = wait(&cluster, &args(300), "nothing", |_| None::<()>).await.unwrap_err();
+        assert_eq!((ended.text.as_str(), asked.load(Ordering::SeqCst)), ("no right", 5));
+    }
+
+    #[tokio::test]
+    async fn a_pipeline_that_is_gone_ends_the_waiting_at_once_and_a_server_that_stays_away_when_its_time_is_up() {
+        let (cluster, asked) = server(vec![status(404, "gone")]).await;
+        let ended = wait(&cluster, &args(300), "nothing", |_| None::<()>).await.unwrap_err();
+        assert_eq!(
+            (ended.text.as_str(), asked.load(Ordering::SeqCst)),
+            ("there is no Pipeline web in the namespace here", 1)
+        );
+        let (cluster, _) = server(vec![status(503, "away")]).await;
+        let ended = wait(&cluster, &args(2), "its new pods", |_| None::<()>).await.unwrap_err();
+        assert_eq!(ended.text, "waited 2 s in vain for its new pods; it stays asked for");
+        assert_eq!(ended.advice.as_deref(), Some("away"));
     }
 }

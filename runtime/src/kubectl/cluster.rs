@@ -57,6 +57,35 @@ impl Observed {
     }
 }
 
+/// What could not be read, and whether it may be at the next try.
+#[derive(Debug)]
+pub struct Unread {
+    /// Why.
+    pub failure: Failure,
+    /// Whether that passes: the API server is away, too busy or failing.
+    pub passes: bool,
+}
+
+impl From<kube::Error> for Unread {
+    fn from(error: kube::Error) -> Self {
+        let passes = match &error {
+            kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+            kube::Error::HyperError(_) | kube::Error::Service(_) | kube::Error::ReadEvents(_) => {
+                // A server that is not the right one does not become it.
+                !chain(&error).contains("certificate")
+            }
+            _ => false,
+        };
+        Self { failure: refused(error), passes }
+    }
+}
+
+impl From<Unread> for Failure {
+    fn from(unread: Unread) -> Self {
+        unread.failure
+    }
+}
+
 impl Cluster {
     /// The cluster that is meant.
     ///
@@ -83,6 +112,12 @@ impl Cluster {
         Ok(Self { client, namespace })
     }
 
+    /// A namespace behind a client.
+    #[cfg(test)]
+    pub fn over(client: Client, namespace: &str) -> Self {
+        Self { client, namespace: namespace.to_owned() }
+    }
+
     /// Objects of a built-in kind, in the namespace that is meant.
     pub fn api<K>(&self) -> Api<K>
     where
@@ -100,9 +135,12 @@ impl Cluster {
     ///
     /// # Errors
     /// It is not there, or cannot be read.
-    pub async fn observe(&self, name: &str) -> Result<Observed, Failure> {
-        let object = self.ours::<Pipeline>().get_opt(name).await.map_err(refused)?;
-        let missing = || Failure::failed(format!("there is no Pipeline {name} in the namespace {}", self.namespace));
+    pub async fn observe(&self, name: &str) -> Result<Observed, Unread> {
+        let object = self.ours::<Pipeline>().get_opt(name).await?;
+        let missing = || Unread {
+            failure: Failure::failed(format!("there is no Pipeline {name} in the namespace {}", self.namespace)),
+            passes: false,
+        };
         self.with_belongings(object.ok_or_else(missing)?).await
     }
 
@@ -124,11 +162,11 @@ impl Cluster {
         Ok(all)
     }
 
-    async fn with_belongings(&self, object: DynamicObject) -> Result<Observed, Failure> {
+    async fn with_belongings(&self, object: DynamicObject) -> Result<Observed, Unread> {
         let names = Names::of(object.name_any());
         let status = object.data.get("status").cloned().unwrap_or_default();
         let labels = format!("app.kubernetes.io/name=millrace,app.kubernetes.io/instance={}", names.pipeline);
-        let pods = self.api::<Pod>().list(&ListParams::default().labels(&labels)).await.map_err(refused)?;
+        let pods = self.api::<Pod>().list(&ListParams::default().labels(&labels)).await?;
         Ok(Observed {
             status: serde_json::from_value(status).unwrap_or_default(),
             report: self.document(&names.report(), REPORT_KEY).await?,
@@ -138,8 +176,8 @@ impl Cluster {
         })
     }
 
-    async fn document<T: DeserializeOwned>(&self, name: &str, key: &str) -> Result<Option<T>, Failure> {
-        let Some(map) = self.api::<ConfigMap>().get_opt(name).await.map_err(refused)? else { return Ok(None) };
+    async fn document<T: DeserializeOwned>(&self, name: &str, key: &str) -> Result<Option<T>, Unread> {
+        let Some(map) = self.api::<ConfigMap>().get_opt(name).await? else { return Ok(None) };
         let text = map.data.and_then(|mut data| data.remove(key)).filter(|text| !text.trim().is_empty());
         // Another version may write what this one does not know; what else there is to tell is told all the same.
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
