@@ -130,12 +130,13 @@ pub async fn recover(
         // That a place is not there is found out before anything is changed.
         moved_sources(plan, manifest.as_ref(), cx)?;
     }
+    // So is that the plan cannot take its place.
+    let before = manifest.as_ref().map(|manifest| plan_before(plan, manifest)).transpose()?.flatten();
     let moved_back = decided != claimed.decided;
     if moved_back {
         move_pointer(cx, claimed.epoch(), generation, &decided, manifest.as_ref()).await?;
     }
     let mut manifest = manifest;
-    let before = manifest.as_ref().map(|manifest| plan_before(plan, manifest)).transpose()?.flatten();
     let mut committers =
         recover_sinks(before.as_ref().unwrap_or(plan), manifest.as_ref(), moved_back, generation, cx).await?;
     if let (Some(old), Some(last)) = (&before, &manifest) {

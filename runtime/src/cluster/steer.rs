@@ -120,6 +120,8 @@ pub struct Attempt {
     pub was_failing: bool,
     /// It began with a wish.
     pub has_wish: bool,
+    /// The wish names a savepoint, so that the plan was to go on from that, and not from the newest checkpoint.
+    pub from_savepoint: bool,
     /// How often the same has failed before, without a checkpoint in between.
     pub failed: u32,
 }
@@ -151,6 +153,8 @@ pub fn after(error: &JobError, part: Part, attempt: &Attempt) -> Next {
         JobError::State(StateError::Held { .. }) => Next::Held(HELD_WAIT),
         JobError::NoSavepoint { .. } if attempt.has_wish => Next::DropWish,
         JobError::Move { .. } if attempt.has_wish && !error.may_pass() => Next::DropWish,
+        // It says nothing of whether the plan may take the newest checkpoint's place.
+        JobError::EditRefused(_) if attempt.from_savepoint => Next::DropWish,
         JobError::EditRefused(_) if attempt.is_edit => Next::Refuse,
         _ if attempt.is_edit && !attempt.was_failing && is_the_plans(error, part) && gives_up(error, attempt) => {
             Next::RollBack

@@ -425,7 +425,14 @@ impl Worker {
     fn fails(&mut self, error: &JobError, wanted: &PlanDocument, found: &Found, wish: Option<&StartWish>) -> Then {
         let blame = Blame::of(error);
         let is_edit = self.rejected.is_none() && found.revision().is_some_and(|stored| *stored != wanted.revision);
-        let attempt = Attempt { is_edit, was_failing: self.was_failing, has_wish: wish.is_some(), failed: self.failed };
+        let savepoint = wish.and_then(|wish| wish.savepoint.as_deref());
+        let attempt = Attempt {
+            is_edit,
+            was_failing: self.was_failing,
+            has_wish: wish.is_some(),
+            from_savepoint: savepoint.is_some(),
+            failed: self.failed,
+        };
         let text = chain(error);
         match (steer::after(error, blame.part, &attempt), wish) {
             (Next::StepDown, _) => {
@@ -450,7 +457,11 @@ impl Worker {
                 Then::Wait(Some(wait))
             }
             (Next::DropWish, Some(wish)) => {
-                self.drop_wish(wish, text);
+                let why = match (error, savepoint) {
+                    (JobError::EditRefused(_), Some(name)) => format!("the plan cannot go on from {name}: {text}"),
+                    _ => text,
+                };
+                self.drop_wish(wish, why);
                 Then::Again
             }
             (Next::Refuse, _) => {

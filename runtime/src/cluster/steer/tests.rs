@@ -188,7 +188,8 @@ mod failing {
         after(error, Blame::of(error).part, &attempt)
     }
 
-    const PLAIN: Attempt = Attempt { is_edit: false, was_failing: false, has_wish: false, failed: 0 };
+    const PLAIN: Attempt =
+        Attempt { is_edit: false, was_failing: false, has_wish: false, from_savepoint: false, failed: 0 };
     const TRIAL: Attempt = Attempt { is_edit: true, ..PLAIN };
 
     #[test]
@@ -229,6 +230,11 @@ mod failing {
         let edit = || JobError::EditRefused(Box::new(Edit { class: EditClass::Refused, nodes: Vec::new() }));
         assert_eq!(next(&edit(), TRIAL), Next::Refuse);
         assert_eq!(next(&edit(), PLAIN), Next::Later(FIRST_WAIT));
+        // A savepoint that the plan cannot go on from is no reason to refuse the plan, nor to try again and again.
+        for attempt in [PLAIN, TRIAL] {
+            assert_eq!(next(&edit(), Attempt { has_wish: true, from_savepoint: true, ..attempt }), Next::DropWish);
+        }
+        assert_eq!(next(&edit(), Attempt { has_wish: true, ..TRIAL }), Next::Refuse);
     }
 
     #[test]
