@@ -1,7 +1,7 @@
 //! Wishes act once: savepoints, and where to start from.
 
 use millrace_crds::{FilePositionSpec, MoveSourceSpec};
-use millrace_plan::handover::{EditResult, PlanDocument, RunPhase, SavepointWish, StartWish};
+use millrace_plan::handover::{EditResult, PlanDocument, ReportDocument, RunPhase, SavepointWish, StartWish};
 use millrace_stream::Revision;
 use millrace_tests::{Deadline, Workspace, coordination::Site, read};
 
@@ -201,4 +201,67 @@ fn a_source_is_moved_as_asked_also_where_the_edit_that_came_with_it_is_rolled_ba
     in_phase(&running, &objects, RunPhase::Finished);
     assert_eq!(objects.checkpoint().get("startToken").map(String::as_str), Some("back"));
     assert_eq!(committed(&workspace), 8_000);
+}
+
+#[test]
+fn a_savepoint_that_the_plan_cannot_go_on_from_is_told_and_no_reason_to_fail_also_beside_an_edit_that_does() {
+    let Some(site) = Site::new("unlike") else { return };
+    let workspace = Workspace::new();
+    let objects = site.pipeline("web");
+    let numbers = Numbers::new(60_000, 30_000);
+    let plan = PlanDocument { savepoint: Some(SavepointWish { token: "one".to_owned() }), ..numbers.plan() };
+    objects.want(&plan);
+    let running = worker(&workspace, &site, "web-0", "1").start();
+    let report = reported(&running, &objects, "the savepoint", |report| report.savepoint.is_some());
+    let savepoint = report.savepoint.unwrap().name.unwrap();
+    in_phase(&running, &objects, RunPhase::Finished);
+    // Its sums are others now, and of those of the savepoint nobody says that they may go.
+    let mut other = PlanDocument { savepoint: None, ..plan };
+    other.spec.pipeline.transforms[1].sql =
+        "SELECT window_start, id % 2 AS odd, count(*) AS n, sum(id) AS ids FROM events GROUP BY id % 2".to_owned();
+    let mut allowing = other.clone();
+    allowing.spec.pipeline.allow_state_loss.push("sums".to_owned());
+    allowing.revision = Revision("allowing".to_owned());
+    objects.want(&allowing);
+    let finished = |revision: &Revision| {
+        reported(&running, &objects, &revision.0, |report| {
+            report.phase == RunPhase::Finished && report.revision.as_ref() == Some(revision)
+        })
+    };
+    finished(&allowing.revision);
+    let (epoch, rows) = (objects.epoch(), committed(&workspace));
+
+    let wish = |token: &str| {
+        let (reset_sources, move_sources) = (Vec::new(), Vec::new());
+        Some(StartWish { token: token.to_owned(), savepoint: Some(savepoint.clone()), reset_sources, move_sources })
+    };
+    let expected = format!("the plan cannot go on from {savepoint}: ");
+    other.revision = Revision("other".to_owned());
+    objects.want(&PlanDocument { start_from: wish("unlike"), ..other.clone() });
+    let report = finished(&other.revision);
+    let started = report.started.unwrap();
+    assert_eq!(started.token, "unlike");
+    assert!(started.error.as_ref().unwrap().starts_with(&expected), "{started:?}");
+
+    // The same with an edit that does not run.
+    let mut bad = other.clone();
+    bad.revision = Revision("bad".to_owned());
+    let nowhere = Numbers { path: "/dev/null/some".to_owned(), ..numbers }.plan();
+    bad.spec.sinks.clone_from(&nowhere.spec.sinks);
+    objects.want(&PlanDocument { start_from: wish("again"), ..bad.clone() });
+    let is_back = |report: &ReportDocument| {
+        report.edit.as_ref().is_some_and(|edit| edit.to == bad.revision && edit.result == EditResult::RolledBack)
+            && report.phase == RunPhase::Finished
+    };
+    let report = reported(&running, &objects, "what ran before", is_back);
+    assert_eq!(report.revision.as_ref(), Some(&other.revision));
+    assert!(report.started.unwrap().error.unwrap().starts_with(&expected));
+    // The operator's answer.
+    objects.want(&PlanDocument { start_from: wish("again"), ..other.clone() });
+    running.kill();
+    let running = worker(&workspace, &site, "web-0", "1").start();
+    Deadline::secs(30).wait_for("the Lease", || objects.holder());
+    in_phase(&running, &objects, RunPhase::Finished);
+    assert!(objects.epoch() >= epoch, "nothing has gone back");
+    assert_eq!(committed(&workspace), rows, "and nothing came again");
 }
