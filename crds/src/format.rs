@@ -147,7 +147,8 @@ pub struct CsvFormat {
     /// The one ASCII character around values that hold delimiters or line ends; written twice it stands for itself.
     #[schemars(length(min = 1, max = 1))]
     pub quote: String,
-    /// The text that stands for null, besides an empty value without quotes. Example: `NA`.
+    /// The text without quotes that stands for null. An empty value is null in every type but `VARCHAR`, and with `""` here in
+    /// that too. Example: `NA`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub null_value: Option<String>,
     /// How a `TIMESTAMP` is written, in strftime's directives; without it RFC 3339 and `YYYY-MM-DD hh:mm:ss` are read.

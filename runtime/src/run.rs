@@ -101,7 +101,7 @@ fn notices(plan: &Plan) -> Vec<String> {
 async fn run_plan(plan: Plan, texts: Texts, args: RunArgs) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let metrics = Arc::new(Metrics::default());
-    let is_live = !args.no_live && telemetry::takes_pictures() && !writes_to_stdout(&plan);
+    let is_live = !args.no_live && crate::telemetry::takes_pictures() && !writes_to_stdout(&plan);
     let status = Arc::new(Status::new(move |event| event_log::log(event, is_live)));
     let instruments = Instruments { clock, metrics, status };
     let overview = Arc::new(Overview::new(instruments.clone()));

@@ -178,6 +178,14 @@ impl<'a> Facts<'a> {
         problem.of == ProblemOf::Plan || (was_stalled && self.before.revision == self.revision())
     }
 
+    /// Whether what has been given up has begun to run once more, and has not come through a checkpoint: rows that made it fail
+    /// may come again. Of a sink that does not commit, rows flow all the same.
+    fn is_unproved(&self) -> bool {
+        let problem = self.report.and_then(|report| report.problem.as_ref());
+        let is_of_tasks = problem.is_some_and(|problem| matches!(problem.of, ProblemOf::Source | ProblemOf::Runtime));
+        is_of_tasks && self.live_phase() == Some(RunPhase::Running) && self.is_given_up()
+    }
+
     fn is_suspended(&self) -> bool {
         self.decision.document.as_ref().is_some_and(|document| document.suspend)
             && self.decision.replicas == 0
@@ -233,6 +241,7 @@ impl<'a> Facts<'a> {
             (PodState::Trouble { reason: Reason::Crashing | Reason::OutOfMemory, .. }, _) => Phase::Failed,
             (_, Some(RunPhase::Failed)) => Phase::Failed,
             (_, Some(RunPhase::Starting)) if self.is_given_up() => Phase::Failed,
+            _ if self.is_unproved() => Phase::Failed,
             _ if self.flows() && (is_new || self.is_behind()) => Phase::Changing,
             _ if self.flows() => Phase::Running,
             (PodState::Ready | PodState::NotReady { runs: true, .. }, _) => Phase::Restoring,
@@ -278,6 +287,10 @@ impl<'a> Facts<'a> {
                 standing(false, Reason::Starting, &self.because("there is no pod yet"), Some(true))
             }
             (_, Some(RunPhase::Failed)) => {
+                let (reason, message) = self.problem();
+                standing(false, reason, &message, Some(false))
+            }
+            _ if self.is_unproved() => {
                 let (reason, message) = self.problem();
                 standing(false, reason, &message, Some(false))
             }

@@ -406,6 +406,33 @@ async fn what_was_given_up_stays_so_while_it_is_tried_again() {
 }
 
 #[tokio::test]
+async fn what_fails_again_and_again_is_not_ready_before_it_has_come_through_a_checkpoint() {
+    for of in [ProblemOf::Runtime, ProblemOf::Source] {
+        let mut world = told(ready(), |report| {
+            (report.phase, report.problem) = (RunPhase::Failed, problem(of, "division by zero"));
+        })
+        .await;
+        let said =
+            |world: &World| (world.status("web").phase, world.says("web", "Stalled"), world.says("web", "Ready"));
+        let before = said(&world);
+        assert!(before.2.starts_with("False "), "{before:?}");
+        world.log();
+        let mut report = running(&world.plan("web").revision);
+        for phase in [RunPhase::Starting, RunPhase::Running, RunPhase::Failed, RunPhase::Starting, RunPhase::Running] {
+            (report.phase, report.problem) = (phase, problem(of, "division by zero"));
+            world.report("web", &report);
+            world.settle().await;
+            assert_eq!(said(&world), before, "{of:?} {phase:?}");
+        }
+        assert_eq!(world.log(), Vec::<String>::new(), "no status and no event at each try");
+        report.problem = None;
+        world.report("web", &report);
+        world.settle().await;
+        assert!(world.says("web", "Ready").starts_with("True Running"));
+    }
+}
+
+#[tokio::test]
 async fn a_container_that_crashes_again_and_again_is_told_once_until_it_has_something_to_say_itself() {
     let crash = json!({"terminated": {"exitCode": 2, "message": "error: no such option"}});
     let runs = json!({"running": {"startedAt": "2024-01-01T00:01:00Z"}});
