@@ -328,12 +328,12 @@ fn file_name(name: &str) -> String {
     file
 }
 
-/// A user who names a folder with photographs in it has made a mistake.
 /// A disk may have room again later; nothing else that keeps a folder from being made goes away by itself.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// A user who names a folder with photographs in it has made a mistake.
 fn refuse_strangers(path: &Path) -> Result<(), StateError> {
     let names = names_in(path)?;
     let ours = [LAYOUT, LOCK, INSTANCE, GENERATION, STATE, SCRATCH, CHECKPOINTS];

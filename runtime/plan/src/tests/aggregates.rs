@@ -107,12 +107,13 @@ fn aggregates_in_an_order_keep_what_puts_their_parts_in_order() {
         ("count(status ORDER BY ts)", "BIGINT"),
     ] {
         for by in ["window=minute", "window=hopping", "window=visit", "window=trailing", "emitEvery=1s"] {
-            let plan = outcome(&pipeline(
-                &[&format!(
-                    "t {by}: SELECT tenant, {call} FILTER (WHERE status > 1) AS x FROM requests GROUP BY tenant"
-                )],
-                &["t > rows"],
-            ));
+            if by == "window=trailing" && (call.contains("ORDER BY") || call.starts_with("nth_value")) {
+                continue; // The planner takes none of these OVER a range, and says so.
+            }
+            // What is taken of a result has no filter of its own.
+            let filter = if call.ends_with(')') { " FILTER (WHERE status > 1)" } else { "" };
+            let sql = format!("t {by}: SELECT tenant, {call}{filter} AS x FROM requests GROUP BY tenant");
+            let plan = outcome(&pipeline(&[&sql], &["t > rows"]));
             assert!(plan.lines().any(|line| line.contains("state:") && line.contains(state)), "{call}, {by}: {plan}");
         }
     }

@@ -95,7 +95,7 @@ fn a_folder_whose_layout_was_removed_is_still_known_and_one_with_a_like_name_in_
 fn a_folder_that_cannot_be_written_is_for_the_user() {
     // Nobody, root included, makes folders there.
     let error = DataFolder::open(Path::new("/proc/self/millrace"), &opener()).unwrap_err();
-    assert!(matches!(error, StateError::Io { .. }), "{error}");
+    assert!(matches!(error, StateError::NoDataFolder { .. }), "{error}");
     assert!(error.to_string().contains("/proc/self/millrace"), "{error}");
 }
 
