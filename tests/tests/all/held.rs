@@ -65,20 +65,19 @@ const WIDER: &str = "SELECT id, k, id * 2 AS twice FROM t";
 #[test]
 fn rows_that_a_sink_holds_back_are_shown_when_the_next_start_brings_another_sink() {
     let held = |uri: &str, delay: &str, more: &str| {
-        manifests(PLAIN, &format!("parquet: {{uri: {uri}, batch: {{maxDelay: {delay}}}{more}}}"), false)
+        manifests(PLAIN, &format!("parquet: {{uri: {uri}{more}}}\n  batch: {{maxDelay: {delay}}}"), false)
     };
     let edits = [
         held("out/a", "2h", ""),
         held("out/b", "1h", ""),
         held("out/a", "1h", ", partitionBy: [k]"),
-        manifests(WIDER, "parquet: {uri: out/a, batch: {maxDelay: 1h}}", false),
+        manifests(WIDER, "parquet: {uri: out/a}\n  batch: {maxDelay: 1h}", false),
     ];
     // After the file is closed, when that is decided, and in the middle of its commit.
-    let deaths: [&[&str]; 4] = [&["before-pointer"], &["after-pointer", "before-commit"], &["mid-upload"], &[]];
+    let deaths: [&[&str]; 4] = [&["before-pointer"], &["after-pointer", "before-commit"], &["sink-prepared"], &[]];
     for (edit, deaths) in edits.iter().zip(deaths) {
         let workspace = Workspace::new();
-        let deaths: Vec<&str> = deaths.iter().copied().filter(|point| *point != "mid-upload").collect();
-        killed_and_edited(&workspace, &held("out/a", "1h", ""), edit, &deaths);
+        killed_and_edited(&workspace, &held("out/a", "1h", ""), edit, deaths);
         let tables: Vec<Table> = ["out/a", "out/b"]
             .iter()
             .filter(|folder| workspace.join(folder).is_dir())
@@ -92,13 +91,13 @@ fn rows_that_a_sink_holds_back_are_shown_when_the_next_start_brings_another_sink
 #[test]
 fn files_of_text_and_delta_tables_show_what_was_held_back_too() {
     let workspace = Workspace::new();
-    let text = |delay: &str| format!("file: {{path: out/a, format: {{json: {{}}}}, batch: {{maxDelay: {delay}}}}}");
+    let text = |delay: &str| format!("file: {{path: out/a, format: {{json: {{}}}}}}\n  batch: {{maxDelay: {delay}}}");
     killed_and_edited(&workspace, &manifests(PLAIN, &text("1h"), false), &manifests(WIDER, &text("2h"), false), &[]);
     assert_eq!(sorted_ids(&[read::folder(&workspace.join("out/a"))]), (0..ROWS).collect::<Vec<_>>());
     nothing_is_staged(&workspace);
 
     let workspace = Workspace::new();
-    let table = "delta: {uri: out/a, schemaEvolution: AddColumns, batch: {maxDelay: 1h}}";
+    let table = "delta: {uri: out/a, schemaEvolution: AddColumns}\n  batch: {maxDelay: 1h}";
     let (before, after) = (manifests(PLAIN, table, false), manifests(WIDER, table, false));
     killed_and_edited(&workspace, &before, &after, &["delta-before-commit", "delta-after-commit"]);
     let rows = delta::table(&workspace.join("out/a"));
@@ -112,7 +111,7 @@ fn files_of_text_and_delta_tables_show_what_was_held_back_too() {
 #[test]
 fn rows_that_a_removed_sink_held_back_are_shown_and_its_folder_is_left_clean() {
     let workspace = Workspace::new();
-    let sink = "parquet: {uri: out/a, batch: {maxDelay: 1h}}";
+    let sink = "parquet: {uri: out/a}\n  batch: {maxDelay: 1h}";
     killed_and_edited(&workspace, &manifests(PLAIN, sink, false), &manifests(PLAIN, sink, true), &[]);
     let ids = sorted_ids(&[read::folder(&workspace.join("out/a"))]);
     assert!(ids.len() > 1000, "{} rows", ids.len());
