@@ -70,7 +70,8 @@ pub fn status(
         conditions: conditions(&before.conditions, says, generation, &time(now)),
         ..PipelineStatus::default()
     };
-    numbers::fill(&mut status, report, before, (is_ready || facts.flows()) && observed.silence.is_none());
+    let flows = is_ready || (facts.flows() && !facts.is_unproved());
+    numbers::fill(&mut status, report, before, flows && observed.silence.is_none());
     status
 }
 
@@ -479,6 +480,7 @@ impl<'a> Facts<'a> {
             Some(problem) => Say::new(of, false, reason_of(problem), said(problem)),
             None if report.phase == RunPhase::Failed => nothing,
             None if report.phase == RunPhase::Starting && self.is_given_up() => nothing,
+            None if self.is_unproved() => nothing,
             None if report.phase == RunPhase::Starting => {
                 Say::new(of, None, Reason::NotRunning, "the runtime is on its way")
             }
