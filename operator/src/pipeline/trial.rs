@@ -251,13 +251,13 @@ fn on_trial_since(facts: &Plan<'_>) -> Option<Timestamp> {
 /// Whether a container has ended badly twice since this: once is anybody's fault, as of who kills it or takes its node away.
 fn has_ended_twice(pod: &Pod, since: Timestamp) -> bool {
     let is_after = |at: Option<&Time>| at.is_some_and(|at| timestamp(at.0.as_millisecond()) > since);
-    // What ran in an older pod when the edit came has ended before a run that was started after it.
-    let is_new = is_after(pod.metadata.creation_timestamp.as_ref());
     statuses(pod).any(|container| {
         let ended =
             [&container.state, &container.last_state].into_iter().flatten().filter_map(|it| it.terminated.as_ref());
+        // What ran when the edit came has ended before a run that was started after it; unless nothing ran yet, in a pod that
+        // came after the edit or was on its way.
         ended.filter(|ended| ended.exit_code != 0).any(|ended| is_after(ended.started_at.as_ref()))
-            && (!is_new || endings_of(container) >= 2)
+            && endings_of(container) >= 2
     })
 }
 

@@ -311,9 +311,12 @@ async fn a_plan_that_ends_its_container_again_is_taken_back_though_the_runtime_c
 }
 
 #[tokio::test]
-async fn a_plan_is_not_taken_back_for_one_end_of_its_container_in_a_pod_that_came_after_the_edit() {
+async fn a_plan_is_not_taken_back_for_one_end_of_its_container_in_a_pod_that_came_after_the_edit_or_was_on_its_way() {
     let at = |second: u64| format!("2024-01-01T00:01:{second:02}Z");
-    for (restarts, is_taken_back) in [(1, false), (2, true)] {
+    let (after, before) = (at(0), "2023-12-31T23:59:58Z".to_owned());
+    for (made, restarts, is_taken_back) in
+        [(&after, 1, false), (&after, 2, true), (&before, 1, false), (&before, 2, true)]
+    {
         let mut world = proved().await;
         let good = world.plan("web").revision;
         world.put("Pipeline", image(cheap(), "good"));
@@ -324,9 +327,9 @@ async fn a_plan_is_not_taken_back_for_one_end_of_its_container_in_a_pod_that_cam
             "ready": false, "restartCount": restarts, "state": {"running": {"startedAt": at(9)}}, "lastState": ended}]});
         world.pod("web", Some(status));
         let mut pod = world.get("Pod", "web-0").unwrap();
-        pod["metadata"]["creationTimestamp"] = json!(at(0));
+        pod["metadata"]["creationTimestamp"] = json!(made);
         world.put("Pod", pod);
         world.pass(Duration::from_secs(60)).await;
-        assert_eq!(world.plan("web").revision, if is_taken_back { good } else { bad }, "{restarts} restarts");
+        assert_eq!(world.plan("web").revision, if is_taken_back { good } else { bad }, "{made}: {restarts} restarts");
     }
 }
