@@ -285,8 +285,7 @@ impl Catalog {
                 let entry = &mut entries[index];
                 // Under its own path other contents are a truncation, which the reader finds; under another path they
                 // are another file, with an inode that was used before.
-                let same = entry.point.path == path
-                    || File::open(&path).and_then(|file| entry.point.identity.begins(&file)).unwrap_or(false);
+                let same = entry.point.path == path || entry.point.identity.begins_at(&path);
                 if same {
                     entry.point.path = path;
                     entry.bytes = metadata.len();
@@ -307,10 +306,8 @@ impl Catalog {
                 Err(source) => return Err(SourceError::Io { what: path.display().to_string(), source }),
             };
             // Renamed while the checkpoint's files were looked for.
-            let renamed = |entry: &Entry| {
-                (entry.point.identity.device, entry.point.identity.inode) == (metadata.dev(), metadata.ino())
-                    && File::open(&path).and_then(|file| entry.point.identity.begins(&file)).unwrap_or(false)
-            };
+            let renamed =
+                |entry: &Entry| entry.point.identity.same_inode(&metadata) && entry.point.identity.begins_at(&path);
             if let Some(index) = gone.iter().position(renamed) {
                 let entry = gone.swap_remove(index);
                 let point = Point { path, ..entry.point };
@@ -362,7 +359,7 @@ pub(super) fn unique(path: &Path, ids: &mut BTreeSet<Arc<str>>) -> SplitId {
 
 /// Where the file of a replay point is: at its path, or beside it under another name.
 fn find(point: &Point) -> Option<PathBuf> {
-    let is_it = |path: &Path| File::open(path).and_then(|file| point.identity.begins(&file)).unwrap_or(false);
+    let is_it = |path: &Path| point.identity.begins_at(path);
     let same_inode = |path: &Path| fs::metadata(path).is_ok_and(|metadata| point.identity.same_inode(&metadata));
     if same_inode(&point.path) && is_it(&point.path) {
         return Some(point.path.clone());

@@ -57,6 +57,11 @@ impl Identity {
         Ok(bytes.len() as u64 == self.head_bytes && xxh3_64(&bytes) == self.head)
     }
 
+    /// Whether the file at a path begins so; one that cannot be read does not.
+    pub(super) fn begins_at(&self, path: &Path) -> bool {
+        File::open(path).and_then(|file| self.begins(&file)).unwrap_or(false)
+    }
+
     /// Whether these are the first bytes of a file that begins as this one.
     pub(super) fn begins_with(&self, head: &[u8]) -> bool {
         let covered = usize::try_from(self.head_bytes).ok().and_then(|bytes| head.get(..bytes));

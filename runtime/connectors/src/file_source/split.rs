@@ -257,15 +257,13 @@ impl Split {
                 Ok(Step::Nothing)
             }
             Err(SourceError::Unusable { source: Some(source), .. })
-                if follow && is_kind(source.as_ref(), io::ErrorKind::NotFound) && !self.is_gone() =>
-            {
-                // Renamed since it was listed, perhaps: the next polls find it under its new name.
-                self.waiting = true;
-                Ok(Step::Nothing)
-            }
-            Err(SourceError::Unusable { source: Some(source), .. })
                 if follow && is_kind(source.as_ref(), io::ErrorKind::NotFound) =>
             {
+                if !self.is_gone() {
+                    // Renamed since it was listed, perhaps: the next polls find it under its new name.
+                    self.waiting = true;
+                    return Ok(Step::Nothing);
+                }
                 warn_gone(&self.path);
                 self.ended = true;
                 Ok(Step::Ended)
