@@ -31,13 +31,13 @@ pub fn goes_on(plan: &Plan, name: &NodeName, sink: &SinkNode) -> bool {
 }
 
 /// The checkpoint of epoch `first`, decided and committed, in which nothing is held back that `plan` does not go on with;
-/// `None` if nothing is. `manifest`, written by `old`, is the newest of `decided`.
+/// `None` if nothing is. `manifest`, written by `old`, is the newest of `decided`, to which the new one is added.
 pub async fn conclude(
     old: &Plan,
     plan: &Plan,
     committers: &mut BTreeMap<NodeName, Box<dyn Committer>>,
     manifest: &Manifest,
-    (decided, first): (&[Decided], Epoch),
+    (decided, first): (&mut Vec<Decided>, Epoch),
     generation: Generation,
     cx: &JobContext,
 ) -> Result<Option<Manifest>, JobError> {
@@ -61,9 +61,8 @@ pub async fn conclude(
     };
     // Its name has the generation in it, so nobody else's is there.
     cx.store.create_manifest(&concluded).await?;
-    let taken = Taken { epoch: first, generation };
-    let all: Vec<Decided> = decided.iter().copied().chain([Decided { taken, savepoint: false }]).collect();
-    move_pointer(cx, Some(manifest.epoch), generation, &all, Some(&concluded)).await?;
+    decided.push(Decided { taken: Taken { epoch: first, generation }, savepoint: false });
+    move_pointer(cx, Some(manifest.epoch), generation, decided, Some(&concluded)).await?;
     for node in &closed {
         let (Some(committer), Some(handles)) = (committers.get_mut(node), handles.get(node)) else { continue };
         let committed = committer.commit(first, handles).await;

@@ -140,9 +140,8 @@ pub async fn recover(
     let mut committers =
         recover_sinks(before.as_ref().unwrap_or(plan), manifest.as_ref(), moved_back, generation, cx).await?;
     if let (Some(old), Some(last)) = (&before, &manifest) {
-        let concluded = conclude(old, plan, &mut committers, last, (&decided, first), generation, cx).await?;
+        let concluded = conclude(old, plan, &mut committers, last, (&mut decided, first), generation, cx).await?;
         if let Some(concluded) = concluded {
-            decided.push(Decided { taken: Taken { epoch: concluded.epoch, generation }, savepoint: false });
             first = concluded.epoch.next();
             manifest = Some(concluded);
         }
@@ -400,7 +399,7 @@ async fn committers_of(
 }
 
 /// Whether a plan has this sink, as it is.
-pub fn has_sink(plan: &Plan, name: &NodeName, sink: &SinkNode) -> bool {
+fn has_sink(plan: &Plan, name: &NodeName, sink: &SinkNode) -> bool {
     sink_nodes(plan).any(|(other_name, other)| other_name == name && other.spec == sink.spec)
 }
 
