@@ -1,5 +1,9 @@
 //! Quantities of anything as Kubernetes reads them in pods: `500m`, `0.5`, `2Gi`, `1e3`.
 
+use k8s_openapi::api::core::v1::ResourceRequirements;
+
+use crate::quantity::SUFFIXES;
+
 /// The amount that a text says; `None` if Kubernetes would not read it.
 pub fn amount(text: &str) -> Option<f64> {
     let end = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '+' | '-')).unwrap_or(text.len());
@@ -12,23 +16,16 @@ pub fn amount(text: &str) -> Option<f64> {
         return None;
     }
     let number: f64 = number.parse().ok()?;
+    if let Some((_, factor)) = SUFFIXES.into_iter().find(|(name, _)| *name == suffix) {
+        return Some(number * factor as f64);
+    }
     Some(match suffix {
         "" => number,
         // What is divided by a power of ten is the nearest number to what was written.
         "n" => number / 1e9,
         "u" => number / 1e6,
         "m" => number / 1e3,
-        "k" => number * 1e3,
-        "M" => number * 1e6,
-        "G" => number * 1e9,
-        "T" => number * 1e12,
-        "P" => number * 1e15,
         "E" => number * 1e18,
-        "Ki" => number * 2_f64.powi(10),
-        "Mi" => number * 2_f64.powi(20),
-        "Gi" => number * 2_f64.powi(30),
-        "Ti" => number * 2_f64.powi(40),
-        "Pi" => number * 2_f64.powi(50),
         "Ei" => number * 2_f64.powi(60),
         exponent => {
             let exponent: i32 = exponent.strip_prefix(['e', 'E'])?.parse().ok()?;
@@ -47,6 +44,17 @@ pub fn amount_problem(text: &str) -> Option<(String, &'static str)> {
         Some(amount) if amount < 0.0 => Some((format!("`{text}` is less than nothing"), "0 or more")),
         Some(_) => None,
     }
+}
+
+/// Where in resources a quantity is wrong, such as `limits.cpu`; what is wrong with it, and what would be right.
+pub fn resource_problems(resources: &ResourceRequirements) -> Vec<(String, String, &'static str)> {
+    let lists = [("limits", &resources.limits), ("requests", &resources.requests)];
+    let all = lists.into_iter().flat_map(|(list, of)| of.iter().flatten().map(move |it| (list, it)));
+    all.filter_map(|(list, (name, quantity))| {
+        let (message, expected) = amount_problem(&quantity.0)?;
+        Some((format!("{list}.{name}"), message, expected))
+    })
+    .collect()
 }
 
 #[cfg(test)]

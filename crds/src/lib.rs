@@ -28,7 +28,7 @@ mod structural;
 mod timestamp;
 mod window;
 
-pub use amount::{amount, amount_problem};
+pub use amount::{amount, amount_problem, resource_problems};
 pub use column::ColumnSpec;
 pub use column_type::{ColumnType, ColumnTypeError};
 pub use crd::{crd_yaml, crds, json_schema};

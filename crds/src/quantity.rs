@@ -12,7 +12,7 @@ pub(crate) const PATTERN: &str = "^[0-9]+(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$";
 pub(crate) const POSITIVE_PATTERN: &str = "^0*[1-9][0-9]*(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$";
 
 /// A suffix and its factor, the greatest first of each kind.
-const SUFFIXES: [(&str, u64); 10] = [
+pub(crate) const SUFFIXES: [(&str, u64); 10] = [
     ("Pi", 1 << 50),
     ("Ti", 1 << 40),
     ("Gi", 1 << 30),

@@ -4,11 +4,8 @@
 //! pod has to have as Millrace makes it: the labels by which pods are found, how the runtime is started and told who it is, and
 //! where its state and Secrets are.
 
-use k8s_openapi::{
-    api::core::v1::{Container, PodSpec, PodTemplateSpec},
-    apimachinery::pkg::api::resource::Quantity,
-};
-use millrace_crds::amount_problem;
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodTemplateSpec};
+use millrace_crds::{amount_problem, resource_problems};
 use serde_json::{Value, json};
 
 use super::build::pod::{CONTAINER, CREDENTIALS_DIR, DATA, DATA_DIR, ENVIRONMENT};
@@ -74,26 +71,25 @@ fn quantities_as_text(value: &mut Value) {
 /// The first quantity that is none, and why.
 fn quantities(template: &PodTemplateSpec) -> Option<(String, String)> {
     let spec = template.spec.as_ref()?;
-    let mut all: Vec<(String, &Quantity)> = Vec::new();
     let lists = [("containers", Some(&spec.containers)), ("initContainers", spec.init_containers.as_ref())];
-    for (list, container) in
-        lists.iter().flat_map(|(list, of)| of.iter().flat_map(|it| it.iter()).map(move |it| (list, it)))
-    {
-        let Some(resources) = &container.resources else { continue };
-        for (kind, map) in [("limits", &resources.limits), ("requests", &resources.requests)] {
-            let place = format!("{list}[{}].resources.{kind}", container.name);
-            all.extend(map.iter().flatten().map(|(name, quantity)| (format!("{place}.{name}"), quantity)));
-        }
-    }
-    all.extend(spec.overhead.iter().flatten().map(|(name, quantity)| (format!("overhead.{name}"), quantity)));
-    for volume in spec.volumes.iter().flatten() {
-        let limit = volume.empty_dir.as_ref().and_then(|dir| dir.size_limit.as_ref());
-        all.extend(limit.map(|limit| (format!("volumes[{}].emptyDir.sizeLimit", volume.name), limit)));
-    }
-    all.into_iter().find_map(|(place, quantity)| {
+    let containers = lists.into_iter().flat_map(|(list, of)| of.into_iter().flatten().map(move |it| (list, it)));
+    let of_containers = containers.flat_map(|(list, container)| {
+        let problems = container.resources.iter().flat_map(resource_problems);
+        problems.map(move |(place, message, expected)| {
+            (format!("{list}[{}].resources.{place}", container.name), message, expected)
+        })
+    });
+    let overhead = spec.overhead.iter().flatten().map(|(name, quantity)| (format!("overhead.{name}"), quantity));
+    let limits = spec.volumes.iter().flatten().filter_map(|volume| {
+        let limit = volume.empty_dir.as_ref()?.size_limit.as_ref()?;
+        Some((format!("volumes[{}].emptyDir.sizeLimit", volume.name), limit))
+    });
+    let others = overhead.chain(limits).filter_map(|(place, quantity)| {
         let (message, expected) = amount_problem(&quantity.0)?;
-        Some((place, format!("{message}; expected {expected}")))
-    })
+        Some((place, message, expected))
+    });
+    let (place, message, expected) = of_containers.chain(others).next()?;
+    Some((place, format!("{message}; expected {expected}")))
 }
 
 /// Where a field is that was not understood, so that it is not in what was read.

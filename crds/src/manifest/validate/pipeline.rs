@@ -6,13 +6,14 @@ use k8s_openapi::api::core::v1::ResourceRequirements;
 
 use super::{Findings, Known, find, source};
 use crate::{
-    LateRows, OnError, OutputSpec, PipelineSpec, SideOutput, TransformSpec, Window, amount, amount_problem,
+    LateRows, OnError, OutputSpec, PipelineSpec, SideOutput, TransformSpec, Window, amount,
     manifest::{
         located::Located,
         names::{nearest, one_of},
         object::Kind,
         problem::Complaint,
     },
+    resource_problems,
 };
 
 /// What a Pipeline may name.
@@ -99,12 +100,8 @@ pub(super) fn check(spec: &PipelineSpec, others: &Others<'_>, findings: &mut Fin
 /// What the API server would refuse only when the pods are to be made.
 fn check_resources(resources: &ResourceRequirements, findings: &mut Findings) {
     const PATH: &str = "spec.deployment.resources";
-    for (list, quantities) in [("limits", &resources.limits), ("requests", &resources.requests)] {
-        for (name, quantity) in quantities.iter().flatten() {
-            if let Some((message, expected)) = amount_problem(&quantity.0) {
-                findings.add(format!("{PATH}.{list}.{name}"), Complaint::new(message).expected(expected));
-            }
-        }
+    for (place, message, expected) in resource_problems(resources) {
+        findings.add(format!("{PATH}.{place}"), Complaint::new(message).expected(expected));
     }
     for (name, request) in resources.requests.iter().flatten() {
         let Some(limit) = resources.limits.as_ref().and_then(|limits| limits.get(name)) else { continue };
