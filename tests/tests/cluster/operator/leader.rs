@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use k8s_openapi::jiff::Timestamp;
 use millrace_tests::{
     Deadline,
-    cluster::{self, Namespace, OPERATOR_PORT},
+    cluster::{self, Namespace, OPERATOR_PORT, Tool},
     manifest, wait,
 };
 use serde_json::Value;
@@ -34,10 +34,15 @@ fn another(namespace: &Namespace<'_>, than: &str) -> String {
     })
 }
 
+/// A request for a page of a replica.
+fn asks(namespace: &Namespace<'_>, pod: &str, page: &str) -> Tool {
+    let path = format!("/api/v1/namespaces/{}/pods/{pod}:{OPERATOR_PORT}/proxy/{page}", namespace.name);
+    namespace.cluster.kubectl(["get", "--raw", &path])
+}
+
 /// A page of a replica.
 fn page(namespace: &Namespace<'_>, pod: &str, page: &str) -> String {
-    let path = format!("/api/v1/namespaces/{}/pods/{pod}:{OPERATOR_PORT}/proxy/{page}", namespace.name);
-    namespace.cluster.kubectl(["get", "--raw", &path]).run()
+    asks(namespace, pod, page).run()
 }
 
 /// Makes a Window and waits until an operator has seen it.
@@ -151,9 +156,13 @@ fn another_replica_leads_at_once_after_a_leader_was_told_to_end_and_within_secon
     for (signal, most) in [("TERM", Duration::from_secs(6)), ("KILL", Duration::from_secs(15))] {
         let mut took = Vec::new();
         for round in 0..ROUNDS {
-            let name = format!("deployment/{}", installed.operator());
-            Deadline::secs(180)
-                .wait_for("two replicas", || (field(&namespace, &name, ".status.readyReplicas") == "2").then_some(()));
+            // By themselves: what the kubelet says of one that has just ended is behind, and both could be waiting to be started
+            // again.
+            let answers = |pod: &String| asks(&namespace, pod, "readyz").attempt().is_ok_and(|page| page == "ok\n");
+            Deadline::secs(180).wait_for("two replicas", || {
+                let pods = replicas(&namespace);
+                (pods.len() == 2 && pods.iter().all(answers)).then_some(())
+            });
             let first = leader(&namespace);
             let ready = namespace.processes(&first).ready(signal);
             let (_, passed) = wait::timed(|| {
