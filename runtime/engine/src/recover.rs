@@ -96,11 +96,7 @@ pub async fn recover(
     if before.is_none() {
         refuse_lost_pointer(cx).await?;
     }
-    let generation = cx.folder.next_generation(before.as_ref().map(|latest| latest.generation))?;
-    let claimed = match cx.pointer.claim(generation).await? {
-        Claim::Take(pointer) => pointer,
-        Claim::Fenced { by } => return Err(JobError::SteppedDown { by }),
-    };
+    let (mut generation, claimed) = claim(cx, before.as_ref().map(|latest| latest.generation)).await?;
     fault::point("before-recover").map_err(StateError::from)?;
     let mut manifests = read_manifests(cx).await?;
     let wanted = match &cx.from_savepoint {
@@ -144,6 +140,8 @@ pub async fn recover(
         if let Some(concluded) = concluded {
             first = concluded.epoch.next();
             manifest = Some(concluded);
+            // What comes now stages under names of its own: a commit that is done again must not find another file there.
+            (generation, _) = claim(cx, Some(generation)).await?;
         }
     }
     let committers = committers_of(plan, before.as_ref(), manifest.as_ref(), committers, generation, cx).await?;
@@ -176,6 +174,15 @@ pub async fn recover(
     let is_over = |manifest: &Manifest| manifest.finished && manifest.revision == plan.revision && !is_sent;
     let finished = manifest.as_ref().is_some_and(is_over);
     Ok(Recovered { generation, decided, first, manifest, moved, committers, finished })
+}
+
+/// Claims the pointer for the next generation after the last that was seen.
+async fn claim(cx: &JobContext, seen: Option<Generation>) -> Result<(Generation, Pointer), JobError> {
+    let generation = cx.folder.next_generation(seen)?;
+    match cx.pointer.claim(generation).await? {
+        Claim::Take(pointer) => Ok((generation, pointer)),
+        Claim::Fenced { by } => Err(JobError::SteppedDown { by }),
+    }
 }
 
 /// Where sources go on from that are asked to go on from elsewhere.

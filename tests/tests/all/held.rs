@@ -89,6 +89,37 @@ fn rows_that_a_sink_holds_back_are_shown_when_the_next_start_brings_another_sink
 }
 
 #[test]
+fn what_is_shown_before_an_edit_stays_as_it_is_when_the_run_that_shows_it_is_killed() {
+    for place in ["parquet: {uri: out/a}", "delta: {uri: out/a}", "file: {path: out/a, format: {json: {}}}"] {
+        let workspace = Workspace::new();
+        let sink = |delay: &str| manifests(PLAIN, &format!("{place}\n  batch: {{maxDelay: {delay}}}"), false);
+        workspace.write("p.yaml", &sink("1h"));
+        let killed = Millrace::run(&workspace, "p.yaml").env("MILLRACE_FAULT_POINT", "after-pointer:6").finish();
+        assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);
+        workspace.write("p.yaml", &sink("2h"));
+        // With rows of its own staged, of which no checkpoint knows.
+        let killed = Millrace::run(&workspace, "p.yaml").env("MILLRACE_FAULT_POINT", "sink-prepared:2").finish();
+        assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);
+        assert!(killed.stderr.contains("held back for a fuller file"), "{}", killed.stderr);
+        let shown = |workspace: &Workspace| {
+            let files = read::all_files(&workspace.join("out/a")).into_iter();
+            files.filter(|(path, _)| !path.to_string_lossy().contains("staging")).collect::<Vec<_>>()
+        };
+        let before = shown(&workspace);
+        Millrace::run(&workspace, "p.yaml").finish().expect_success();
+        let after = shown(&workspace);
+        assert!(before.iter().all(|file| after.contains(file)), "{place}: a file that was shown is another");
+        let table = if place.starts_with("delta") {
+            delta::table(&workspace.join("out/a"))
+        } else {
+            read::folder(&workspace.join("out/a"))
+        };
+        assert_eq!(sorted_ids(&[table]), (0..ROWS).collect::<Vec<_>>(), "{place}");
+        nothing_is_staged(&workspace);
+    }
+}
+
+#[test]
 fn files_of_text_and_delta_tables_show_what_was_held_back_too() {
     let workspace = Workspace::new();
     let text = |delay: &str| format!("file: {{path: out/a, format: {{json: {{}}}}}}\n  batch: {{maxDelay: {delay}}}");

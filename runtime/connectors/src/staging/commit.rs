@@ -257,11 +257,10 @@ fn rename_all(
     renamed: &mut Renamed,
 ) -> Result<(), SinkError> {
     let listing = folder.look()?;
-    let is_staged = |file: &Prepared| listing.as_ref().is_some_and(|listing| listing.has(&file.staged));
     let mut missing = Missing::default();
     let mut staged = Vec::new();
     for file in files {
-        if is_staged(file) {
+        if listing.as_ref().is_some_and(|listing| listing.has(&file.staged)) && is_whole(folder, file)? {
             staged.push(file);
         } else if !done.contains(&file.staged) && !folder.root().join(&file.name).exists() {
             missing.add(file.rows);
@@ -311,6 +310,17 @@ fn rename_all(
         }
     }
     Ok(())
+}
+
+/// Whether what is staged under a file's name is that file. Where it has another length it is another: that is nothing to be
+/// shown, and still less to be put in the place of what was.
+fn is_whole(folder: &Folder, file: &Prepared) -> Result<bool, SinkError> {
+    let path = folder.staging().join(&file.staged);
+    match fs::metadata(&path) {
+        Ok(found) => Ok(found.len() == file.bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(cannot("commit", &path, error)),
+    }
 }
 
 /// Makes the folder of a partition, and notes those on the way to it for the fsync.
