@@ -104,6 +104,8 @@ pub struct Note {
     pub amended: Option<(Value, Duration)>,
     /// Whether it was given its finalizer last, or freed of it, and when, by the monotonic clock.
     pub hold: Option<(bool, Duration)>,
+    /// Whether no Job of another Pipeline of its name is at work.
+    pub is_alone: bool,
     /// How far its deletion is.
     pub deletion: Option<Progress>,
     /// What is told if it is still so at this time, by the monotonic clock.

@@ -151,6 +151,7 @@ fn uid<W: Writer>(context: &Context<W>, key: &Key) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::ObjectReference;
+    use kube::core::ApiResource;
     use serde_json::Value;
 
     use super::*;
@@ -189,6 +190,20 @@ mod tests {
 
         async fn read(&self, wanted: &Wanted) -> Result<Option<Value>, WriteError> {
             self.0.read(wanted).await
+        }
+
+        async fn list(&self, resource: &ApiResource, namespace: &str, labels: &str) -> Result<Vec<Value>, WriteError> {
+            self.0.list(resource, namespace, labels).await
+        }
+
+        async fn delete(
+            &self,
+            resource: &ApiResource,
+            namespace: &str,
+            name: &str,
+            uid: &str,
+        ) -> Result<(), WriteError> {
+            self.0.delete(resource, namespace, name, uid).await
         }
 
         async fn amend(&self, namespace: &str, name: &str, spec: &Value) -> Result<(), WriteError> {

@@ -45,6 +45,11 @@ pub fn of_clearing(pipeline: &str) -> BTreeMap<String, String> {
     labels
 }
 
+/// The Jobs that delete the checkpoints of a Pipeline of this name.
+pub fn clearing_text(pipeline: &str) -> String {
+    format!("{OWNED},{PIPELINE}={pipeline},app.kubernetes.io/component=checkpoints")
+}
+
 /// [`selector`], as `kubectl -l` and the scale subresource write it.
 pub fn selector_text(pipeline: &str) -> String {
     let labels = selector(pipeline);

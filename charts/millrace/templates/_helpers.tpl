@@ -60,7 +60,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
   verbs: [list, watch, patch]
 - apiGroups: [batch]
   resources: [jobs]
-  verbs: [get, create]
+  verbs: [get, list, create, delete]
 - apiGroups: [millrace.dev]
   resources: [pipelines/status, windows/status, sinks/status]
   verbs: [patch]

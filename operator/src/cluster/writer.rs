@@ -21,7 +21,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Client, Resource,
-    api::{DynamicObject, ListParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
     core::{ApiResource, Status},
 };
 use millrace_crds::{Pipeline, Sink, Window};
@@ -267,6 +267,30 @@ pub trait Writer: Send + Sync + 'static {
     /// Why it could not be read.
     fn read(&self, wanted: &Wanted) -> impl Future<Output = Result<Option<Value>, WriteError>> + Send;
 
+    /// Reads the objects of a type that have these labels, and are not watched.
+    ///
+    /// # Errors
+    /// Why they could not be read.
+    fn list(
+        &self,
+        resource: &ApiResource,
+        namespace: &str,
+        labels: &str,
+    ) -> impl Future<Output = Result<Vec<Value>, WriteError>> + Send;
+
+    /// Deletes an object if it is still the one of this UID, once all that it has made is gone. That there is none any more is
+    /// no error.
+    ///
+    /// # Errors
+    /// Why it may not be deleted; [`WriteError::Conflict`] where it is another.
+    fn delete(
+        &self,
+        resource: &ApiResource,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> impl Future<Output = Result<(), WriteError>> + Send;
+
     /// Changes these fields of a StatefulSet's spec, and nothing else of it.
     ///
     /// # Errors
@@ -387,6 +411,22 @@ impl Writer for ApiWriter {
         let api = self.api(&wanted.namespace, &wanted.resource);
         let object = self.guarded(api.get_opt(&wanted.name)).await?;
         Ok(object.map(|object| json!(object)))
+    }
+
+    async fn list(&self, resource: &ApiResource, namespace: &str, labels: &str) -> Result<Vec<Value>, WriteError> {
+        let listed = self.guarded(self.api(namespace, resource).list(&ListParams::default().labels(labels))).await?;
+        Ok(listed.into_iter().map(|object| json!(object)).collect())
+    }
+
+    async fn delete(&self, resource: &ApiResource, namespace: &str, name: &str, uid: &str) -> Result<(), WriteError> {
+        let params = DeleteParams {
+            preconditions: Some(Preconditions { uid: Some(uid.to_owned()), resource_version: None }),
+            ..DeleteParams::foreground()
+        };
+        match self.guarded(self.api(namespace, resource).delete(name, &params)).await {
+            Ok(_) | Err(WriteError::Gone(_)) => Ok(()),
+            Err(error) => Err(error.without_fields()),
+        }
     }
 
     async fn amend(&self, namespace: &str, name: &str, spec: &Value) -> Result<(), WriteError> {

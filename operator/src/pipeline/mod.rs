@@ -96,8 +96,18 @@ pub async fn reconcile<W: Writer>(
     }
     let steps = steps();
     let was_unfit = note.unfit.is_some();
-    let mut applied = match held {
-        Ok(()) => apply::apply(context, &observed, &decision, &steps, note).await,
+    let ended = match held {
+        Ok(()) => deletion::ending::end_others(context, &observed, &decision, note).await,
+        Err(error) => Err(error),
+    };
+    let mut applied = match ended {
+        Ok(Some(waits)) => {
+            note.failure = Some(waits);
+            let told = status::status(&observed, &decision, &after, note.obstacle(), now);
+            write_status(context, key, &observed, &after, &told, note).await?;
+            return Ok(Some(deletion::LOOK_SOON));
+        }
+        Ok(None) => apply::apply(context, &observed, &decision, &steps, note).await,
         Err(error) => Err(error),
     };
     if let Ok(look_again) = applied

@@ -6,7 +6,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::watcher::Event;
+use kube::{core::ApiResource, runtime::watcher::Event};
 use millrace_crds::PipelineStatus;
 use millrace_stream::Timestamp;
 use serde::de::DeserializeOwned;
@@ -323,6 +323,32 @@ impl Writer for Arc<Recorder> {
             object["kind"] = json!(wanted.resource.kind);
             object
         }))
+    }
+
+    async fn list(&self, resource: &ApiResource, _: &str, labels: &str) -> Result<Vec<Value>, WriteError> {
+        let inner = self.lock();
+        let is_meant = |object: &Value| {
+            labels.split(',').filter_map(|label| label.split_once('=')).all(|(of, value)| {
+                let labels = object["metadata"]["labels"].as_object();
+                labels.and_then(|labels| labels.get(of)).and_then(Value::as_str) == Some(value)
+            })
+        };
+        let all = inner.objects.iter().filter(|(id, _)| id.starts_with(&format!("{} ", resource.kind)));
+        Ok(all.filter(|(_, object)| is_meant(object)).map(|(_, object)| object.clone()).collect())
+    }
+
+    async fn delete(&self, resource: &ApiResource, _: &str, name: &str, uid: &str) -> Result<(), WriteError> {
+        let id = format!("{} {name}", resource.kind);
+        self.attempt(&format!("delete {id}"))?;
+        let mut inner = self.lock();
+        let Some(mut object) = inner.objects.get(&id).cloned() else { return Ok(()) };
+        if object["metadata"]["uid"].as_str().unwrap_or_default() != uid {
+            return Err(WriteError::Conflict(format!("{id} is another")));
+        }
+        // Its pods are to end first.
+        object["metadata"]["deletionTimestamp"] = json!("2024-01-01T01:00:00Z");
+        inner.store(&self.stores, &resource.kind, object);
+        Ok(())
     }
 
     async fn amend(&self, _: &str, name: &str, spec: &Value) -> Result<(), WriteError> {

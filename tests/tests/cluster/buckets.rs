@@ -157,6 +157,25 @@ fn checkpoints_in_a_bucket_go_with_their_pipeline_or_stay_and_no_deletion_hangs(
     assert!(notes.len() == 1 && notes[0].contains("InvalidAccessKeyId"), "{notes:?}");
     assert!(stored(&gateway, &namespace, "other").len() > 2 && is_there(&namespace, "configmap/other-checkpoint"));
 
+    // One that is let go by hand meanwhile, and made anew: what the first has left to be done is not done to the second.
+    namespace.kubectl(["delete", "pipeline", "kept", "--ignore-not-found"]).run();
+    namespace.kubectl(["delete", "pipeline", "saved", "--wait=false"]).run();
+    let at_work = |job: &Value| job["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("saved-clear-"));
+    let job = Deadline::secs(120).wait_for("its Job", || jobs.all().into_iter().find(at_work));
+    let job = format!("job/{}", job["metadata"]["name"].as_str().unwrap());
+    let let_go = json!({"metadata": {"finalizers": null}}).to_string();
+    namespace.kubectl(["patch", "pipeline", "saved", "--type=merge", "-p", &let_go]).run();
+    namespace.kubectl(["wait", "--for=delete", "pipeline/saved", WITHIN]).run();
+    assert!(is_there(&namespace, &job));
+    namespace.apply(&pipeline(&gateway, "saved", "Delete", &json!({})));
+    namespace.kubectl(["wait", "--for=delete", &job, WITHIN]).run();
+    gateway.let_in("key", "key-secret");
+    let live = Live::new(&namespace, "saved");
+    live.is_ready();
+    assert!(live.object.last().unwrap()["status"]["checkpoint"]["epoch"].as_u64() > Some(2));
+    live.completes(2);
+    gateway.shut_out("key");
+
     // One is left, whose key is refused. Its namespace goes all the same, with the operator in it.
     assert_eq!(namespace.get("pipeline", "saved")["metadata"]["finalizers"], json!(["millrace.dev/checkpoints"]));
     drop(jobs);

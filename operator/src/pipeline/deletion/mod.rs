@@ -11,9 +11,10 @@
 //! | its finalizer is taken off | |
 //!
 //! What fails, or takes longer, ends it all the same: an event says why and what is left. So does a namespace that is being
-//! deleted, which takes no Job. Each step can be done again: who leads next begins at the first, and finds what is done.
+//! deleted, which takes no Job. A Job that is at work when its Pipeline is let go is ended. Each step can be done again: who leads next begins at the first, and finds what is done.
 
 pub mod decide;
+pub mod ending;
 pub mod job;
 
 use std::{sync::atomic::Ordering, time::Duration};
@@ -51,7 +52,7 @@ use crate::{
 /// How often a Job is looked at; its pod's events come sooner.
 const LOOK: Duration = Duration::from_secs(5);
 /// The same once its pod has ended, which the Job's controller sees next.
-const LOOK_SOON: Duration = Duration::from_secs(1);
+pub const LOOK_SOON: Duration = Duration::from_secs(1);
 
 /// An operator that ends because its own namespace is deleted lets the Pipelines there go: nobody would come after it, and its
 /// rights go with the rest. Kubernetes deletes pods first and all else after that, since 1.33.
@@ -343,6 +344,7 @@ async fn let_go<W: Writer>(
     note: &mut Note,
 ) -> Result<Option<Duration>, WriteError> {
     let now = context.clock.monotonic();
+    ending::end_its(context, observed).await?;
     if let Some(happening) = happening.filter(|happening| note.is_news(happening, now)) {
         tracing::info!(pipeline = %key, reason = happening.reason, "{}", happening.note);
         // A namespace that is being deleted takes no events either.
