@@ -92,7 +92,8 @@ pub trait KeyedOperator: Send {
     fn process(&mut self, batch: RecordBatch, out: &mut Emitted) -> Result<(), OperatorError>;
 
     /// Event time has come to `watermark`; [`EventTime::MAX`] closes everything, and is not given while a
-    /// [`Frozen::write`] is under way. Until it answers [`Progress::Done`] it is called again with the same watermark, and
+    /// [`Frozen::write`] is under way. The input may be continued after that (a file that is followed from now on): so what has
+    /// come out stays closed, and event time has come no further than it takes for that. Until it answers [`Progress::Done`] it is called again with the same watermark, and
     /// nothing else save [`Self::thawed`], so that what a state far larger than memory comes to need not be in memory
     /// at once.
     fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<Progress, OperatorError>;

@@ -22,6 +22,7 @@ mod late;
 mod late_rows;
 mod mistakes;
 mod ranked_sessions;
+mod read_on;
 mod recovery;
 mod rollback;
 mod s3;

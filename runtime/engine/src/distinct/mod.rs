@@ -30,7 +30,11 @@ use crate::{
     aggregate::longs,
     operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Progress, is_full},
     topn::push_in_batches,
-    window::{facts::Facts, row_log::RowLog, waiting::Waiting},
+    window::{
+        facts::{Facts, come_to},
+        row_log::RowLog,
+        waiting::Waiting,
+    },
 };
 
 /// The names of the states in the task's store: rows that wait, and when keys last came out.
@@ -42,6 +46,8 @@ pub struct DistinctWithin {
     waiting: Waiting,
     marks: Marks,
     watermark: i64,
+    /// The greatest event time seen.
+    latest: i64,
     /// The first key group of the first bucket of waiting rows that have not been looked at, when those of others have.
     looked_at_until: Option<u16>,
     key_groups: KeyGroupRange,
@@ -62,6 +68,7 @@ impl DistinctWithin {
             marks: Marks::new(plan, &cx)?,
             plan: plan.clone(),
             watermark: i64::MIN,
+            latest: i64::MIN,
             looked_at_until: None,
             key_groups: cx.key_groups,
             memory_budget_bytes: cx.memory_budget_bytes,
@@ -69,7 +76,7 @@ impl DistinctWithin {
             late_rows: 0,
         };
         if let Some(facts) = Facts::join(&cx.restored)? {
-            distinct.watermark = facts.watermark;
+            (distinct.watermark, distinct.latest) = (facts.watermark, facts.latest);
             distinct.waiting.log_mut().load(facts.next_part, cx.memory_budget_bytes / 2)?;
             distinct.marks.load(facts.next_part, cx.memory_budget_bytes / 4)?;
         }
@@ -120,6 +127,7 @@ impl DistinctWithin {
 
 impl KeyedOperator for DistinctWithin {
     fn process(&mut self, batch: RecordBatch, out: &mut Emitted) -> Result<(), OperatorError> {
+        self.latest = longs(batch.column(0)).into_iter().flatten().copied().max().unwrap_or(i64::MIN).max(self.latest);
         if let Some(late) = self.waiting.append(&batch, self.watermark)? {
             self.late_rows += late.num_rows() as u64;
             if !self.plan.late.is_empty() {
@@ -149,15 +157,15 @@ impl KeyedOperator for DistinctWithin {
                 return Ok(Progress::More);
             }
         }
-        self.watermark = watermark;
-        self.marks.forget(watermark)?;
+        self.watermark = come_to(watermark, self.watermark, self.latest);
+        self.marks.forget(self.watermark)?;
         Ok(Progress::Done)
     }
 
     fn freeze(&mut self, _epoch: Epoch, _out: &mut Emitted) -> Result<Frozen, OperatorError> {
         let writes = (self.waiting.log_mut().freeze(), self.marks.freeze());
         let next_part = self.waiting.log_mut().next_part().max(self.marks.next_part());
-        let facts = Facts::new(self.key_groups, self.watermark, self.watermark, next_part);
+        let facts = Facts::new(self.key_groups, self.watermark, self.latest, next_part);
         let write = (writes.0.is_some() || writes.1.is_some()).then(|| -> crate::operator::Write {
             Box::new(move |store| {
                 writes.0.map_or(Ok(()), |writes| writes.write(store))?;

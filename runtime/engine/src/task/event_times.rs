@@ -124,6 +124,7 @@ pub struct SplitWatermarks {
     idle_timeout: Option<Duration>,
     current: EventTime,
     idle: bool,
+    is_finished: bool,
     last_news: Duration,
 }
 
@@ -139,7 +140,8 @@ struct SplitProgress {
 pub struct StoredProgress {
     /// By split.
     pub latest: BTreeMap<SplitId, EventTime>,
-    /// The source task's watermark: it does not go back over a restart.
+    /// The source task's watermark: it does not go back over a restart. Of one that has ended the last before that, since it may
+    /// be told to read on.
     pub watermark: EventTime,
 }
 
@@ -169,13 +171,16 @@ impl SplitWatermarks {
         for (split, latest) in restored.iter().flat_map(|stored| &stored.latest).filter(|(split, _)| is_own(split)) {
             splits.insert(split.clone(), SplitProgress { latest: *latest, last_rows: now });
         }
+        // An older release left the end of what was read so, which is no watermark of what may come.
+        let watermarks = restored.iter().map(|stored| stored.watermark).filter(|watermark| *watermark < EventTime::MAX);
         Self {
             splits,
             disorder_ms: i64::try_from(disorder.as_millis()).unwrap_or(i64::MAX),
             idle_timeout: spec.and_then(|spec| spec.idle_timeout).map(Into::into),
             // Several tasks' watermarks after a rescale: the least is safe for every split.
-            current: restored.iter().map(|stored| stored.watermark).min().unwrap_or(EventTime::MIN),
+            current: watermarks.min().unwrap_or(EventTime::MIN),
             idle: false,
+            is_finished: false,
             last_news: now,
         }
     }
@@ -266,12 +271,12 @@ impl SplitWatermarks {
     /// The source has ended.
     pub fn finish(&mut self) {
         self.splits.clear();
-        self.current = EventTime::MAX;
+        self.is_finished = true;
     }
 
     /// The source's watermark.
     pub fn current(&self) -> EventTime {
-        self.current
+        if self.is_finished { EventTime::MAX } else { self.current }
     }
 
     /// What a checkpoint stores.

@@ -23,7 +23,10 @@ use millrace_stream::{Epoch, EventTime, KeyGroupRange};
 use crate::{
     aggregate::longs,
     operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Progress, is_full},
-    window::{facts::Facts, row_log::RowLog},
+    window::{
+        facts::{Facts, come_to},
+        row_log::RowLog,
+    },
 };
 
 /// The name of the state in the task's store.
@@ -45,6 +48,8 @@ pub struct Top {
     /// The first key group of the first window that has not been emitted, when others of it have.
     emitted_until: Option<u16>,
     watermark: i64,
+    /// The greatest event time seen.
+    latest: i64,
     key_groups: KeyGroupRange,
     memory_budget_bytes: usize,
     batch_rows: usize,
@@ -81,6 +86,7 @@ impl Top {
             left: BTreeMap::new(),
             emitted_until: None,
             watermark: facts.map_or(i64::MIN, |facts| facts.watermark),
+            latest: facts.map_or(i64::MIN, |facts| facts.latest),
             key_groups: cx.key_groups,
             memory_budget_bytes: cx.memory_budget_bytes,
             batch_rows: cx.batch_rows.max(1),
@@ -218,6 +224,7 @@ impl KeyedOperator for Top {
         let event_time = Arc::clone(batch.column(0));
         let times = longs(&event_time).unwrap_or_default();
         let Some(first) = times.first() else { return Ok(()) };
+        self.latest = times.iter().copied().max().unwrap_or(i64::MIN).max(self.latest);
         if times.iter().all(|time| time == first) && *first >= self.watermark {
             self.log.append(*first, batch);
             self.thin_out(*first)?;
@@ -242,13 +249,13 @@ impl KeyedOperator for Top {
                 return Ok(Progress::More);
             }
         }
-        self.watermark = self.watermark.max(watermark.0);
+        self.watermark = come_to(watermark.0, self.watermark, self.latest);
         Ok(Progress::Done)
     }
 
     fn freeze(&mut self, _epoch: Epoch, _out: &mut Emitted) -> Result<Frozen, OperatorError> {
         let writes = self.log.freeze();
-        let facts = Facts::new(self.key_groups, self.watermark, self.watermark, self.log.next_part());
+        let facts = Facts::new(self.key_groups, self.watermark, self.latest, self.log.next_part());
         let write = writes.map(|writes| -> crate::operator::Write { Box::new(move |store| writes.write(store)) });
         Ok(Frozen { meta: facts.to_value(), write })
     }

@@ -172,7 +172,10 @@ impl KeyedOperator for AlignedWindows {
         if watermark.0 <= self.watermark && !self.is_closing {
             return Ok(Progress::Done);
         }
-        self.watermark = self.watermark.max(watermark.0);
+        self.watermark = match watermark {
+            EventTime::MAX => self.eras.iter().filter_map(EraWindows::last_end).fold(self.watermark, i64::max),
+            EventTime(watermark) => self.watermark.max(watermark),
+        };
         for era in &mut self.eras {
             self.is_closing = era.advance(self.watermark, out)? == Progress::More;
             if self.is_closing {

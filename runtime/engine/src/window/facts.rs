@@ -1,5 +1,6 @@
 //! The small facts that an operator leaves in the manifest beside its store.
 
+use millrace_plan::WindowKind;
 use millrace_stream::KeyGroupRange;
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +40,11 @@ impl Facts {
     pub(crate) fn read_all(restored: &[serde_json::Value]) -> Result<Vec<Self>, OperatorError> {
         let damaged = |found: String| OperatorError::Damaged { found, expected: "facts of an operator, version 1" };
         let read = |value: &serde_json::Value| -> Result<Self, OperatorError> {
-            let facts: Self = serde_json::from_value(value.clone()).map_err(|error| damaged(error.to_string()))?;
+            let mut facts: Self = serde_json::from_value(value.clone()).map_err(|error| damaged(error.to_string()))?;
+            if facts.watermark == i64::MAX {
+                // The end of the input, in words of an older release, which kept nothing of what had come.
+                (facts.watermark, facts.latest) = (i64::MIN, i64::MIN);
+            }
             if facts.version == VERSION { Ok(facts) } else { Err(damaged(format!("version {}", facts.version))) }
         };
         restored.iter().map(read).collect()
@@ -60,6 +65,13 @@ impl Facts {
         });
         Ok(joined)
     }
+}
+
+/// How far event time has come with a watermark, after `before`. At the end of the input as far as the last row, and no further:
+/// there may be more of it one day.
+pub(crate) fn come_to(watermark: i64, before: i64, latest: i64) -> i64 {
+    let reached = if watermark == i64::MAX { latest.saturating_add(1) } else { watermark };
+    before.max(reached)
 }
 
 const WINDOW_VERSION: u32 = 2;
@@ -105,7 +117,21 @@ impl WindowFacts {
     /// # Errors
     /// Fails if they are not facts of a version that is known.
     pub(crate) fn read_all(restored: &[serde_json::Value]) -> Result<Vec<Self>, OperatorError> {
-        restored.iter().map(Self::read).collect()
+        restored.iter().map(|value| Ok(Self::read(value)?.without_the_end())).collect()
+    }
+
+    /// Where an older release left the end of the input as the watermark: how far event time had to come for all to come out.
+    fn without_the_end(mut self) -> Self {
+        if self.watermark == i64::MAX {
+            let latest = self.latest.unwrap_or(i64::MIN);
+            let length = self.eras.iter().map(|era| match era.window.kind {
+                WindowKind::Tumbling { size_ms, .. } | WindowKind::Hopping { size_ms, .. } => size_ms,
+                WindowKind::Session { gap_ms } => gap_ms,
+                WindowKind::Rolling { .. } => 1,
+            });
+            self.watermark = latest.saturating_add(length.max().unwrap_or(1));
+        }
+        self
     }
 
     fn read(value: &serde_json::Value) -> Result<Self, OperatorError> {

@@ -37,7 +37,7 @@ use millrace_stream::{Epoch, EventTime, KeyGroupRange};
 use super::{
     chunks::key_groups_of,
     eras::{Era, Eras},
-    facts::WindowFacts,
+    facts::{WindowFacts, come_to},
     row_log::RowLog,
     waiting::{append_by_bucket, part_by_time},
 };
@@ -415,12 +415,13 @@ impl KeyedOperator for RollingWindows {
         if self.emitted_until.is_none() {
             self.emit_late(out)?;
         }
-        let first = self.log.first_bucket().unwrap_or(watermark.0);
-        if self.emit(&Due::Times(self.watermark.max(first)..watermark.0), out)? == Progress::More {
+        let watermark = come_to(watermark.0, self.watermark, self.latest);
+        let first = self.log.first_bucket().unwrap_or(watermark);
+        if self.emit(&Due::Times(self.watermark.max(first)..watermark), out)? == Progress::More {
             return Ok(Progress::More);
         }
-        self.watermark = watermark.0;
-        let horizon = watermark.0.saturating_sub(self.kept_ms());
+        self.watermark = watermark;
+        let horizon = watermark.saturating_sub(self.kept_ms());
         while let Some(bucket) = self.log.first_bucket()
             && bucket.saturating_add(self.widest_ms - 1) <= horizon
         {

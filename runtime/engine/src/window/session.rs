@@ -40,7 +40,7 @@ use millrace_stream::{Epoch, EventTime, KeyGroupRange};
 use self::open::OpenSessions;
 use super::{
     eras::{Era, Eras},
-    facts::WindowFacts,
+    facts::{WindowFacts, come_to},
     table::Table,
 };
 use crate::{
@@ -260,10 +260,17 @@ impl KeyedOperator for SessionWindows {
         if watermark.0 <= self.watermark && !self.is_behind {
             return Ok(Progress::Done);
         }
-        self.watermark = self.watermark.max(watermark.0);
-        self.is_behind = self.open.fetch_due(self.watermark, DUE_AT_ONCE)?;
+        self.watermark = match watermark {
+            // As far as the last session can have gone on.
+            EventTime::MAX => {
+                let gap = self.eras.list().iter().map(gap_of).max().unwrap_or(1);
+                come_to(i64::MAX, self.watermark, self.latest.saturating_add(gap - 1))
+            }
+            EventTime(watermark) => self.watermark.max(watermark),
+        };
+        self.is_behind = self.open.fetch_due(watermark.0, DUE_AT_ONCE)?;
         self.watch_new();
-        let ended = self.take_ended(self.watermark);
+        let ended = self.take_ended(watermark.0);
         if !ended.is_empty() {
             self.fold()?;
             self.emit(&ended, out)?;

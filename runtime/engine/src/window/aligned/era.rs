@@ -192,6 +192,11 @@ impl EraWindows {
         self.slices.last_key_value().map(|(slice, _)| self.plan.grid.slice_end(*slice))
     }
 
+    /// The end of the last window that has rows.
+    pub(super) fn last_end(&self) -> Option<i64> {
+        self.slices.keys().rev().find_map(|slice| self.plan.grid.last_window_end(*slice))
+    }
+
     /// How many states of groups are in memory.
     pub(super) fn entries(&self) -> usize {
         self.slices.values().map(Slice::entries).sum()
