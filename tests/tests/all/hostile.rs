@@ -334,4 +334,73 @@ spec:
     Millrace::run(&workspace, "p.yaml").finish().expect_success();
     let sums: Vec<String> = read::folder(&workspace.join("out")).column("s").map(|cell| format!("{cell:?}")).collect();
     assert!(sums.len() == 1 && sums[0].contains("12000000000000000000"), "{sums:?}");
+    // A sum that 38 digits do not hold either, in windows of each kind and without one.
+    let nines = format!("CAST('{}' AS DECIMAL(38, 0)) + id - id", "9".repeat(38));
+    for (window, rest) in [("window: w, ", ""), ("window: r, ", ""), ("window: g, ", ""), ("", " GROUP BY id % 1")] {
+        let key = if rest.is_empty() { "" } else { "id % 1 AS k, " };
+        for sum in [format!("{key}sum({nines})"), format!("{key}sum({nines}) FILTER (WHERE id > 0)")] {
+            let windows =
+                [manifest::window("r", "rolling: {range: 10s}"), manifest::window("g", "session: {gap: 10s}")].concat();
+            let sum = of(&sum, window).replace("FROM t\"", &format!("FROM t{rest}\"")) + &windows;
+            workspace.write("p.yaml", sum);
+            std::fs::remove_dir_all(workspace.join("data")).unwrap();
+            let failed = Millrace::run(&workspace, "p.yaml").finish().expect_code(1);
+            assert!(failed.stderr.contains("Decimal") || failed.stderr.contains("DECIMAL"), "{}", failed.stderr);
+        }
+    }
+    // One that they hold, through values that are as long.
+    std::fs::remove_dir_all(workspace.join("data")).unwrap();
+    std::fs::remove_dir_all(workspace.join("out")).unwrap();
+    workspace.write("p.yaml", of("CAST(sum(CAST(id AS DECIMAL(38, 2)) / 1) AS VARCHAR)", "window: w, "));
+    Millrace::run(&workspace, "p.yaml").finish().expect_success();
+    assert_eq!(read::folder(&workspace.join("out")).len(), 1);
+}
+
+#[test]
+fn a_value_that_is_too_long_for_a_partition_s_folder_is_told_before_a_checkpoint_counts_on_it() {
+    for place in ["parquet", "delta"] {
+        for batch in ["", "\n  batch: {maxDelay: 1h}"] {
+            let workspace = Workspace::new();
+            workspace
+                .write("in/a.ndjson", format!("{{\"p\":\"a\",\"i\":1}}\n{{\"p\":\"{}\",\"i\":2}}\n", "x".repeat(300)));
+            let of = |filter: &str| {
+                let pipeline = format!(
+                    "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: parted}}
+spec:
+  sources:
+    - name: t
+      file: {{paths: [in/*.ndjson]}}
+      format: {{json: {{}}}}
+      columns: [{{name: p, type: VARCHAR}}, {{name: i, type: BIGINT}}]
+  transforms:
+    - {{name: s, sql: \"SELECT p, i FROM t{filter}\"}}
+  outputs:
+    - {{from: s, sink: out}}
+"
+                );
+                let sink = manifest::sink("out", &format!("{place}: {{uri: out, partitionBy: [p]}}{batch}"));
+                [&pipeline[..], &sink].concat()
+            };
+            workspace.write("p.yaml", of(""));
+            let failed = Millrace::run(&workspace, "p.yaml").finish().expect_code(1);
+            assert!(
+                failed.stderr.contains("a value of `p`, which partitionBy names, is too long"),
+                "{}",
+                failed.stderr
+            );
+            // The manifest can be mended, and all goes on.
+            workspace.write("p.yaml", of(" WHERE length(p) < 200"));
+            Millrace::run(&workspace, "p.yaml").finish().expect_success();
+            let files = read::visible_files(&workspace.join("out"));
+            assert_eq!(
+                files
+                    .iter()
+                    .filter(|(path, _)| path.ends_with("p=a") || path.to_string_lossy().contains("p=a/"))
+                    .count(),
+                1
+            );
+        }
+    }
 }

@@ -19,7 +19,7 @@ use datafusion_physical_expr::{
 
 use super::{
     Flow, Lowering, Physical, Stamp, as_column, column, flow,
-    native::{Native, native},
+    native::{Native, native, wide_sum},
     signature,
 };
 use crate::{
@@ -276,12 +276,17 @@ impl Lowering<'_> {
                 placed_args.push(Argument { place: 0, literal });
                 continue;
             }
-            let widened = native.as_ref().and_then(|native| native.widened.clone());
-            let expr = match &widened {
-                Some(to) => flow::cast(expr, &of, to),
-                None => expr,
+            let widened = native.as_ref().and_then(|native| native.widened.clone()).map(|wide| (wide, of.clone()));
+            let expr = match widened.or_else(|| wide_sum(name, &of)) {
+                Some((wide, back)) => {
+                    narrow = Some(back);
+                    flow::cast(expr, &of, &wide)
+                }
+                None => {
+                    narrow = None;
+                    expr
+                }
             };
-            narrow = widened.map(|_| of);
             let place = columns.find_or_add(expr, || self.text(arg));
             placed_args.push(Argument { place, literal });
         }

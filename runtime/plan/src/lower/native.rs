@@ -1,6 +1,6 @@
 //! Which aggregates the engine has a path of its own for, and in which types.
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType};
 use datafusion_expr::expr::AggregateFunctionParams;
 use datafusion_physical_expr::expressions::Literal;
 
@@ -32,6 +32,19 @@ pub(super) fn native(name: &str, params: &AggregateFunctionParams, args: &[(Phys
         ("avg", [(_, DataType::Float64)]) => plain(NativeAggregate::Avg),
         ("min", [(_, of)]) => extreme(NativeAggregate::Min, of),
         ("max", [(_, of)]) => extreme(NativeAggregate::Max, of),
+        _ => None,
+    }
+}
+
+/// The type in which a sum of decimals is kept that could leave its own, of 38 digits, and that of its result. DataFusion's sum
+/// wraps around there without a word; the cast to the result's type does not.
+pub(super) fn wide_sum(name: &str, of: &DataType) -> Option<(DataType, DataType)> {
+    const DIGITS: u8 = DECIMAL128_MAX_PRECISION;
+    // Ten digits more than those of its values are ten thousand million of them.
+    match of {
+        DataType::Decimal128(digits, scale) if name == "sum" && *digits > DIGITS - 10 => {
+            Some((DataType::Decimal256(DECIMAL256_MAX_PRECISION, *scale), DataType::Decimal128(DIGITS, *scale)))
+        }
         _ => None,
     }
 }
