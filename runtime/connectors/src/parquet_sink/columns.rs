@@ -13,10 +13,12 @@ use arrow::{
 use millrace_plan::sink_rules::{partitions_by, stored_type};
 
 use super::text::partition_values;
-use crate::sink::SinkError;
+use crate::{format::shorten, sink::SinkError};
 
 /// The name that Hive gives to the partition of null.
 const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
+/// How many bytes the name of a file or a folder may have, on every usual file system.
+const LONGEST_NAME: usize = 255;
 
 /// How batches that come become batches that are written.
 pub(crate) struct Columns {
@@ -97,16 +99,7 @@ impl Columns {
     /// # Errors
     /// If a value does not fit into the type that is stored.
     pub(crate) fn split(&self, batch: &RecordBatch) -> Result<Vec<Part>, ArrowError> {
-        let options = CastOptions { safe: false, format_options: FormatOptions::new() };
-        let columns = batch
-            .columns()
-            .iter()
-            .zip(self.stored.fields())
-            .map(|(column, field)| match column.data_type() == field.data_type() {
-                true => Ok(column.clone()),
-                false => cast_with_options(column, field.data_type(), &options),
-            })
-            .collect::<Result<Vec<ArrayRef>, ArrowError>>()?;
+        let columns = self.as_stored(batch)?;
         let data = self.data.iter().map(|&number| columns[number].clone()).collect();
         let row_count = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let rows = RecordBatch::try_new_with_options(self.file.clone(), data, &row_count)?;
@@ -119,7 +112,7 @@ impl Columns {
         for indices in &groups {
             let Some(&first) = indices.first() else { continue };
             let values = self.values(&keys, first as usize)?;
-            let directory = directory(&values);
+            let directory = directory(&values)?;
             let rows = match groups.len() {
                 1 => rows.clone(),
                 _ => take_record_batch(&rows, &UInt32Array::from(indices.clone()))?,
@@ -127,6 +120,30 @@ impl Columns {
             parts.push(Part { directory, values, rows });
         }
         Ok(parts)
+    }
+
+    /// Whether the rows can be stored at all. What is held back for a fuller file has to be told before a checkpoint holds it.
+    ///
+    /// # Errors
+    /// As [`Self::split`].
+    pub(crate) fn check(&self, batch: &RecordBatch) -> Result<(), ArrowError> {
+        let columns = self.as_stored(batch)?;
+        let Some(converter) = &self.converter else { return Ok(()) };
+        let keys: Vec<ArrayRef> = self.partition.iter().map(|&number| columns[number].clone()).collect();
+        for first in group(converter, &keys)?.iter().filter_map(|rows| rows.first()) {
+            directory(&self.values(&keys, *first as usize)?)?;
+        }
+        Ok(())
+    }
+
+    /// The columns in the types that are stored.
+    fn as_stored(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>, ArrowError> {
+        let options = CastOptions { safe: false, format_options: FormatOptions::new() };
+        let stored = |(column, field): (&ArrayRef, &Arc<Field>)| match column.data_type() == field.data_type() {
+            true => Ok(column.clone()),
+            false => cast_with_options(column, field.data_type(), &options),
+        };
+        batch.columns().iter().zip(self.stored.fields()).map(stored).collect()
     }
 
     fn values(&self, keys: &[ArrayRef], row: usize) -> Result<Vec<(String, Option<String>)>, ArrowError> {
@@ -157,20 +174,32 @@ fn group(converter: &RowConverter, keys: &[ArrayRef]) -> Result<Vec<Vec<u32>>, A
 }
 
 /// `day=2013-01-31/x=1`, with everything that a path or a reader could stumble over as `%` and two digits.
-fn directory(values: &[(String, Option<String>)]) -> String {
+///
+/// # Errors
+/// If a folder of this name cannot be made anywhere. It has to be known before a checkpoint counts on it.
+fn directory(values: &[(String, Option<String>)]) -> Result<String, ArrowError> {
     let mut path = String::new();
     for (name, value) in values {
         if !path.is_empty() {
             path.push('/');
         }
+        let begin = path.len();
         escape(name, &mut path);
         path.push('=');
         match value {
             Some(value) => escape(value, &mut path),
             None => path.push_str(NULL_PARTITION),
         }
+        let length = path.len() - begin;
+        if length > LONGEST_NAME {
+            return Err(ArrowError::InvalidArgumentError(format!(
+                "a value of `{name}`, which partitionBy names, is too long: the folder's name would have {length} bytes, and may \
+                 have {LONGEST_NAME}: {}",
+                shorten(value.as_deref().unwrap_or_default().as_bytes())
+            )));
+        }
     }
-    path
+    Ok(path)
 }
 
 fn escape(text: &str, path: &mut String) {
@@ -235,7 +264,23 @@ mod tests {
         let batch =
             RecordBatch::try_from_iter([("n", Arc::new(UInt64Array::from(vec![u64::MAX])) as ArrayRef)]).unwrap();
         let columns = Columns::new(&batch.schema(), &[]).unwrap();
-        assert!(columns.split(&batch).is_err());
+        assert!(columns.split(&batch).is_err() && columns.check(&batch).is_err());
+    }
+
+    #[test]
+    fn a_value_that_no_folder_can_be_named_after_is_refused_with_its_column() {
+        let columns = Columns::new(&batch().schema(), &["who".to_owned()]).unwrap();
+        let named = |who: &str| {
+            let mut columns = batch().columns().to_vec();
+            columns[2] = Arc::new(StringViewArray::from(vec![Some("a"), Some(who), Some("a"), None]));
+            RecordBatch::try_new(batch().schema(), columns).unwrap()
+        };
+        let (fits, beyond) = (named(&"x".repeat(LONGEST_NAME - 4)), named(&"é/".repeat(60)));
+        assert!(columns.split(&fits).is_ok() && columns.check(&fits).is_ok());
+        for error in [columns.split(&beyond).err().unwrap(), columns.check(&beyond).unwrap_err()] {
+            let said = error.to_string();
+            assert!(said.contains("a value of `who`") && said.contains("304 bytes, and may have 255: é/é/"), "{said}");
+        }
     }
 
     #[test]

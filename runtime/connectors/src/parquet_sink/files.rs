@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
 use futures::future::try_join_all;
 use millrace_stream::Epoch;
 use parquet::file::properties::WriterProperties;
@@ -46,9 +46,14 @@ pub(super) struct Open {
 }
 
 impl Encoder {
+    /// Whether [`Self::encode`] can take these rows.
+    pub(super) fn check(&self, batch: &RecordBatch) -> Result<(), SinkError> {
+        self.columns.check(batch).map_err(cannot_store)
+    }
+
     /// Encodes rows into the files of their partitions.
     pub(super) fn encode(&self, batch: &RecordBatch, files: &mut Files) -> Result<(), SinkError> {
-        let parts = self.columns.split(batch).map_err(|source| refused("rows cannot be stored".to_owned(), source))?;
+        let parts = self.columns.split(batch).map_err(cannot_store)?;
         for part in parts {
             let open = match files.open.get_mut(&part.directory) {
                 Some(open) => open,
@@ -141,4 +146,8 @@ fn parquet_error(folder: &Folder, error: parquet::errors::ParquetError) -> SinkE
         },
         source => refused("rows cannot be written as Parquet".to_owned(), source),
     }
+}
+
+fn cannot_store(source: ArrowError) -> SinkError {
+    refused("rows cannot be stored".to_owned(), source)
 }

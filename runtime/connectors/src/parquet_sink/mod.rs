@@ -149,6 +149,7 @@ impl ParquetRows {
         if !self.batching.holds() {
             return self.encoder.encode(batch, &mut self.files);
         }
+        self.encoder.check(batch)?;
         let log = match &mut self.log {
             Some(log) => log,
             None => {
