@@ -158,9 +158,9 @@ fn checkpoints_in_a_bucket_go_with_their_pipeline_or_stay_and_no_deletion_hangs(
     assert!(stored(&gateway, &namespace, "other").len() > 2 && is_there(&namespace, "configmap/other-checkpoint"));
 
     // One that is let go by hand meanwhile, and made anew: what the first has left to be done is not done to the second.
-    namespace.kubectl(["delete", "pipeline", "kept", "--ignore-not-found"]).run();
     namespace.kubectl(["delete", "pipeline", "saved", "--wait=false"]).run();
-    let at_work = |job: &Value| job["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("saved-clear-"));
+    let uid = namespace.get("pipeline", "saved")["metadata"]["uid"].clone();
+    let at_work = |job: &Value| job["metadata"]["labels"]["millrace.dev/uid"] == uid;
     let job = Deadline::secs(120).wait_for("its Job", || jobs.all().into_iter().find(at_work));
     let job = format!("job/{}", job["metadata"]["name"].as_str().unwrap());
     let let_go = json!({"metadata": {"finalizers": null}}).to_string();

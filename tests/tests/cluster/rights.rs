@@ -141,6 +141,17 @@ fn goes(namespace: &Namespace<'_>) {
     let job = namespace.kubectl(["get", "jobs", "-o", "name"]).run();
     namespace.kubectl(["patch", job.trim(), "--type=merge", "-p", "{\"spec\": {\"activeDeadlineSeconds\": 1}}"]).run();
     namespace.kubectl(["wait", "--for=delete", "pipeline/goes", "--timeout=60s"]).run();
+    // Who asks to keep them while a Job is at work has it ended.
+    let kept = checkpoints.replace("onDelete: Delete", "onDelete: Retain");
+    namespace.apply(&pipeline("stays", "rows", &manifest::numbers(10, 100), checkpoints));
+    namespace.wait_for("pipeline/stays", ".metadata.finalizers[0]", "millrace.dev/checkpoints");
+    namespace.wait_for("pipeline/stays", ".status.phase", "Suspended");
+    namespace.kubectl(["delete", "pipeline", "stays", "--wait=false"]).run();
+    let jobs = || namespace.kubectl(["get", "jobs", "-l", "millrace.dev/pipeline=stays", "-o", "name"]).run();
+    Deadline::secs(60).wait_for("a Job", || (!jobs().is_empty()).then_some(()));
+    namespace.apply(&pipeline("stays", "rows", &manifest::numbers(10, 100), &kept));
+    namespace.kubectl(["wait", "--for=delete", "pipeline/stays", "--timeout=60s"]).run();
+    Deadline::secs(60).wait_for("it to end", || jobs().is_empty().then_some(()));
 }
 
 /// What an operator does in its life: makes all that Pipelines own, puts right what others change, scales, looks for what keeps

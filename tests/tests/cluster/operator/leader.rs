@@ -140,6 +140,11 @@ fn another_replica_leads_within_seconds_and_one_that_has_slept_writes_nothing() 
     assert!(!installed.logs().contains("panicked"));
 }
 
+/// How often a pod's container was started again.
+fn restarts(namespace: &Namespace<'_>, pod: &str) -> u32 {
+    field(namespace, &format!("pod/{pod}"), ".status.containerStatuses[0].restartCount").parse().unwrap_or(0)
+}
+
 /// How often each signal is sent.
 const ROUNDS: usize = 3;
 
@@ -152,18 +157,21 @@ fn another_replica_leads_at_once_after_a_leader_was_told_to_end_and_within_secon
     let lease = namespace.watch("lease", Some("millrace-operator"));
     let holder = |lease: &Value| lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
     let renewed = |lease: &Value| lease["spec"]["renewTime"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
+    // How often each has ended.
+    let mut ended: BTreeMap<String, u32> = BTreeMap::new();
     // Who gives the Lease back is followed at once, and who does not when it has run out.
     for (signal, most) in [("TERM", Duration::from_secs(6)), ("KILL", Duration::from_secs(15))] {
         let mut took = Vec::new();
         for round in 0..ROUNDS {
-            // By themselves: what the kubelet says of one that has just ended is behind, and both could be waiting to be started
-            // again.
+            // By themselves, and none that is on its way out: both could be waiting to be started again.
             let answers = |pod: &String| asks(&namespace, pod, "readyz").attempt().is_ok_and(|page| page == "ok\n");
+            let is_back = |pod: &String| restarts(&namespace, pod) >= ended.get(pod).copied().unwrap_or(0);
             Deadline::secs(180).wait_for("two replicas", || {
                 let pods = replicas(&namespace);
-                (pods.len() == 2 && pods.iter().all(answers)).then_some(())
+                (pods.len() == 2 && pods.iter().all(|pod| is_back(pod) && answers(pod))).then_some(())
             });
             let first = leader(&namespace);
+            *ended.entry(first.clone()).or_default() += 1;
             let ready = namespace.processes(&first).ready(signal);
             let (_, passed) = wait::timed(|| {
                 assert!(ready.send(), "the leader runs");

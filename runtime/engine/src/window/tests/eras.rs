@@ -8,8 +8,8 @@ use millrace_plan::{KeyedOp, WindowAggregate, WindowKind};
 use super::{
     Random,
     aligned::{
-        Results, Row, batch_of, generic, generic_results, input, instant, native, native_results, random_row,
-        random_rows,
+        LONG_AFTER_MS, Results, Row, batch_of, generic, generic_results, input, instant, native, native_results,
+        random_row, random_rows,
     },
     fleet::Fleet,
     for_seeds, lines, or_dash, plans,
@@ -251,6 +251,9 @@ fn run_aligned(seed: u64, budget: usize) {
     fleet.advance(i64::MAX, &mut out);
     model.advance(i64::MAX);
     assert_eq!(lines(&out.rows), model.take(), "at the end");
+    out = Emitted::default();
+    fleet.advance(now + LONG_AFTER_MS, &mut out);
+    assert!(out.rows.is_empty(), "after the end");
     assert_eq!(fleet.stats().iter().map(|stats| stats.entries).sum::<u64>(), 0, "nothing is left");
     let _ = (fleet.freeze(&mut out), fleet.write());
     assert_eq!(fleet.eras(), 1, "definitions whose windows are over are forgotten");
