@@ -1,7 +1,7 @@
 //! What sinks hold back, where the plan that comes does not go on with them.
 //!
-//! A sink that gathers rows over several epochs holds them in a file that only its successor can continue. At the barrier of
-//! an edit it holds nothing back. But the process may have been killed, and the edit comes with the next start. Then the
+//! A sink that gathers rows over several epochs holds them in a file that only its successor can continue, task by task. At the
+//! barrier of an edit it holds nothing back. But the process may have been killed, and the edit comes with the next start. Then the
 //! sinks of the plan that wrote the checkpoint close their files first, in an epoch of its own that differs from the last one
 //! in nothing else: prepared, decided by the pointer, committed, like any other.
 
@@ -21,6 +21,7 @@ use crate::{
     drive::{sink_handles, sink_nodes},
     launch::Connectors,
     recover::move_pointer,
+    stages::Head,
 };
 
 /// Whether a plan goes on with a sink as it is: the same destination, for the same columns.
@@ -74,7 +75,8 @@ pub async fn conclude(
     Ok(Some(concluded))
 }
 
-/// Has the sinks of `old` that `plan` does not go on with close what they hold; answers which did.
+/// Has the sinks of `old` that `plan` does not go on with, and the tasks of others for which it has none, close what they hold;
+/// answers which did.
 async fn close(
     old: &Plan,
     plan: &Plan,
@@ -84,11 +86,18 @@ async fn close(
     cx: &JobContext,
 ) -> Result<Vec<NodeName>, JobError> {
     let connectors = Connectors::of(old)?;
+    let stages = Connectors::of(plan)?.stages(plan).stages;
+    // How many of a sink's tasks go on.
+    let tasks = |name: &NodeName, node: &SinkNode| {
+        let stage = stages.iter().find(|stage| matches!(stage.head, Head::Sink(_)) && stage.node == *name);
+        stage.filter(|_| goes_on(plan, name, node)).map_or(0, |stage| stage.parallelism)
+    };
     let mut closed = Vec::new();
-    for (name, node) in sink_nodes(old).filter(|(name, node)| !goes_on(plan, name, node)) {
+    for (name, node) in sink_nodes(old) {
         let (Some(factory), Some(handles)) = (connectors.sinks.get(name), handles.get_mut(name)) else { continue };
         let failed = |source| JobError::Sink { node: name.clone(), source };
-        for (index, handle) in (0..).zip(handles).filter(|(_, handle)| factory.holds(handle)) {
+        let is_left = |index: u32| index >= tasks(name, node);
+        for (index, handle) in (0..).zip(handles).filter(|(index, handle)| is_left(*index) && factory.holds(handle)) {
             let sink_cx = cx.sink_context(old, name, node, generation, index)?;
             let mut sink = factory.open(sink_cx, Some(handle.clone())).await.map_err(failed)?;
             sink.finish();

@@ -53,6 +53,11 @@ fn sorted_ids(tables: &[Table]) -> Vec<i64> {
     ids
 }
 
+fn expect_all(tables: &[Table], what: &str) {
+    let ids = sorted_ids(tables);
+    assert!(ids.iter().copied().eq(0..ROWS), "{what}: {} rows of {ROWS}", ids.len());
+}
+
 fn nothing_is_staged(workspace: &Workspace) {
     let files = read::all_files(&workspace.join("out"));
     let staged: Vec<_> = files.iter().filter(|(path, _)| path.to_string_lossy().ends_with(".staged")).collect();
@@ -83,7 +88,37 @@ fn rows_that_a_sink_holds_back_are_shown_when_the_next_start_brings_another_sink
             .filter(|folder| workspace.join(folder).is_dir())
             .map(|folder| read::folder(&workspace.join(folder)))
             .collect();
-        assert_eq!(sorted_ids(&tables), (0..ROWS).collect::<Vec<_>>(), "{deaths:?} {edit}");
+        expect_all(&tables, &format!("{deaths:?} {edit}"));
+        nothing_is_staged(&workspace);
+    }
+}
+
+#[test]
+fn rows_that_tasks_hold_back_are_shown_when_the_next_start_brings_fewer_of_them() {
+    for place in ["parquet: {uri: out/a}", "delta: {uri: out/a}", "file: {path: out/a, format: {json: {}}}"] {
+        let workspace = Workspace::new();
+        let sink = manifests(PLAIN, &format!("{place}\n  batch: {{maxDelay: 1h}}"), false);
+        let on = |tasks: u32| sink.replacen("spec:\n", &format!("spec:\n  parallelism: {tasks}\n"), 1);
+        // No run but the last comes to its end.
+        for (tasks, point) in [
+            (3, "after-pointer:4"),
+            (2, "after-pointer:3"),
+            (1, "before-pointer:1"),
+            (1, "after-pointer:3"),
+            (2, "after-pointer:2"),
+        ] {
+            workspace.write("p.yaml", on(tasks));
+            let killed = Millrace::run(&workspace, "p.yaml").env("MILLRACE_FAULT_POINT", point).finish();
+            assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);
+        }
+        workspace.write("p.yaml", on(1));
+        Millrace::run(&workspace, "p.yaml").finish().expect_success();
+        let table = if place.starts_with("delta") {
+            delta::table(&workspace.join("out/a"))
+        } else {
+            read::folder(&workspace.join("out/a"))
+        };
+        expect_all(&[table], place);
         nothing_is_staged(&workspace);
     }
 }
@@ -114,7 +149,7 @@ fn what_is_shown_before_an_edit_stays_as_it_is_when_the_run_that_shows_it_is_kil
         } else {
             read::folder(&workspace.join("out/a"))
         };
-        assert_eq!(sorted_ids(&[table]), (0..ROWS).collect::<Vec<_>>(), "{place}");
+        expect_all(&[table], place);
         nothing_is_staged(&workspace);
     }
 }
@@ -124,7 +159,7 @@ fn files_of_text_and_delta_tables_show_what_was_held_back_too() {
     let workspace = Workspace::new();
     let text = |delay: &str| format!("file: {{path: out/a, format: {{json: {{}}}}}}\n  batch: {{maxDelay: {delay}}}");
     killed_and_edited(&workspace, &manifests(PLAIN, &text("1h"), false), &manifests(WIDER, &text("2h"), false), &[]);
-    assert_eq!(sorted_ids(&[read::folder(&workspace.join("out/a"))]), (0..ROWS).collect::<Vec<_>>());
+    expect_all(&[read::folder(&workspace.join("out/a"))], "");
     nothing_is_staged(&workspace);
 
     let workspace = Workspace::new();
@@ -132,7 +167,7 @@ fn files_of_text_and_delta_tables_show_what_was_held_back_too() {
     let (before, after) = (manifests(PLAIN, table, false), manifests(WIDER, table, false));
     killed_and_edited(&workspace, &before, &after, &["delta-before-commit", "delta-after-commit"]);
     let rows = delta::table(&workspace.join("out/a"));
-    assert_eq!(sorted_ids(std::slice::from_ref(&rows)), (0..ROWS).collect::<Vec<_>>());
+    expect_all(std::slice::from_ref(&rows), "");
     let wider =
         rows.rows.iter().filter(|row| row.get("twice").is_some_and(|twice| twice.to_string() != "null")).count();
     assert!(wider > 0 && wider < ROWS as usize, "{wider} rows have the new column");
