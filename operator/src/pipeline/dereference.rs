@@ -180,13 +180,15 @@ pub fn dereference(stores: &Stores, key: &Key) -> Option<Observed> {
     keep("Role", name, get(&stores.roles, namespace, name).map(Stored::new));
     keep("RoleBinding", name, get(&stores.role_bindings, namespace, name).map(Stored::new));
     keep("PodDisruptionBudget", name, get(&stores.disruption_budgets, namespace, name).map(Stored::new));
+    let plan: Option<PlanDocument> = document(plan_map.as_deref(), PLAN_KEY);
+    let report: Option<ReportDocument> = document(report_map.as_deref(), REPORT_KEY);
     Some(Observed {
         windows: named_objects(&stores.windows, &pipeline, Kind::Window),
         sinks: named_objects(&stores.sinks, &pipeline, Kind::Sink),
-        plan: document(plan_map.as_deref(), PLAN_KEY),
-        previous: document(plan_map.as_deref(), PREVIOUS_KEY),
+        previous: found_running(plan.as_ref(), report.as_ref()).or(document(plan_map.as_deref(), PREVIOUS_KEY)),
+        plan,
         good_pods: good_pods(plan_map.as_deref()),
-        report: document(report_map.as_deref(), REPORT_KEY),
+        report,
         stateful_set,
         service_account,
         pod: get(&stores.pods, namespace, &format!("{name}-0")),
@@ -215,6 +217,14 @@ where
     let mut all = store.state_filter(|object| object.namespace() == namespace);
     all.sort_by(|one, other| one.name().cmp(other.name()));
     all
+}
+
+/// The plan that runs in the place of the one that is to, as the runtime has found it with the state that a Pipeline of this name
+/// has left: the plan before, of which nobody has told this one.
+fn found_running(plan: Option<&PlanDocument>, report: Option<&ReportDocument>) -> Option<PlanDocument> {
+    let (plan, report) = (plan?, report?);
+    let (spec, revision) = (report.runs.clone()?, report.revision.clone()?);
+    (revision != plan.revision).then(|| PlanDocument { spec, revision, ..plan.clone() })
 }
 
 /// What the operator writes of a report: all but the report.

@@ -97,6 +97,7 @@ mod tests {
             generation: None,
             phase: RunPhase::Running,
             revision: None,
+            runs: None,
             restored_from: None,
             checkpoint: Some(CheckpointSaid {
                 epoch: Epoch(committed),

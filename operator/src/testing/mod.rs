@@ -424,6 +424,7 @@ pub fn running(revision: &Revision) -> ReportDocument {
         generation: None,
         phase: RunPhase::Running,
         revision: Some(revision.clone()),
+        runs: None,
         restored_from: None,
         checkpoint: Some(checkpoint(1)),
         checkpoint_failures: 0,

@@ -133,6 +133,10 @@ pub struct ReportDocument {
     /// The revision that runs, or is being started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<Revision>,
+    /// The dataflow of that revision, where it is not the one that was asked for last, which was refused or taken back: who asks may
+    /// not know it, as of a pipeline that was made anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runs: Option<ResolvedSpec>,
     /// The checkpoint that was resumed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_from: Option<Epoch>,

@@ -268,6 +268,7 @@ fn document(said: &Said, job: &Report, pod: &str, now: Timestamp) -> ReportDocum
         generation: state.generation,
         phase: said.phase(state.phase),
         revision: said.revision.clone(),
+        runs: said.runs_instead(),
         restored_from: state.restored_from,
         // A process that has just started has completed none.
         checkpoint: checkpoint.or_else(|| said.found.clone()),

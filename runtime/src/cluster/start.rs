@@ -73,6 +73,11 @@ impl Found {
 }
 
 impl Stored {
+    /// What it says; `None`: nothing that this release reads.
+    pub fn spec(&self) -> Option<ResolvedSpec> {
+        serde_json::from_value(self.manifest.plan.clone()).ok()
+    }
+
     /// Compiles it.
     ///
     /// # Errors
@@ -80,8 +85,7 @@ impl Stored {
     /// [`JobError::StoredPlan`].
     pub async fn compile(&self) -> Result<Plan, JobError> {
         let epoch = self.manifest.epoch;
-        let spec = serde_json::from_value(self.manifest.plan.clone());
-        let spec = spec.map_err(|_| JobError::StoredPlan { epoch, errors: Vec::new() })?;
+        let spec = self.spec().ok_or_else(|| JobError::StoredPlan { epoch, errors: Vec::new() })?;
         compile(spec, self.revision.clone()).await.map_err(|errors| JobError::StoredPlan { epoch, errors })
     }
 }

@@ -345,6 +345,10 @@ impl Worker {
             said.found.clone_from(&found.newest);
             said.newest = found.newest.as_ref().map(|newest| newest.epoch).max(said.newest);
             said.revision = Some(plan.revision.clone());
+            if let Some((stored, spec)) = found.stored.as_ref().and_then(|stored| Some((stored, stored.spec()?))) {
+                said.may_run(&stored.revision, spec);
+            }
+            said.may_run(&plan.revision, plan.spec.clone());
         });
         let beginning = Beginning {
             from_savepoint: wish.as_ref().and_then(|wish| wish.savepoint.clone()),

@@ -139,3 +139,49 @@ fn a_plan_that_fails_after_it_has_committed_goes_back_from_its_own_checkpoint() 
     live.is_ready();
     installed.expect_nothing_forbidden();
 }
+
+#[test]
+fn a_pipeline_that_is_made_anew_over_a_state_that_it_cannot_take_leaves_at_work_what_can() {
+    let Some(cluster) = cluster::cluster() else { return };
+    let namespace = cluster.namespace("rollback-anew");
+    let installed = namespace.install(&[]);
+    let good = Spec::new();
+    let mut other = good.clone();
+    other.window = "session: {gap: 1s}";
+    namespace.apply(&good.manifests());
+    let before = Live::new(&namespace, "web");
+    let revision = before.is_ready()["status"]["revision"].clone();
+    before.completes(2);
+    drop(before);
+    namespace.kubectl(["delete", "pipeline", "web", "--wait", "--timeout=120s"]).run();
+    namespace.apply(&other.manifests());
+    let live = Live::new(&namespace, "web");
+    let is_refused = |object: &Value| {
+        let ready = condition(object, "Ready");
+        object["status"]["phase"] == "Running"
+            && object["status"]["revision"] == revision
+            && ready.1 == "EditRefused"
+            && ready.2.contains("sums: what is remembered changes")
+            && ready.2.ends_with("stays: rows flow")
+    };
+    live.object.wait_for("a refusal, and what runs in its place", is_refused);
+    // What runs is no edit, and any other is classed by it.
+    namespace.apply(&good.manifests());
+    live.is_ready();
+    namespace.apply(&other.manifests());
+    live.object.wait_for("the operator's own refusal", |object| {
+        is_refused(object) && object["status"]["change"]["class"] == "Refused"
+    });
+
+    // Nobody but the runtime knows then what runs.
+    namespace.kubectl(["delete", "configmap", "web-plan"]).run();
+    live.plan.wait_for("the plan that runs", |map| {
+        map["data"]["plan.json"].as_str().is_some_and(|plan| plan.contains(revision.as_str().unwrap()))
+    });
+    live.object.wait_for("the same as before", is_refused);
+    namespace.apply(&good.manifests());
+    live.is_ready();
+    live.completes(2);
+    expect_each_row_once(&live);
+    installed.expect_nothing_forbidden();
+}

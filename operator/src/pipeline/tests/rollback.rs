@@ -333,3 +333,55 @@ async fn a_plan_is_not_taken_back_for_one_end_of_its_container_in_a_pod_that_cam
         assert_eq!(world.plan("web").revision, if is_taken_back { good } else { bad }, "{made}: {restarts} restarts");
     }
 }
+
+#[tokio::test]
+async fn a_pipeline_that_is_made_anew_over_a_state_that_it_cannot_take_goes_on_with_what_the_runtime_has_found() {
+    for result in [EditResult::Refused, EditResult::RolledBack] {
+        let left = {
+            let mut before = World::new();
+            before.put("Pipeline", cheap().build());
+            before.settle().await;
+            before.plan("web")
+        };
+        let mut world = World::new();
+        world.put("Pipeline", web().build());
+        world.settle().await;
+        world.run("web");
+        let wanted = world.plan("web").revision;
+        assert_ne!(wanted, left.revision);
+        let edit = EditSaid {
+            from: left.revision.clone(),
+            to: wanted.clone(),
+            result,
+            since: None,
+            message: Some("dear: what is remembered changes".to_owned()),
+            at: START,
+        };
+        let report = ReportDocument { edit: Some(edit), runs: Some(left.spec.clone()), ..ran(&left.revision, 7) };
+        world.report("web", &report);
+        world.settle().await;
+        assert_eq!(world.plan("web").revision, left.revision, "{:#?}", world.log());
+        let status = world.status("web");
+        assert_eq!(
+            (status.phase, status.revision),
+            (Some(millrace_crds::Phase::Running), Some(left.revision.0.clone()))
+        );
+        let said = world.says("web", "Ready");
+        assert!(said.contains("dear: what is remembered changes") && said.ends_with("stays: rows flow"), "{said}");
+        // What an edit does is said of what runs.
+        let mut edited = cheap().build();
+        edited["spec"]["transforms"][0]["sql"] = json!("SELECT auction, price FROM bid WHERE price > 6");
+        world.put("Pipeline", edited);
+        world.settle().await;
+        let change = world.status("web").change.unwrap();
+        assert_eq!((change.class, change.from.as_ref()), (EditClass::Hot, Some(&left.revision.0)), "{change:?}");
+        // And the way back is no edit.
+        world.put("Pipeline", cheap().build());
+        world.settle().await;
+        assert!(world.says("web", "Ready").starts_with("True"), "{}", world.says("web", "Ready"));
+        assert_eq!(world.status("web").phase, Some(millrace_crds::Phase::Running));
+        world.log();
+        world.pass(Duration::from_secs(600)).await;
+        assert_eq!(world.log(), Vec::<String>::new());
+    }
+}

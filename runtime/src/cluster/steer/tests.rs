@@ -97,6 +97,7 @@ mod beginning {
             generation: None,
             phase: RunPhase::Running,
             revision: None,
+            runs: None,
             restored_from: None,
             checkpoint: None,
             checkpoint_failures: 0,

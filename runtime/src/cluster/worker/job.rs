@@ -160,6 +160,7 @@ impl Worker {
                         return false;
                     }
                     course.offered = Some(wanted.revision.clone());
+                    self.board.update(|said| said.may_run(&wanted.revision, wanted.spec.clone()));
                     answers.push(Box::pin(async move { Answer::Edit { plan, done: answer.await } }));
                 }
             },
