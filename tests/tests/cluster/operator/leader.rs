@@ -156,7 +156,6 @@ fn another_replica_leads_at_once_after_a_leader_was_told_to_end_and_within_secon
     expect_work(&namespace, "first");
     let lease = namespace.watch("lease", Some("millrace-operator"));
     let holder = |lease: &Value| lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
-    let renewed = |lease: &Value| lease["spec"]["renewTime"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
     // How often each has ended.
     let mut ended: BTreeMap<String, u32> = BTreeMap::new();
     // Who gives the Lease back is followed at once, and who does not when it has run out.
@@ -174,15 +173,16 @@ fn another_replica_leads_at_once_after_a_leader_was_told_to_end_and_within_secon
             *ended.entry(first.clone()).or_default() += 1;
             let ready = namespace.processes(&first).ready(signal);
             let (_, passed) = wait::timed(|| {
+                // A container that ends is started again at once if its pod has lost none before, and may be back before another
+                // has looked, or before the Lease has run out: then its pod leads on, under the same name.
                 assert!(ready.send(), "the leader runs");
-                // A container that is killed is started again at once if its pod has lost none before, and may be back before
-                // the Lease has run out: then its pod leads on, under the same name.
-                let killed = (signal == "KILL").then(Timestamp::now);
+                let at = Timestamp::now();
+                let is_since =
+                    |of: &Value| of.as_str().and_then(|of| of.parse().ok()).is_some_and(|of: Timestamp| of > at);
+                let leads = if signal == "KILL" { "renewTime" } else { "acquireTime" };
                 lease.wait_for("a leader that works", |lease| match holder(lease) {
                     nobody if nobody.is_empty() => false,
-                    same if same == first => {
-                        killed.is_some_and(|at| renewed(lease).is_some_and(|renewed| renewed > at))
-                    }
+                    same if same == first => is_since(&lease["spec"][leads]),
                     _ => true,
                 })
             });
