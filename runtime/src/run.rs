@@ -188,6 +188,9 @@ pub fn failure(error: &JobError) -> Failure {
         JobError::EditRefused(_) => Failure::usage(text).advise(
             "change the manifests back, name the nodes in `allowStateLoss`, or give the new pipeline a data folder of its own",
         ),
+        JobError::StorageMoved { .. } => Failure::usage(text).advise(
+            "name the place again, or give the new pipeline a data folder of its own",
+        ),
         JobError::OtherPipeline { .. } | JobError::NoSavepoint { .. } => Failure::usage(text),
         JobError::Refused(refusal) => Failure::failed(text).advise(match refusal {
             Refusal::PointerLost { .. } => REPAIR,

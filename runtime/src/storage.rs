@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use millrace_engine::JobError;
 use millrace_state::{CheckpointStore, DataFolder, ErrorKind, StateError, durable, envelope};
 
 const STORAGE: &str = "storage";
@@ -79,6 +80,38 @@ impl Storage {
     /// [`StateError::Io`].
     pub fn note_anew(&self, data_dir: &Path) -> Result<(), StateError> {
         durable::replace(&Self::path(data_dir), &envelope::seal(STORAGE, VERSION, &self.0))
+    }
+
+    /// Finds out whether the checkpoints of the last run would stay behind. They do not where there were none; and where there are
+    /// some in the new place too, that one is gone on from, if it can be.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError::StorageMoved`] if they would; [`JobError::State`] if that cannot be found out.
+    pub async fn stays(&self, data_dir: &Path, pipeline: &str) -> Result<(), JobError> {
+        let noted = match Self::noted(data_dir) {
+            // It is written anew.
+            Err(error) if error.kind() == ErrorKind::Corrupt => None,
+            noted => noted?,
+        };
+        let Some(was) = noted.filter(|noted| noted != self) else { return Ok(()) };
+        match self.has_any(data_dir, pipeline).await? || !was.has_any(data_dir, pipeline).await? {
+            true => Ok(()),
+            false => Err(JobError::StorageMoved { was: was.shown(data_dir), is: self.shown(data_dir) }),
+        }
+    }
+
+    /// Whether a checkpoint of the pipeline is there. No folder is made for the question.
+    async fn has_any(&self, data_dir: &Path, pipeline: &str) -> Result<bool, StateError> {
+        if self.folder(data_dir)?.is_some_and(|folder| !folder.is_dir()) {
+            return Ok(false);
+        }
+        Ok(!self.open(data_dir, pipeline)?.list().await?.is_empty())
+    }
+
+    /// For people.
+    fn shown(&self, data_dir: &Path) -> String {
+        self.0.clone().unwrap_or_else(|| DataFolder::checkpoints_of(data_dir).display().to_string())
     }
 
     /// Where it is noted.

@@ -42,6 +42,7 @@ impl Blame {
             JobError::EditRefused(_)
             | JobError::StoredPlan { .. }
             | JobError::OtherPipeline { .. }
+            | JobError::StorageMoved { .. }
             | JobError::NoSavepoint { .. } => (Part::Plan, None),
             JobError::SteppedDown { .. } | JobError::Halted { .. } | JobError::Failed(_) => (Part::Runtime, None),
         };

@@ -185,6 +185,17 @@ pub enum JobError {
         /// Whose it should be.
         expected: String,
     },
+    /// The checkpoints of the last run are elsewhere.
+    #[error(
+        "`checkpoints.storage` means {is}, where there are none, and the last run kept its checkpoints in {was}: they would stay behind, \
+         and every row would be read and committed once more"
+    )]
+    StorageMoved {
+        /// Where they are.
+        was: String,
+        /// Where they are looked for.
+        is: String,
+    },
     /// There is no such savepoint.
     #[error("there is no savepoint {name}; there are: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })]
     NoSavepoint {

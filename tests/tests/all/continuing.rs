@@ -156,3 +156,23 @@ spec:
     Millrace::run(&workspace, "grown.yaml").finish().expect_success();
     assert_eq!(found(), [1, 2, 3, 4, 5, 6]);
 }
+
+#[test]
+fn checkpoints_that_would_stay_behind_in_another_place_are_told_and_nothing_is_read_again() {
+    let workspace = Workspace::new();
+    let with = |storage: &str| {
+        manifests()
+            .replace("minPause: 10ms}", &format!("minPause: 10ms{storage}}}"))
+            .replace("rate: 40000", "rate: 80000")
+    };
+    workspace.write("counted.yaml", with(""));
+    let killed = Millrace::run(&workspace, "counted.yaml").env("MILLRACE_FAULT_POINT", "after-pointer:4").finish();
+    assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);
+    workspace.write("counted.yaml", with(", storage: kept"));
+    let refused = Millrace::run(&workspace, "counted.yaml").finish().expect_code(2);
+    assert!(refused.stderr.contains("data/checkpoints: they would stay behind"), "{}", refused.stderr);
+    assert!(!workspace.join("kept").exists());
+    workspace.write("counted.yaml", with(""));
+    Millrace::run(&workspace, "counted.yaml").finish().expect_success();
+    expect_all_counted(&workspace);
+}
