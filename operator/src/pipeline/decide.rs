@@ -96,7 +96,12 @@ pub fn decide(observed: &Observed, verdict: &Verdict, status: &PipelineStatus, k
                 .plan
                 .clone()
                 .map(|plan| PlanDocument { suspend: invalid.suspend.unwrap_or(plan.suspend), ..plan });
-            let replicas = document.as_ref().map_or(0, |document| replicas(observed, document));
+            let replicas = match &document {
+                Some(document) => replicas(observed, document),
+                // A pod whose plan somebody has deleted has it still, and goes on.
+                None if invalid.suspend == Some(true) => 0,
+                None => observed.replicas().unwrap_or(0),
+            };
             // Without a plan there is nothing that an edit could be of.
             let change = document.as_ref().map(|document| ChangeStatus {
                 class: EditClass::Refused,

@@ -229,7 +229,7 @@ impl<'a> Facts<'a> {
         if self.is_suspended() {
             return Phase::Suspended;
         }
-        if self.decision.document.is_none() {
+        if self.decision.document.is_none() && !self.flows() {
             let waits = self.decision.refusal.as_ref().is_none_or(|refusal| refusal.reason == Reason::UnknownReference);
             return if waits { Phase::Pending } else { Phase::Failed };
         }
@@ -343,7 +343,7 @@ impl<'a> Facts<'a> {
     fn standing(&self) -> Standing {
         let running = self.running();
         if let Some((reason, message)) = self.refusal() {
-            let runs = self.revision().filter(|_| self.decision.document.is_some());
+            let runs = self.revision().filter(|_| self.decision.document.is_some() || self.decision.replicas > 0);
             let runs = runs.map(|revision| format!("\nrevision {} stays: {}", short(&revision), running.message));
             let message = format!("{message}{}", runs.unwrap_or_default());
             return Standing { is_ready: false, reason, message, moves: Some(reason == Reason::UnknownReference) };

@@ -316,6 +316,29 @@ async fn an_edit_that_cannot_be_understood_leaves_what_runs_and_a_suspension_is_
 }
 
 #[tokio::test]
+async fn a_plan_that_somebody_deletes_while_the_spec_cannot_be_run_stops_nothing() {
+    let mut world = with_web().await;
+    let revision = world.plan("web").revision;
+    world.put("Pipeline", pipeline("web").transform("dear", "SELECT auctoin FROM bid").build());
+    world.settle().await;
+    world.log();
+    world.delete("ConfigMap", "web-plan");
+    world.pass(std::time::Duration::from_secs(120)).await;
+    assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 1, "{:#?}", world.log());
+    let said = world.says("web", "Ready");
+    let stays = format!("revision {} stays: rows flow", revision.short());
+    assert!(said.contains("auctoin") && said.ends_with(&stays), "{said}");
+    assert_eq!(world.status("web").phase, Some(Phase::Running));
+    // A stop is one all the same.
+    world.put(
+        "Pipeline",
+        pipeline("web").transform("dear", "SELECT auctoin FROM bid").with("suspend", json!(true)).build(),
+    );
+    world.settle().await;
+    assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 0, "{:#?}", world.log());
+}
+
+#[tokio::test]
 async fn while_a_spec_cannot_be_run_or_an_edit_is_refused_what_the_running_revision_needs_is_kept() {
     let refused = json!({"volume": {"size": "20Gi"}});
     for (deployment, reason) in [(json!({"replicas": 3}), "ReplicasUnsupported"), (refused, "EditRefused")] {
