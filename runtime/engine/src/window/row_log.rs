@@ -12,9 +12,9 @@ use std::{
 };
 
 use arrow::{
-    array::{RecordBatch, UInt32Array},
+    array::{Array, ArrayRef, AsArray, GenericByteViewArray, RecordBatch, UInt32Array},
     compute::{concat_batches, take_record_batch},
-    datatypes::{Schema, SchemaRef},
+    datatypes::{ByteViewType, DataType, Schema, SchemaRef},
 };
 use millrace_state::{StateError, TaskStore};
 use millrace_stream::KeyGroupRange;
@@ -101,6 +101,31 @@ impl RowWrites {
     }
 }
 
+/// The same rows, without buffers of which they need little. Rows that were parted share those of the batch that they came in, as
+/// a Parquet file's do: each part would hold all of it, and be counted so.
+fn alone(rows: RecordBatch) -> RecordBatch {
+    fn is_sparse<T: ByteViewType>(column: &GenericByteViewArray<T>) -> bool {
+        column.data_buffers().iter().map(|buffer| buffer.len()).sum::<usize>() > 2 * column.total_buffer_bytes_used()
+    }
+    let own = |column: &ArrayRef| -> Option<ArrayRef> {
+        match column.data_type() {
+            DataType::Utf8View => {
+                Some(column.as_string_view()).filter(|it| is_sparse(it)).map(|it| Arc::new(it.gc()) as _)
+            }
+            DataType::BinaryView => {
+                Some(column.as_binary_view()).filter(|it| is_sparse(it)).map(|it| Arc::new(it.gc()) as _)
+            }
+            _ => None,
+        }
+    };
+    let owned: Vec<Option<ArrayRef>> = rows.columns().iter().map(own).collect();
+    if owned.iter().all(Option::is_none) {
+        return rows;
+    }
+    let columns = owned.into_iter().zip(rows.columns()).map(|(own, column)| own.unwrap_or_else(|| Arc::clone(column)));
+    RecordBatch::try_new(rows.schema(), columns.collect()).unwrap_or(rows)
+}
+
 impl RowLog {
     /// An empty log of rows of this schema, whose key columns are `keys`.
     pub(crate) fn new(
@@ -134,6 +159,7 @@ impl RowLog {
         if rows.num_rows() == 0 {
             return;
         }
+        let rows = alone(rows);
         let part = RowPart {
             count: rows.num_rows(),
             bytes: rows.get_array_memory_size(),
@@ -424,5 +450,26 @@ impl RowLog {
 
     pub(crate) fn rows(&self) -> u64 {
         self.rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::array::StringViewArray;
+
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_batch_does_not_hold_the_rest_of_it() {
+        let texts = StringViewArray::from_iter_values((0..10_000).map(|row| format!("a-rather-long-text-{row}")));
+        let whole = RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap();
+        let bytes = whole.get_array_memory_size();
+        let part = take_record_batch(&whole, &UInt32Array::from(vec![7, 9_000])).unwrap();
+        assert!(part.get_array_memory_size() > bytes / 2, "it shares its buffers");
+        let own = alone(part.clone());
+        assert!(own.get_array_memory_size() < 2_000 && own == part, "{}", own.get_array_memory_size());
+        assert_eq!(alone(whole.clone()).get_array_memory_size(), bytes, "what is needed is not copied");
     }
 }
