@@ -254,7 +254,7 @@ fn a_folder_that_goes_for_good_before_a_commit_ends_the_run_with_what_is_missing
 }
 
 /// What the process that runs in the workspace answers over its control socket.
-fn ask(workspace: &Workspace, path: &str) -> String {
+pub fn ask(workspace: &Workspace, path: &str) -> String {
     use std::io::{Read, Write};
     let address = fs::read_to_string(workspace.join("data/control")).unwrap();
     let mut stream = std::os::unix::net::UnixStream::connect(address.trim()).unwrap();

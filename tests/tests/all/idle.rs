@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::commits::ask;
 use millrace_tests::{Deadline, Millrace, Seed, Workspace, manifest, read};
 
 const ROWS: i64 = 200_000;
@@ -84,6 +85,17 @@ fn tasks_that_have_no_followed_file_hold_no_window_open() {
     let counted =
         || if workspace.join("out/firsts").is_dir() { read::folder(&workspace.join("out/firsts")).sum("n") } else { 0 };
     Deadline::secs(60).wait_for("the windows that are over", || (counted() >= 350).then_some(()));
+    // The tasks that stand by hide nobody's watermark, checkpoint after checkpoint.
+    let mut seen = Vec::new();
+    Deadline::secs(60).wait_for("three checkpoints", || {
+        let status: serde_json::Value = serde_json::from_str(&ask(&workspace, "/api/v1/pipeline")).ok()?;
+        let nodes = status["nodes"].as_array()?;
+        let source = nodes.iter().find(|node| node["name"] == "t")?;
+        seen.push((status["checkpoint"]["epoch"].as_u64()?, source["watermark"].clone()));
+        seen.dedup();
+        (seen.len() > 3).then_some(())
+    });
+    assert!(seen.iter().all(|(_, watermark)| !watermark.is_null()), "{seen:?}");
     // A file that another task reads holds them open again, and has no late rows that are within the bound.
     workspace.append("in/b.ndjson", format!("{{\"ts\":{},\"id\":-1,\"k\":1}}\n", FIRST_MS + 38_500));
     running.terminate();

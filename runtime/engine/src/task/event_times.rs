@@ -274,6 +274,11 @@ impl SplitWatermarks {
         self.is_finished = true;
     }
 
+    /// Whether nothing is waited for from it.
+    pub fn is_idle(&self) -> bool {
+        self.idle && !self.is_finished
+    }
+
     /// The source's watermark.
     pub fn current(&self) -> EventTime {
         if self.is_finished { EventTime::MAX } else { self.current }

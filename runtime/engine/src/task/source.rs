@@ -286,23 +286,17 @@ impl SourceTask {
             true => self.progress.stand_by(),
             false => self.progress.advance(unread, now, |split| self.reader.silent_until(split, now)),
         };
-        let idle = match progress {
+        match progress {
             Progress::None => return Ok(()),
-            Progress::Watermark(watermark) => {
-                self.router.send_control(&Message::Watermark(watermark))?;
-                false
-            }
-            Progress::Idle => {
-                self.router.send_control(&Message::Idle)?;
-                true
-            }
-        };
-        self.show(idle);
+            Progress::Watermark(watermark) => self.router.send_control(&Message::Watermark(watermark))?,
+            Progress::Idle => self.router.send_control(&Message::Idle)?,
+        }
+        self.show();
         Ok(())
     }
 
-    fn show(&self, idle: bool) {
-        let (watermark, lag) = (self.progress.current(), self.reader.lag());
+    fn show(&self) {
+        let (watermark, idle, lag) = (self.progress.current(), self.progress.is_idle(), self.reader.lag());
         self.cx.metrics.update_task(self.cx.id.index, |task| {
             task.watermark = watermark;
             task.idle = idle;
@@ -314,7 +308,7 @@ impl SourceTask {
         self.ended = true;
         self.progress.finish();
         self.router.send_control(&Message::Watermark(EventTime::MAX))?;
-        self.show(false);
+        self.show();
         // The coordinator is gone only when everything ends.
         self.cx.reports.send(Report::SourceEnded { task: self.cx.id.clone() }).await.map_err(|_| TaskError::Neighbour)
     }
@@ -330,7 +324,7 @@ impl SourceTask {
         self.router.send_control(&Message::Barrier(barrier))?;
         hit("barrier-injected")?;
         self.cx.metrics.barrier_pause.observe(self.cx.clock.monotonic().saturating_sub(started));
-        self.show(false);
+        self.show();
         let stored = serde_json::to_value(self.progress.stored()).unwrap_or_default();
         let manifest =
             millrace_state::TaskManifest { replay_points, ..stateless(&self.cx.id, self.progress.current(), stored) };
