@@ -60,6 +60,7 @@ fn main() {
         schema: batch.schema(),
         changelog: None,
         clock: Arc::new(ManualClock::default()),
+        goes_back: false,
         scratch: folder.path().to_path_buf(),
     };
     runtime.block_on(async {

@@ -60,6 +60,7 @@ fn context(schema: Arc<Schema>, scratch: &Path) -> SinkContext {
         schema,
         changelog: None,
         clock: Arc::new(ManualClock::default()),
+        goes_back: false,
         scratch: scratch.to_path_buf(),
     }
 }

@@ -44,6 +44,8 @@ pub struct SinkContext {
     pub changelog: Option<Vec<usize>>,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
+    /// Whether the handle that is restored was followed by others, of later epochs: what it holds back may have been shown since.
+    pub goes_back: bool,
     /// A folder on this machine for what is staged and has no better place.
     pub scratch: PathBuf,
 }
@@ -77,8 +79,8 @@ pub trait Sink: Send {
     /// output again, and a commit passes over what it finds done.
     fn prepare(&mut self, epoch: Epoch) -> BoxFuture<'static, Result<CommitHandle, SinkError>>;
 
-    /// The task ends with the epoch that ends now, whatever the reason: what [`Self::prepare`] would hold back for a fuller
-    /// file goes out with it. Without this call what is held back is continued by the task of the same index.
+    /// What [`Self::prepare`] would hold back for a fuller file goes out with the epoch that ends now: the task ends with it, or
+    /// somebody may come back to it when later epochs have shown what it held. Without this call what is held back is continued by the task of the same index.
     fn finish(&mut self) {}
 }
 

@@ -4,10 +4,13 @@
 //! barrier of an edit it holds nothing back. But the process may have been killed, and the edit comes with the next start. Then the
 //! sinks of the plan that wrote the checkpoint close their files first, in an epoch of its own that differs from the last one
 //! in nothing else: prepared, decided by the pointer, committed, like any other.
+//!
+//! So it is where somebody goes back to an older checkpoint: what that held back may have been shown since, and is not held any
+//! longer.
 
 use std::collections::BTreeMap;
 
-use millrace_connectors::Committer;
+use millrace_connectors::{Committer, SinkContext};
 use millrace_plan::{Plan, SinkNode};
 use millrace_state::{Manifest, ManifestKind, SinkManifest};
 use millrace_stream::{
@@ -31,11 +34,21 @@ pub fn goes_on(plan: &Plan, name: &NodeName, sink: &SinkNode) -> bool {
     sink_nodes(plan).any(|(other_name, other)| other_name == name && same(other))
 }
 
-/// The checkpoint of epoch `first`, decided and committed, in which nothing is held back that `plan` does not go on with;
-/// `None` if nothing is. `manifest`, written by `old`, is the newest of `decided`, to which the new one is added.
+/// From what to what a start goes.
+#[derive(Clone, Copy)]
+pub struct Course<'a> {
+    /// The plan that wrote the checkpoint.
+    pub old: &'a Plan,
+    /// The plan that comes.
+    pub plan: &'a Plan,
+    /// Whether later checkpoints are passed over.
+    pub goes_back: bool,
+}
+
+/// The checkpoint of epoch `first`, decided and committed, in which nothing is held back that the plan does not go on with;
+/// `None` if nothing is. `manifest`, written by the old plan, is the newest of `decided`, to which the new one is added.
 pub async fn conclude(
-    old: &Plan,
-    plan: &Plan,
+    course: &Course<'_>,
     committers: &mut BTreeMap<NodeName, Box<dyn Committer>>,
     manifest: &Manifest,
     (decided, first): (&mut Vec<Decided>, Epoch),
@@ -43,7 +56,7 @@ pub async fn conclude(
     cx: &JobContext,
 ) -> Result<Option<Manifest>, JobError> {
     let mut handles = sink_handles(manifest);
-    let closed = close(old, plan, &mut handles, first, generation, cx).await?;
+    let closed = close(course, &mut handles, first, generation, cx).await?;
     if closed.is_empty() {
         return Ok(None);
     }
@@ -78,8 +91,7 @@ pub async fn conclude(
 /// Has the sinks of `old` that `plan` does not go on with, and the tasks of others for which it has none, close what they hold;
 /// answers which did.
 async fn close(
-    old: &Plan,
-    plan: &Plan,
+    &Course { old, plan, goes_back }: &Course<'_>,
     handles: &mut Handles,
     epoch: Epoch,
     generation: Generation,
@@ -90,7 +102,7 @@ async fn close(
     // How many of a sink's tasks go on.
     let tasks = |name: &NodeName, node: &SinkNode| {
         let stage = stages.iter().find(|stage| matches!(stage.head, Head::Sink(_)) && stage.node == *name);
-        stage.filter(|_| goes_on(plan, name, node)).map_or(0, |stage| stage.parallelism)
+        stage.filter(|_| !goes_back && goes_on(plan, name, node)).map_or(0, |stage| stage.parallelism)
     };
     let mut closed = Vec::new();
     for (name, node) in sink_nodes(old) {
@@ -98,7 +110,7 @@ async fn close(
         let failed = |source| JobError::Sink { node: name.clone(), source };
         let is_left = |index: u32| index >= tasks(name, node);
         for (index, handle) in (0..).zip(handles).filter(|(index, handle)| is_left(*index) && factory.holds(handle)) {
-            let sink_cx = cx.sink_context(old, name, node, generation, index)?;
+            let sink_cx = SinkContext { goes_back, ..cx.sink_context(old, name, node, generation, index)? };
             let mut sink = factory.open(sink_cx, Some(handle.clone())).await.map_err(failed)?;
             sink.finish();
             *handle = sink.prepare(epoch).await.map_err(failed)?;

@@ -351,6 +351,7 @@ impl JobContext {
             schema: sink.schema.clone(),
             changelog: sink.changelog.clone(),
             clock: self.clock.clone(),
+            goes_back: false,
             scratch: self.folder.scratch(node)?,
         })
     }

@@ -16,7 +16,7 @@ use millrace_stream::{
 use crate::{
     JobContext, JobError,
     commits::{self, CommitError},
-    conclude::{conclude, goes_on},
+    conclude::{Course, conclude, goes_on},
     drive::{sink_handles, sink_nodes},
     job::refused_edit,
     launch::{Connectors, ReplayPoints, Restored, replay_points},
@@ -135,8 +135,9 @@ pub async fn recover(
     let mut manifest = manifest;
     let mut committers =
         recover_sinks(before.as_ref().unwrap_or(plan), manifest.as_ref(), moved_back, generation, cx).await?;
-    if let (Some(old), Some(last)) = (&before, &manifest) {
-        let concluded = conclude(old, plan, &mut committers, last, (&mut decided, first), generation, cx).await?;
+    if let Some(last) = manifest.as_ref().filter(|_| before.is_some() || moved_back) {
+        let course = Course { old: before.as_ref().unwrap_or(plan), plan, goes_back: moved_back };
+        let concluded = conclude(&course, &mut committers, last, (&mut decided, first), generation, cx).await?;
         if let Some(concluded) = concluded {
             first = concluded.epoch.next();
             manifest = Some(concluded);

@@ -1,7 +1,7 @@
 //! Rows that sinks hold back for fuller files, a kill, and an edit that comes with the next start: they are shown all the same,
 //! each once, and nothing stays behind.
 
-use millrace_tests::{Millrace, Table, Workspace, delta, manifest, read};
+use millrace_tests::{Deadline, Millrace, Table, Workspace, delta, manifest, read};
 
 const ROWS: i64 = 30_000;
 
@@ -183,4 +183,59 @@ fn rows_that_a_removed_sink_held_back_are_shown_and_its_folder_is_left_clean() {
     assert!(ids.len() > 1000, "{} rows", ids.len());
     assert_eq!(ids, (0..ids.len() as i64).collect::<Vec<_>>());
     nothing_is_staged(&workspace);
+}
+
+/// The ids that are not there, of those that any run has read.
+fn missing(tables: &[Table]) -> usize {
+    let mut ids = sorted_ids(tables);
+    ids.dedup();
+    ROWS as usize - ids.len()
+}
+
+#[test]
+fn who_goes_back_to_an_older_checkpoint_or_a_savepoint_misses_nothing_that_it_held_back() {
+    for place in ["parquet: {uri: out/a}", "delta: {uri: out/a}", "file: {path: out/a, format: {json: {}}}"] {
+        for from_savepoint in [true, false] {
+            let workspace = Workspace::new();
+            workspace.write("p.yaml", manifests(PLAIN, &format!("{place}\n  batch: {{maxRows: 2500}}"), false));
+            let folder = workspace.join("out/a");
+            let table = |folder: &std::path::Path| {
+                if place.starts_with("delta") { delta::table(folder) } else { read::folder(folder) }
+            };
+            let mut args = vec!["--allow-previous-checkpoint".to_owned()];
+            let running = Millrace::run(&workspace, "p.yaml").start();
+            let shown = |least: usize| {
+                Deadline::secs(60)
+                    .wait_for("rows", || (folder.is_dir() && table(&folder).len() >= least).then_some(()));
+            };
+            shown(1);
+            if from_savepoint {
+                let taken = Millrace::new(&workspace, ["checkpoints", "savepoint", "--data-dir", "data"])
+                    .finish()
+                    .expect_success();
+                let name =
+                    taken.stdout.split_whitespace().find(|word| word.starts_with("savepoint-")).unwrap().to_owned();
+                args = vec!["--from-savepoint".to_owned(), name];
+            }
+            // What was held back by then is shown.
+            shown(table(&folder).len() + 3000);
+            running.signal("KILL");
+            running.wait();
+            if !from_savepoint {
+                let manifests = read::all_files(&workspace.join("data/checkpoints")).into_iter().map(|(path, _)| path);
+                let manifests = manifests.filter(|path| path.to_string_lossy().contains("manifests/"));
+                let newest = manifests.max_by_key(|path| {
+                    let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+                    name.split('-').next().unwrap().parse::<u64>().unwrap()
+                });
+                std::fs::write(newest.unwrap(), "damaged").unwrap();
+            }
+            let back =
+                Millrace::run(&workspace, "p.yaml").args(&args).env("MILLRACE_FAULT_POINT", "after-pointer:3").finish();
+            assert_eq!(back.signal(), Some(9), "{place}: {}", back.stderr);
+            Millrace::run(&workspace, "p.yaml").finish().expect_success();
+            assert_eq!(missing(&[table(&folder)]), 0, "{place} {args:?}");
+            nothing_is_staged(&workspace);
+        }
+    }
 }

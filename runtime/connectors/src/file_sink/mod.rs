@@ -209,6 +209,7 @@ impl FileSink {
                 self.current = Some(current);
             }
         }
+        self.finishing = false;
         let handle = self.pending.handle(&self.folder, files, held, None)?;
         let folder = Arc::clone(&self.folder);
         Ok(async move {

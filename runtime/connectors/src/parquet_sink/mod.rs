@@ -171,6 +171,7 @@ impl ParquetRows {
             (sync, Held { staged, bytes: log.file.bytes(), rows: log.rows, since_ms: log.since.0 })
         });
         let log = if held.is_some() { None } else { self.log.take() };
+        self.finishing = false;
         let mut files = std::mem::take(&mut self.files);
         let (encoder, pending, schema) = (self.encoder.clone(), self.pending.clone(), self.schema.clone());
         async move {

@@ -231,6 +231,7 @@ pub(crate) struct Folder {
     /// What this task's staged names begin with.
     stage_prefix: String,
     task: u32,
+    goes_back: bool,
     made: AtomicU32,
     abandoned: AtomicBool,
     /// The mark that the staging folder gets if it has none.
@@ -250,6 +251,7 @@ impl Folder {
             stage_prefix: format!("{:08}-t{}", cx.generation.0, cx.index),
             prefix,
             task: cx.index,
+            goes_back: cx.goes_back,
             made: AtomicU32::new(0),
             abandoned: AtomicBool::new(false),
             mark: place::mark(cx.generation, cx.clock.now()),
@@ -339,6 +341,10 @@ impl Folder {
         let file = match open() {
             Ok(file) => file,
             Err(_) if self.look()?.is_some_and(|listing| listing.forgives()) => return Ok(None),
+            Err(error) if self.goes_back && error.kind() == io::ErrorKind::NotFound => {
+                tracing::info!(file = %path.display(), rows = held.rows, "what was held back there has been shown since");
+                return Ok(None);
+            }
             Err(source) => {
                 return Err(SinkError::Refused {
                     what: format!(

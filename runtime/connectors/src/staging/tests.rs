@@ -24,6 +24,7 @@ pub(crate) fn context(schema: SchemaRef, scratch: PathBuf) -> (SinkContext, Arc<
         schema,
         changelog: None,
         clock: clock.clone(),
+        goes_back: false,
         scratch: scratch.join(".scratch"),
     };
     (cx, clock)

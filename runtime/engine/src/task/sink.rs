@@ -3,7 +3,7 @@
 
 use arrow::array::RecordBatch;
 use millrace_connectors::{CommitHandle, Sink, SinkError};
-use millrace_stream::{Barrier, Epoch, EventTime};
+use millrace_stream::{Barrier, BarrierKind, Epoch, EventTime};
 
 use super::{Snapshot, TaskContext, TaskError, beside::Beside, snapshot::stateless};
 use crate::inputs::{InputEvent, Inputs};
@@ -77,8 +77,8 @@ impl SinkTask {
             let prepared = self.preparing.done().await?;
             self.acknowledge(prepared).await?;
         }
-        // The next graph may have another sink, or fewer tasks: nothing is held back for it.
-        if barrier.kind.ends_tasks() {
+        // The next graph may have another sink, or fewer tasks: nothing is held back for it. Nor for who comes back to a savepoint.
+        if barrier.kind.ends_tasks() || barrier.kind == BarrierKind::Savepoint {
             self.sink.finish();
         }
         let (watermark, preparing) = (self.inputs.watermark(), self.sink.prepare(barrier.epoch));
