@@ -10,7 +10,7 @@ use std::{
 
 use millrace_connectors::CommitHandle;
 use millrace_plan::{NodeKind, Plan};
-use millrace_state::{Create, Latest, Manifest, ManifestKind, SinkManifest, TaskManifest};
+use millrace_state::{Create, Latest, Manifest, ManifestKind, SinkManifest, StateError, TaskManifest};
 use millrace_stream::{
     Barrier, BarrierKind, Epoch, Generation, NodeName, TaskId,
     checkpoint::{
@@ -133,7 +133,7 @@ struct Driver<'a> {
     manifest: Option<Manifest>,
     /// Why the manifest could not be written when that was tried last.
     trouble: Option<String>,
-    /// Since when the pointer could not be moved.
+    /// Since when the manifest could not be written or the pointer not be moved.
     held_since: Option<Duration>,
     /// When the epochs in flight were opened.
     opened: BTreeMap<Epoch, Duration>,
@@ -349,24 +349,19 @@ impl Driver<'_> {
         let manifest = self.manifest_of(epoch, &kind);
         let outcome = match self.cx.store.create_manifest(&manifest).await {
             Ok(Create::Created { .. }) => ManifestOutcome::Created,
-            Ok(Create::Exists { location }) => self.is_ours(&location).await,
-            Err(error) => {
-                let error = crate::chain(&error);
-                tracing::warn!(%epoch, %error, "the manifest could not be written");
-                self.trouble = Some(error);
-                ManifestOutcome::Failed { retry_after: RETRY }
-            }
+            Ok(Create::Exists { location }) => self.is_ours(epoch, &location).await,
+            Err(error) => self.manifest_failed(epoch, &error),
         };
         self.manifest = Some(manifest);
         Event::ManifestWritten { epoch, outcome }
     }
 
     /// A manifest that is there already may be this generation's, by an earlier try.
-    async fn is_ours(&self, location: &str) -> ManifestOutcome {
+    async fn is_ours(&mut self, epoch: Epoch, location: &str) -> ManifestOutcome {
         match self.cx.store.read_manifest(location).await {
             Ok(manifest) if manifest.generation == self.generation => ManifestOutcome::Created,
             Ok(_) => ManifestOutcome::NameTaken,
-            Err(_) => ManifestOutcome::Failed { retry_after: RETRY },
+            Err(error) => self.manifest_failed(epoch, &error),
         }
     }
 
@@ -417,14 +412,28 @@ impl Driver<'_> {
             Err(error) => {
                 let error = crate::chain(&error);
                 tracing::warn!(%epoch, %error, "the pointer could not be moved");
-                let since = *self.held_since.get_or_insert(now);
-                if now.saturating_sub(since) >= HELD_UP {
-                    self.cx.status.event(JobEvent::CheckpointHeldUp { epoch, error });
-                }
+                self.held_up(epoch, error);
                 PointerOutcome::Unknown { retry_after: RETRY }
             }
         };
         Event::PointerMoved { epoch, outcome }
+    }
+
+    fn manifest_failed(&mut self, epoch: Epoch, error: &StateError) -> ManifestOutcome {
+        let error = crate::chain(error);
+        tracing::warn!(%epoch, %error, "the manifest could not be written");
+        self.trouble = Some(error.clone());
+        self.held_up(epoch, error);
+        ManifestOutcome::Failed { retry_after: RETRY }
+    }
+
+    /// Tells what keeps a checkpoint from being decided, if it has done so for a while.
+    fn held_up(&mut self, epoch: Epoch, error: String) {
+        let now = self.cx.clock.monotonic();
+        let since = *self.held_since.get_or_insert(now);
+        if now.saturating_sub(since) >= HELD_UP {
+            self.cx.status.event(JobEvent::CheckpointHeldUp { epoch, error });
+        }
     }
 
     fn decided(&mut self, epoch: Epoch, kind: BarrierKind) {

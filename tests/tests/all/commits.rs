@@ -263,3 +263,24 @@ pub fn ask(workspace: &Workspace, path: &str) -> String {
     stream.read_to_string(&mut answer).unwrap();
     answer.split_once("\r\n\r\n").unwrap().1.to_owned()
 }
+
+#[test]
+fn a_checkpoint_that_the_store_does_not_take_is_told_while_rows_flow_on() {
+    let workspace = Workspace::new();
+    workspace.write("committed.yaml", pipeline("parquet: {uri: out}"));
+    let running = Millrace::run(&workspace, "committed.yaml").start();
+    let status = || -> Option<serde_json::Value> { serde_json::from_str(&ask(&workspace, "/api/v1/pipeline")).ok() };
+    let manifests = workspace.join("data/checkpoints/committed/manifests");
+    Deadline::secs(60).wait_for("checkpoints", || (fs::read_dir(&manifests).ok()?.count() > 1).then_some(()));
+    let aside = workspace.join("aside");
+    fs::rename(&manifests, &aside).unwrap();
+    fs::write(&manifests, "not a folder").unwrap();
+    Deadline::secs(60).wait_for("what the store says", || {
+        let status = status()?;
+        status["lastError"].as_str()?.contains("waits: ").then_some(())
+    });
+    fs::remove_file(&manifests).unwrap();
+    fs::rename(aside, &manifests).unwrap();
+    running.wait().expect_success();
+    expect_ids(read::folder(&workspace.join("out")).column("id").map(millrace_tests::Cell::int));
+}

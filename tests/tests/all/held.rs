@@ -128,10 +128,10 @@ fn what_is_shown_before_an_edit_stays_as_it_is_when_the_run_that_shows_it_is_kil
     for place in ["parquet: {uri: out/a}", "delta: {uri: out/a}", "file: {path: out/a, format: {json: {}}}"] {
         let workspace = Workspace::new();
         let sink = |delay: &str| manifests(PLAIN, &format!("{place}\n  batch: {{maxDelay: {delay}}}"), false);
-        workspace.write("p.yaml", &sink("1h"));
+        workspace.write("p.yaml", sink("1h"));
         let killed = Millrace::run(&workspace, "p.yaml").env("MILLRACE_FAULT_POINT", "after-pointer:6").finish();
         assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);
-        workspace.write("p.yaml", &sink("2h"));
+        workspace.write("p.yaml", sink("2h"));
         // With rows of its own staged, of which no checkpoint knows.
         let killed = Millrace::run(&workspace, "p.yaml").env("MILLRACE_FAULT_POINT", "sink-prepared:2").finish();
         assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);

@@ -63,7 +63,7 @@ spec:
 
 /// The results of a transform, and of the whole windows only: across the end there is one that the end has closed.
 fn results(workspace: &Workspace, name: &str, is_same: bool) -> Table {
-    let mut table = read::folder(&workspace.join(&format!("out/{name}")));
+    let mut table = read::folder(&workspace.join(format!("out/{name}")));
     let end = 1_704_067_200_000_000_000 + ROWS.0 * 100_000_000;
     if !is_same {
         let length = if name == "hopping" { 10_000_000_000 } else { 60_000_000_000 };
@@ -79,7 +79,7 @@ fn expect_the_same(workspace: &Workspace, whole: &Workspace) {
         results(workspace, name, is_same).expect_same(&results(whole, name, is_same), name);
     }
     // Each row once; those that an open window would have had and that came after its end are late.
-    let sum = |name: &str, of: &str| read::folder(&workspace.join(&format!("out/{name}"))).sum(of);
+    let sum = |name: &str, of: &str| read::folder(&workspace.join(format!("out/{name}"))).sum(of);
     assert_eq!((sum("tumbling", "n"), sum("session", "n")), (ROWS.1, ROWS.1 / 2));
     assert_eq!(sum("patient", "n"), ROWS.1, "nothing is corrected");
 }
