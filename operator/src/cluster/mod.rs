@@ -8,6 +8,7 @@
 //! Reconciling reads nothing but the stores, with one exception: the Lease and the pointer of a Pipeline change with every
 //! renewal and checkpoint, so they are not watched, but read when the operator first meets the Pipeline.
 
+pub mod error;
 pub mod key;
 pub mod raw;
 pub mod sameness;

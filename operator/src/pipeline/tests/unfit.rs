@@ -6,7 +6,7 @@ use millrace_plan::handover::RunPhase;
 use serde_json::json;
 
 use crate::{
-    cluster::writer::{Cause, Rejection, WriteError},
+    cluster::error::{Cause, Rejection, WriteError},
     testing::{World, running, web},
 };
 
