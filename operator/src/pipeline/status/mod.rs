@@ -174,8 +174,10 @@ impl<'a> Facts<'a> {
     /// said of it stands. A plan that cannot be read does not get better by that.
     fn is_given_up(&self) -> bool {
         let Some(problem) = self.report.and_then(|report| report.problem.as_ref()) else { return false };
+        // Over an edit that is refused the condition speaks of that.
+        let had_failed = self.before.phase == Some(Phase::Failed);
         let was_stalled = of(&self.before.conditions, Type::Stalled)
-            .is_some_and(|(status, reason, _)| status == "True" && reason == reason_of(problem).name());
+            .is_some_and(|(status, reason, _)| status == "True" && (had_failed || reason == reason_of(problem).name()));
         problem.of == ProblemOf::Plan || (was_stalled && self.before.revision == self.revision())
     }
 

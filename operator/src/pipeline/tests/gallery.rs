@@ -407,12 +407,17 @@ async fn what_was_given_up_stays_so_while_it_is_tried_again() {
 
 #[tokio::test]
 async fn what_fails_again_and_again_is_not_ready_before_it_has_come_through_a_checkpoint() {
-    for of in [ProblemOf::Runtime, ProblemOf::Source] {
+    let refused = json!({"volume": {"size": "20Gi"}});
+    for (of, is_edited) in [(ProblemOf::Runtime, false), (ProblemOf::Source, false), (ProblemOf::Runtime, true)] {
         let mut world = told(ready(), |_| {}).await;
         let mut report = running(&world.plan("web").revision);
         (report.phase, report.problem) = (RunPhase::Failed, problem(of, "division by zero"));
         world.report("web", &report);
         world.settle().await;
+        if is_edited {
+            world.put("Pipeline", web().with("deployment", refused.clone()).build());
+            world.settle().await;
+        }
         let said =
             |world: &World| (world.status("web").phase, world.says("web", "Stalled"), world.says("web", "Ready"));
         let before = said(&world);
@@ -428,7 +433,9 @@ async fn what_fails_again_and_again_is_not_ready_before_it_has_come_through_a_ch
         report.problem = None;
         world.report("web", &report);
         world.settle().await;
-        assert!(world.says("web", "Ready").starts_with("True Running"));
+        let well = if is_edited { "stays: rows flow" } else { "True Running: rows flow" };
+        assert!(world.says("web", "Ready").ends_with(well), "{}", world.says("web", "Ready"));
+        assert_eq!(world.status("web").phase, Some(millrace_crds::Phase::Running));
     }
 }
 
