@@ -27,7 +27,7 @@ pub const PREVIOUS_KEY: &str = "previous.json";
 pub const GOOD_PODS_KEY: &str = "good-pods.json";
 /// The annotation of a pod with the UID of the ServiceAccount for whose sake it was made anew.
 pub const ACCOUNT: &str = "millrace.dev/service-account";
-/// With `"true"`, an edit is classed in status, and nothing else is done.
+/// With `"true"`, an edit is classed in status, and nothing else is done. So it is with whatever does not say no.
 pub const DRY_RUN: &str = "millrace.dev/dry-run";
 
 /// What there is.
@@ -114,7 +114,8 @@ impl Observed {
 
     /// Whether the annotation says that nothing is to be done.
     pub fn is_dry_run(&self) -> bool {
-        self.pipeline.annotation(DRY_RUN) == Some("true")
+        let said = self.pipeline.annotation(DRY_RUN).map(str::to_ascii_lowercase);
+        said.is_some_and(|said| !["", "false", "no", "off", "0"].contains(&said.trim()))
     }
 
     /// How many pods the StatefulSet is to have.

@@ -165,7 +165,12 @@ async fn with_the_dry_run_annotation_an_edit_is_classed_and_nothing_else_is_done
     world.put("Pipeline", web().annotate("millrace.dev/dry-run", "true").build());
     world.settle().await;
     assert_eq!(world.says("web", "Ready"), "True Running: rows flow", "what is asked for is what runs");
-    world.put("Pipeline", cheap().build());
+    for word in ["True", "yes", "1"] {
+        world.put("Pipeline", cheap().annotate("millrace.dev/dry-run", word).build());
+        world.settle().await;
+        assert!(world.says("web", "Ready").starts_with("False DryRun"), "{word}");
+    }
+    world.put("Pipeline", cheap().annotate("millrace.dev/dry-run", "False").build());
     world.settle().await;
     assert!(world.log().contains(&"apply ConfigMap web-plan".to_owned()));
 }
