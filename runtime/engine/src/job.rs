@@ -211,7 +211,7 @@ pub enum JobError {
         by: Generation,
     },
     /// A stop was asked for, and its checkpoint could not be completed.
-    #[error("stopped without a final checkpoint ({why:?}); the next run goes on from checkpoint {}", decided.map_or_else(|| "0".to_owned(), |epoch| epoch.to_string()))]
+    #[error("stopped without a final checkpoint: {why}; the next run goes on from checkpoint {}", decided.map_or_else(|| "0".to_owned(), |epoch| epoch.to_string()))]
     Halted {
         /// Why.
         why: Failure,
@@ -219,7 +219,7 @@ pub enum JobError {
         decided: Option<Epoch>,
     },
     /// The graph failed for a reason that is not a task's.
-    #[error("the pipeline cannot go on: {0:?}")]
+    #[error("the pipeline cannot go on: {0}")]
     Failed(Failure),
 }
 

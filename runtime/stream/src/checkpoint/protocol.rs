@@ -1,6 +1,6 @@
 //! What the coordinator hears and what it says.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use crate::{
     BarrierKind, Epoch, Generation, TaskId,
@@ -213,4 +213,16 @@ pub enum Failure {
     PointerLost,
     /// A stop took longer than [`Settings::timeout`].
     StopTimedOut,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TaskFailed(task) => write!(f, "task {task} is gone"),
+            Self::LastEpochAborted(epoch) => write!(f, "checkpoint {epoch}, with which the tasks end, was given up"),
+            Self::CommitRefused(epoch) => write!(f, "a sink refuses to commit checkpoint {epoch}"),
+            Self::PointerLost => f.write_str("the pointer was written or removed by something else"),
+            Self::StopTimedOut => f.write_str("it was not completed within `checkpoints.timeout`"),
+        }
+    }
 }
