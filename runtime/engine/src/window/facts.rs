@@ -70,8 +70,11 @@ impl Facts {
 /// How far event time has come with a watermark, after `before`. At the end of the input as far as the last row, and no further:
 /// there may be more of it one day.
 pub(crate) fn come_to(watermark: i64, before: i64, latest: i64) -> i64 {
-    let reached = if watermark == i64::MAX { latest.saturating_add(1) } else { watermark };
-    before.max(reached)
+    match watermark {
+        i64::MAX if latest == i64::MIN => before,
+        i64::MAX => before.max(latest.saturating_add(1)),
+        watermark => before.max(watermark),
+    }
 }
 
 const WINDOW_VERSION: u32 = 2;

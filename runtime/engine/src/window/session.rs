@@ -40,7 +40,7 @@ use millrace_stream::{Epoch, EventTime, KeyGroupRange};
 use self::open::OpenSessions;
 use super::{
     eras::{Era, Eras},
-    facts::{WindowFacts, come_to},
+    facts::WindowFacts,
     table::Table,
 };
 use crate::{
@@ -261,10 +261,11 @@ impl KeyedOperator for SessionWindows {
             return Ok(Progress::Done);
         }
         self.watermark = match watermark {
+            EventTime::MAX if self.latest == i64::MIN => self.watermark,
             // As far as the last session can have gone on.
             EventTime::MAX => {
                 let gap = self.eras.list().iter().map(gap_of).max().unwrap_or(1);
-                come_to(i64::MAX, self.watermark, self.latest.saturating_add(gap - 1))
+                self.watermark.max(self.latest.saturating_add(gap))
             }
             EventTime(watermark) => self.watermark.max(watermark),
         };
