@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Millrace's Pipelines in a cluster: look at them, foresee edits, ask for savepoints.
 #[derive(Debug, Parser)]
-#[command(name = "kubectl-millrace", bin_name = "kubectl millrace", version, about, max_term_width = 100)]
+#[command(name = "kubectl-millrace", bin_name = "kubectl millrace", version, max_term_width = 100)]
 #[command(after_help = "\
 Examples:
   kubectl millrace status                     every Pipeline of the namespace, those with problems first
