@@ -93,6 +93,11 @@ impl ApiError {
         self.code() == Some(404)
     }
 
+    /// Whether the API server does not know who asks.
+    pub fn is_unauthorized(&self) -> bool {
+        self.code() == Some(401)
+    }
+
     fn code(&self) -> Option<u16> {
         match self {
             Self::Kube(error) => match error.as_ref() {

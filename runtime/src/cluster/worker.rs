@@ -392,6 +392,10 @@ impl Worker {
             JobEnd::OutOfTime => Then::End(Err(Failure::failed(
                 "the final checkpoint was not completed in time; the next start goes on from the one before it",
             ))),
+            JobEnd::Unknown => Then::End(Err(Failure::failed(
+                "the API server takes this pod's token no more, since its ServiceAccount is gone, as when its Pipeline is deleted: the \
+                 final checkpoint cannot be completed, and a Pipeline of this name goes on from the one before it",
+            ))),
             JobEnd::Ended(ended) => match *ended {
                 Ok(Outcome::Finished { .. }) => {
                     tracing::info!("finished: every row is read and committed");

@@ -277,3 +277,17 @@ fn edits_that_would_lose_something_or_fail_leave_what_runs() {
     assert_eq!(live.process(), process, "all of it in one process");
     installed.expect_nothing_forbidden();
 }
+
+#[test]
+fn a_pipeline_that_is_deleted_ends_within_seconds_though_its_account_goes_before_it() {
+    let Some(cluster) = cluster::cluster() else { return };
+    let namespace = cluster.namespace("restarts-deleted");
+    let installed = namespace.install(&["replicas=1"]);
+    namespace.apply(&Spec::new().manifests());
+    let live = Live::new(&namespace, "web");
+    live.is_ready();
+    live.completes(2);
+    // A pod that waited for its last checkpoint, which nobody takes from it any more, would take 50 s.
+    namespace.kubectl(["delete", "pipeline", "web", "--cascade=foreground", "--wait", "--timeout=40s"]).run();
+    installed.expect_nothing_forbidden();
+}

@@ -13,11 +13,17 @@ use tokio::sync::{mpsc::error::TrySendError, oneshot};
 
 use super::{SOON, Worker, sleep};
 use crate::cluster::{
+    api::ask,
     job_thread::JobThread,
     plan_watch::Wanted,
     start::{Found, compile, shown},
     steer::{self, Course, Order},
 };
+
+/// How often a job that stops looks whether the API server still knows the pod.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often in a row it has to say no before that is believed.
+const REFUSALS: u32 = 3;
 
 /// How a job came to its end.
 pub(super) enum JobEnd {
@@ -27,6 +33,8 @@ pub(super) enum JobEnd {
     SteppedDown,
     /// It was dropped, since its last checkpoint took too long.
     OutOfTime,
+    /// It was dropped, since its last checkpoint cannot be completed: the pod's account is gone.
+    Unknown,
 }
 
 /// What the job answers.
@@ -56,6 +64,7 @@ impl Worker {
         };
         let (mut stop, mut is_told) = (false, false);
         let mut deadline: Option<Duration> = None;
+        let (mut look_at, mut refusals) = (Duration::ZERO, 0_u32);
         let mut end = None;
         loop {
             course.revision = self.board.get().revision;
@@ -74,6 +83,7 @@ impl Worker {
             }
             let retry = is_full.then_some(SOON);
             let left = deadline.map(|deadline| deadline.saturating_sub(self.now()));
+            let look = deadline.map(|_| look_at.saturating_sub(self.now()));
             tokio::select! {
                 biased;
                 ended = &mut job.ended => {
@@ -87,10 +97,19 @@ impl Worker {
                 Ok(()) = self.stopped.changed(), if deadline.is_none() => {
                     (stop, course.is_ending) = (true, true);
                     deadline = Some(self.now() + Duration::from_secs(self.args.stop_within_seconds));
+                    look_at = self.now() + LOOK_EVERY;
                 }
                 () = sleep(left), if left.is_some() && end.is_none() => {
                     end = Some(JobEnd::OutOfTime);
                     job.abandon();
+                }
+                () = sleep(look), if look.is_some() && end.is_none() => {
+                    refusals = if self.is_unknown().await { refusals + 1 } else { 0 };
+                    look_at = self.now() + LOOK_EVERY;
+                    if refusals >= REFUSALS {
+                        end = Some(JobEnd::Unknown);
+                        job.abandon();
+                    }
                 }
                 Ok(()) = self.standing.changed() => {
                     if !self.standing.borrow().is_held() && end.is_none() {
@@ -113,6 +132,12 @@ impl Worker {
                 () = sleep(retry), if retry.is_some() => {}
             }
         }
+    }
+
+    /// Whether the API server does not take the pod's token any more.
+    async fn is_unknown(&self) -> bool {
+        let pointer = self.cluster.names().checkpoint();
+        ask(self.cluster.config_maps().get(&pointer)).await.is_err_and(|error| error.is_unauthorized())
     }
 
     /// Tells the job; `false`: it has no room for it now.
