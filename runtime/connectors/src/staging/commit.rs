@@ -91,21 +91,20 @@ impl Publisher {
         &self.folder
     }
 
-    /// Makes the handles' files visible, and removes what they say is spent. What is done already is passed over.
+    /// Makes the handles' files visible. What is done already is passed over.
     ///
     /// # Errors
     /// [`SinkError::Gone`] if a file is neither staged nor there under its final name, and is not known to have been there.
     pub(crate) async fn publish(&mut self, epoch: Epoch, handles: &[Handle]) -> Result<Committed, SinkError> {
         let files: Vec<Prepared> = handles.iter().flat_map(|handle| handle.files.iter().cloned()).collect();
-        let spent: Vec<String> = handles.iter().flat_map(|handle| handle.spent.iter().cloned()).collect();
-        if files.is_empty() && spent.is_empty() {
+        if files.is_empty() {
             return Ok(Committed::default());
         }
         let done = files.iter().filter(|file| self.is_done(file)).map(|file| file.staged.clone()).collect();
         let folder = self.folder.clone();
         let work = move || {
             let mut renamed = Renamed::default();
-            let outcome = rename_all(&folder, &files, &spent, &done, &mut renamed);
+            let outcome = rename_all(&folder, &files, &done, &mut renamed);
             Ok((renamed, outcome))
         };
         let (renamed, outcome) = spawn_io(work).await.map_err(|source| cannot("write", self.folder.root(), source))?;
@@ -117,11 +116,31 @@ impl Publisher {
         }
     }
 
-    /// The epoch of these handles is committed, and durably so.
+    /// The epoch of these handles is committed, and durably so. What they say is spent goes, and not before: until readers see its
+    /// rows elsewhere somebody may come back to an epoch that holds it.
     pub(crate) async fn completed(&mut self, handles: &[Handle]) {
         self.renamed.clear();
         self.settled.clear();
         self.goes_back = false;
+        let spent: Vec<PathBuf> = handles
+            .iter()
+            .flat_map(|handle| handle.spent.iter().map(|name| self.folder.staging().join(name)))
+            .collect();
+        if !spent.is_empty() {
+            let remove = move || {
+                for path in spent {
+                    match fs::remove_file(&path) {
+                        // The task's next handle names it again.
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                            warn!(file = %path.display(), %error, "what is committed otherwise could not be removed");
+                        }
+                        _ => {}
+                    }
+                }
+                Ok(())
+            };
+            let _ = spawn_io(remove).await;
+        }
         if let Some(write) = self.record.note(handles)
             && let Err(error) = spawn_io(write).await
         {
@@ -252,7 +271,6 @@ impl Publisher {
 fn rename_all(
     folder: &Folder,
     files: &[Prepared],
-    spent: &[String],
     done: &HashSet<String>,
     renamed: &mut Renamed,
 ) -> Result<(), SinkError> {
@@ -299,13 +317,6 @@ fn rename_all(
     for directory in &touched {
         match fs::File::open(directory).and_then(|directory| directory.sync_all()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cannot("commit", directory, error)),
-            _ => {}
-        }
-    }
-    for name in spent {
-        let path = folder.staging().join(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(cannot("remove", &path, error)),
             _ => {}
         }
     }
