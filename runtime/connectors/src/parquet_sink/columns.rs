@@ -272,7 +272,7 @@ mod tests {
         let columns = Columns::new(&batch().schema(), &["who".to_owned()]).unwrap();
         let named = |who: &str| {
             let mut columns = batch().columns().to_vec();
-            columns[2] = Arc::new(StringViewArray::from(vec![Some("a"), Some(who), Some("a"), None]));
+            columns[2] = Arc::new(StringViewArray::from(vec![Some("a"), Some(who), Some("a"), Some("")]));
             RecordBatch::try_new(batch().schema(), columns).unwrap()
         };
         let (fits, beyond) = (named(&"x".repeat(LONGEST_NAME - 4)), named(&"é/".repeat(60)));

@@ -252,7 +252,7 @@ fn run_aligned(seed: u64, budget: usize) {
     model.advance(i64::MAX);
     assert_eq!(lines(&out.rows), model.take(), "at the end");
     out = Emitted::default();
-    fleet.advance(now + LONG_AFTER_MS, &mut out);
+    fleet.advance(LONG_AFTER_MS, &mut out);
     assert!(out.rows.is_empty(), "after the end");
     assert_eq!(fleet.stats().iter().map(|stats| stats.entries).sum::<u64>(), 0, "nothing is left");
     let _ = (fleet.freeze(&mut out), fleet.write());
