@@ -28,6 +28,7 @@ pub mod recover;
 pub mod router;
 pub mod running;
 pub mod stages;
+mod started;
 pub mod status;
 pub mod steps;
 mod stored_keys;

@@ -20,6 +20,7 @@ use crate::{
     drive::{sink_handles, sink_nodes},
     job::refused_edit,
     launch::{Connectors, ReplayPoints, Restored, replay_points},
+    started::Started,
     window::eras,
 };
 
@@ -128,6 +129,10 @@ pub async fn recover(
     }
     // So is that the plan cannot take its place.
     let before = manifest.as_ref().map(|manifest| plan_before(plan, manifest)).transpose()?.flatten();
+    let started: Option<Started> = cx.folder.started();
+    if first_turn && let Some(started) = &started {
+        abandoned.extend(started.left_behind([Some(plan), before.as_ref()]));
+    }
     let moved_back = decided != claimed.decided;
     if moved_back {
         move_pointer(cx, claimed.epoch(), generation, &decided, manifest.as_ref()).await?;
@@ -167,6 +172,9 @@ pub async fn recover(
             }
             cleaned => cleaned?,
         }
+    }
+    if started.is_none_or(|started| !started.is(plan)) {
+        cx.folder.note_started(&Started::of(plan))?;
     }
     if first_turn {
         tokio::spawn(check_later(cx.store.clone(), unchecked));

@@ -33,6 +33,7 @@ pub use repair::{DamagedFolder, Note};
 const LAYOUT: &str = "layout";
 const LOCK: &str = "lock";
 const INSTANCE: &str = "instance";
+const STARTED: &str = "started";
 const GENERATION: &str = "generation";
 const STATE: &str = "state";
 const SCRATCH: &str = "scratch";
@@ -235,6 +236,21 @@ impl DataFolder {
         Ok(next)
     }
 
+    /// What was started last, as [`Self::note_started`] has noted it; `None`: nothing that can be read. Nothing but a clean-up
+    /// depends on it.
+    pub fn started<T: serde::de::DeserializeOwned>(&self) -> Option<T> {
+        read_fact(&self.path.join(STARTED), STARTED).ok().flatten()
+    }
+
+    /// Notes what is started now: until its first checkpoint nothing else says so.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn note_started(&self, plan: &impl Serialize) -> Result<(), StateError> {
+        durable::replace(&self.path.join(STARTED), &envelope::seal(STARTED, VERSION, plan))
+    }
+
     /// The folder of the default checkpoint store.
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join(CHECKPOINTS)
@@ -336,7 +352,7 @@ fn is_full(error: &io::Error) -> bool {
 /// A user who names a folder with photographs in it has made a mistake.
 fn refuse_strangers(path: &Path) -> Result<(), StateError> {
     let names = names_in(path)?;
-    let ours = [LAYOUT, LOCK, INSTANCE, GENERATION, STATE, SCRATCH, CHECKPOINTS];
+    let ours = [LAYOUT, LOCK, INSTANCE, GENERATION, STARTED, STATE, SCRATCH, CHECKPOINTS];
     // What the command keeps here. Such names are common, so they say something only beside a lock.
     let more: &[&str] = match names.iter().any(|name| name == LOCK) {
         true => &["pipeline", "storage", "control", "control.sock"],

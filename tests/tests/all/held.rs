@@ -185,6 +185,24 @@ fn rows_that_a_removed_sink_held_back_are_shown_and_its_folder_is_left_clean() {
     nothing_is_staged(&workspace);
 }
 
+#[test]
+fn nothing_is_left_of_a_plan_that_was_killed_before_its_first_checkpoint() {
+    for place in ["parquet: {uri: out/PLACE}", "delta: {uri: out/PLACE}", "file: {path: out/PLACE, format: {json: {}}}"]
+    {
+        let workspace = Workspace::new();
+        let to = |folder: &str| manifests(PLAIN, &place.replace("PLACE", folder), false);
+        // The first of all, and one that comes with an edit.
+        for (folder, point) in [("a", "before-pointer:1"), ("b", "after-pointer:2"), ("c", "before-pointer:1")] {
+            workspace.write("p.yaml", to(folder));
+            let killed = Millrace::run(&workspace, "p.yaml").env("MILLRACE_FAULT_POINT", point).finish();
+            assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);
+        }
+        workspace.write("p.yaml", to("d"));
+        Millrace::run(&workspace, "p.yaml").finish().expect_success();
+        nothing_is_staged(&workspace);
+    }
+}
+
 /// The ids that are not there, of those that any run has read.
 fn missing(tables: &[Table]) -> usize {
     let mut ids = sorted_ids(tables);
