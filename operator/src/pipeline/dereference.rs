@@ -186,7 +186,7 @@ pub fn dereference(stores: &Stores, key: &Key) -> Option<Observed> {
     Some(Observed {
         windows: named_objects(&stores.windows, &pipeline, Kind::Window),
         sinks: named_objects(&stores.sinks, &pipeline, Kind::Sink),
-        previous: found_running(plan.as_ref(), report.as_ref()).or(document(plan_map.as_deref(), PREVIOUS_KEY)),
+        previous: found_running(plan.as_ref(), report.as_ref()).or_else(|| document(plan_map.as_deref(), PREVIOUS_KEY)),
         plan,
         good_pods: good_pods(plan_map.as_deref()),
         report,
@@ -224,8 +224,12 @@ where
 /// has left: the plan before, of which nobody has told this one.
 fn found_running(plan: Option<&PlanDocument>, report: Option<&ReportDocument>) -> Option<PlanDocument> {
     let (plan, report) = (plan?, report?);
-    let (spec, revision) = (report.runs.clone()?, report.revision.clone()?);
-    (revision != plan.revision).then(|| PlanDocument { spec, revision, ..plan.clone() })
+    let (spec, revision) = (report.runs.as_ref()?, report.revision.as_ref()?);
+    (*revision != plan.revision).then(|| PlanDocument {
+        spec: spec.clone(),
+        revision: revision.clone(),
+        ..plan.clone()
+    })
 }
 
 /// What the operator writes of a report: all but the report.

@@ -44,7 +44,8 @@ pub struct SinkContext {
     pub changelog: Option<Vec<usize>>,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
-    /// Whether the handle that is restored was followed by others, of later epochs: what it holds back may have been shown since.
+    /// Whether the handles that are restored were followed by others, of later epochs: what they hold back may have been shown since,
+    /// and what they name was committed once.
     pub goes_back: bool,
     /// A folder on this machine for what is staged and has no better place.
     pub scratch: PathBuf,
@@ -105,10 +106,6 @@ pub trait Committer: Send {
         &'a mut self,
         decided: Option<(Epoch, &'a [CommitHandle])>,
     ) -> BoxFuture<'a, Result<Committed, SinkError>>;
-
-    /// Called before [`Self::recover`] by a run that goes back to an earlier epoch: what that is given was committed once, since
-    /// a later epoch was decided after it. So rows that are not there any more have been taken away.
-    fn goes_back(&mut self) {}
 
     /// Nobody writes to this node any more, whose plan was given up: removes everything that it staged and that `keep` does
     /// not name. Called instead of [`Self::recover`].

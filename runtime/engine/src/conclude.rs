@@ -108,8 +108,9 @@ async fn close(
     for (name, node) in sink_nodes(old) {
         let (Some(factory), Some(handles)) = (connectors.sinks.get(name), handles.get_mut(name)) else { continue };
         let failed = |source| JobError::Sink { node: name.clone(), source };
-        let is_left = |index: u32| index >= tasks(name, node);
-        for (index, handle) in (0..).zip(handles).filter(|(index, handle)| is_left(*index) && factory.holds(handle)) {
+        let going_on = tasks(name, node);
+        for (index, handle) in (0..).zip(handles).filter(|(index, handle)| *index >= going_on && factory.holds(handle))
+        {
             let sink_cx = SinkContext { goes_back, ..cx.sink_context(old, name, node, generation, index)? };
             let mut sink = factory.open(sink_cx, Some(handle.clone())).await.map_err(failed)?;
             sink.finish();

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use millrace_connectors::Committer;
+use millrace_connectors::{Committer, SinkContext};
 use millrace_plan::{KeyedOp, KeyedStage, NodeKind, Plan, ResolvedSpec, SinkNode, SourceNode};
 use millrace_state::{CheckpointStore, ErrorKind, Latest, Manifest, ManifestId, Newest, StateError, fault};
 use millrace_stream::{
@@ -386,10 +386,7 @@ async fn recover_sinks(
 ) -> Result<BTreeMap<NodeName, Box<dyn Committer>>, JobError> {
     let Some(manifest) = manifest else { return Ok(BTreeMap::new()) };
     let nodes: Vec<_> = sink_nodes(wrote).collect();
-    let mut committers = open_committers(wrote, &nodes, generation, cx).await?;
-    if moved_back {
-        committers.values_mut().for_each(|committer| committer.goes_back());
-    }
+    let mut committers = open_committers(wrote, &nodes, moved_back, generation, cx).await?;
     let handles = sink_handles(manifest);
     let committed = commits::recover(&mut committers, Some((manifest.epoch, &handles))).await?;
     cx.metrics.committed_rows.add(committed.rows);
@@ -426,7 +423,7 @@ async fn fresh_committers(
     generation: Generation,
     cx: &Arc<JobContext>,
 ) -> Result<BTreeMap<NodeName, Box<dyn Committer>>, JobError> {
-    let mut committers = open_committers(plan, nodes, generation, cx).await?;
+    let mut committers = open_committers(plan, nodes, false, generation, cx).await?;
     let recovered = commits::recover(&mut committers, None).await;
     // Nothing is committed here: it is the sink that cannot be used.
     recovered.map_err(|CommitError { node, source }| JobError::Sink { node, source })?;
@@ -445,7 +442,7 @@ async fn discard(
     let is_kept = |name: &NodeName, sink: &SinkNode| kept.iter().any(|plan| has_sink(plan, name, sink));
     for (name, sink) in sink_nodes(abandoned).filter(|(name, sink)| !is_kept(name, sink)) {
         let discarded = async {
-            let mut committers = open_committers(abandoned, &[(name, sink)], generation, cx).await?;
+            let mut committers = open_committers(abandoned, &[(name, sink)], false, generation, cx).await?;
             let Some(committer) = committers.get_mut(name) else { return Ok(()) };
             // Another sink of this name may stage in the same place.
             let keep = handles.get(name).map_or(&[][..], Vec::as_slice);
@@ -518,13 +515,14 @@ fn stored_plan(manifest: &Manifest) -> Result<Plan, JobError> {
 async fn open_committers(
     plan: &Plan,
     nodes: &[(&NodeName, &SinkNode)],
+    goes_back: bool,
     generation: Generation,
     cx: &Arc<JobContext>,
 ) -> Result<BTreeMap<NodeName, Box<dyn Committer>>, JobError> {
     let connectors = Connectors::of(plan)?;
     let mut committers = BTreeMap::new();
     for (name, sink) in nodes {
-        let sink_cx = cx.sink_context(plan, name, sink, generation, 0)?;
+        let sink_cx = SinkContext { goes_back, ..cx.sink_context(plan, name, sink, generation, 0)? };
         let opened = connectors.sinks[*name].committer(sink_cx).await;
         let committer = opened.map_err(|source| JobError::Sink { node: (*name).clone(), source })?;
         committers.insert((*name).clone(), committer);

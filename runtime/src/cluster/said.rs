@@ -17,7 +17,7 @@ pub struct Said {
     pub idle: Option<RunPhase>,
     /// The revision that runs or is being started.
     pub revision: Option<Revision>,
-    /// The plans that may run by now, the newest first.
+    /// The plans that may run by now, the newest first, as far as they are short enough to be reported.
     pub plans: Vec<(Revision, ResolvedSpec)>,
     /// How often a job has begun to run, so that it is news also when nothing else is.
     pub runs: u64,
@@ -56,24 +56,25 @@ impl Said {
         })
     }
 
-    /// Takes note of a plan that may come to run.
+    /// Takes note of a plan that may come to run. Not of one that is so long that nothing else could be reported any more.
     pub fn may_run(&mut self, revision: &Revision, spec: ResolvedSpec) {
         // The one that runs, the one of the newest checkpoint, and an edit.
         const MOST: usize = 3;
+        const MOST_BYTES: usize = 256 << 10;
+        if !serde_json::to_vec(&spec).is_ok_and(|text| text.len() <= MOST_BYTES) {
+            return;
+        }
         self.plans.retain(|(known, _)| known != revision);
         self.plans.insert(0, (revision.clone(), spec));
         self.plans.truncate(MOST);
     }
 
     /// The plan that runs where the one that was asked for last does not: whoever asks may not know it, as of a pipeline that was
-    /// made anew. Not of one that is so long that nothing else could be reported any more.
+    /// made anew.
     pub fn runs_instead(&self) -> Option<ResolvedSpec> {
-        const MOST_BYTES: usize = 256 << 10;
         let edit = self.edit.as_ref().filter(|edit| edit.result != EditResult::TakenUp)?;
         let revision = self.revision.as_ref().filter(|revision| **revision != edit.to)?;
-        let (_, spec) = self.plans.iter().find(|(known, _)| known == revision)?;
-        let is_short = serde_json::to_vec(spec).is_ok_and(|text| text.len() <= MOST_BYTES);
-        is_short.then(|| spec.clone())
+        self.plans.iter().find(|(known, _)| known == revision).map(|(_, spec)| spec.clone())
     }
 
     /// Takes in what happened to the job.

@@ -1,7 +1,7 @@
 //! Rows that sinks hold back for fuller files, a kill, and an edit that comes with the next start: they are shown all the same,
 //! each once, and nothing stays behind.
 
-use millrace_tests::{Deadline, Millrace, Table, Workspace, delta, manifest, read};
+use millrace_tests::{Deadline, Finished, Millrace, Table, Workspace, delta, manifest, read};
 
 const ROWS: i64 = 30_000;
 
@@ -36,15 +36,26 @@ spec:
 /// Kills the pipeline after some checkpoints, and starts it with other manifests, which die at a point of their start first.
 fn killed_and_edited(workspace: &Workspace, before: &str, after: &str, deaths: &[&str]) {
     workspace.write("p.yaml", before);
-    let killed = Millrace::run(workspace, "p.yaml").env("MILLRACE_FAULT_POINT", "after-pointer:6").finish();
-    assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);
+    killed_at(workspace, "after-pointer:6");
     workspace.write("p.yaml", after);
     for point in deaths {
-        let killed = Millrace::run(workspace, "p.yaml").env("MILLRACE_FAULT_POINT", &format!("{point}:1")).finish();
-        assert_eq!(killed.signal(), Some(9), "{point}: {}", killed.stderr);
+        killed_at(workspace, &format!("{point}:1"));
     }
     let finished = Millrace::run(workspace, "p.yaml").finish().expect_success();
     assert!(finished.stderr.contains("held back for a fuller file") || !deaths.is_empty(), "{}", finished.stderr);
+}
+
+/// Ends a run at a point of its course, as SIGKILL does.
+fn killed_at(workspace: &Workspace, point: &str) -> Finished {
+    let killed = Millrace::run(workspace, "p.yaml").env("MILLRACE_FAULT_POINT", point).finish();
+    assert_eq!(killed.signal(), Some(9), "{point}: {}", killed.stderr);
+    killed
+}
+
+/// What a reader of `out/a` sees.
+fn shown(workspace: &Workspace, place: &str) -> Table {
+    let folder = workspace.join("out/a");
+    if place.starts_with("delta") { delta::table(&folder) } else { read::folder(&folder) }
 }
 
 fn sorted_ids(tables: &[Table]) -> Vec<i64> {
@@ -108,17 +119,11 @@ fn rows_that_tasks_hold_back_are_shown_when_the_next_start_brings_fewer_of_them(
             (2, "after-pointer:2"),
         ] {
             workspace.write("p.yaml", on(tasks));
-            let killed = Millrace::run(&workspace, "p.yaml").env("MILLRACE_FAULT_POINT", point).finish();
-            assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);
+            killed_at(&workspace, point);
         }
         workspace.write("p.yaml", on(1));
         Millrace::run(&workspace, "p.yaml").finish().expect_success();
-        let table = if place.starts_with("delta") {
-            delta::table(&workspace.join("out/a"))
-        } else {
-            read::folder(&workspace.join("out/a"))
-        };
-        expect_all(&[table], place);
+        expect_all(&[shown(&workspace, place)], place);
         nothing_is_staged(&workspace);
     }
 }
@@ -129,27 +134,20 @@ fn what_is_shown_before_an_edit_stays_as_it_is_when_the_run_that_shows_it_is_kil
         let workspace = Workspace::new();
         let sink = |delay: &str| manifests(PLAIN, &format!("{place}\n  batch: {{maxDelay: {delay}}}"), false);
         workspace.write("p.yaml", sink("1h"));
-        let killed = Millrace::run(&workspace, "p.yaml").env("MILLRACE_FAULT_POINT", "after-pointer:6").finish();
-        assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);
+        killed_at(&workspace, "after-pointer:6");
         workspace.write("p.yaml", sink("2h"));
         // With rows of its own staged, of which no checkpoint knows.
-        let killed = Millrace::run(&workspace, "p.yaml").env("MILLRACE_FAULT_POINT", "sink-prepared:2").finish();
-        assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);
+        let killed = killed_at(&workspace, "sink-prepared:2");
         assert!(killed.stderr.contains("held back for a fuller file"), "{}", killed.stderr);
-        let shown = |workspace: &Workspace| {
+        let files = || {
             let files = read::all_files(&workspace.join("out/a")).into_iter();
             files.filter(|(path, _)| !path.to_string_lossy().contains("staging")).collect::<Vec<_>>()
         };
-        let before = shown(&workspace);
+        let before = files();
         Millrace::run(&workspace, "p.yaml").finish().expect_success();
-        let after = shown(&workspace);
+        let after = files();
         assert!(before.iter().all(|file| after.contains(file)), "{place}: a file that was shown is another");
-        let table = if place.starts_with("delta") {
-            delta::table(&workspace.join("out/a"))
-        } else {
-            read::folder(&workspace.join("out/a"))
-        };
-        expect_all(&[table], place);
+        expect_all(&[shown(&workspace, place)], place);
         nothing_is_staged(&workspace);
     }
 }
@@ -194,8 +192,7 @@ fn nothing_is_left_of_a_plan_that_was_killed_before_its_first_checkpoint() {
         // The first of all, and one that comes with an edit.
         for (folder, point) in [("a", "before-pointer:1"), ("b", "after-pointer:2"), ("c", "before-pointer:1")] {
             workspace.write("p.yaml", to(folder));
-            let killed = Millrace::run(&workspace, "p.yaml").env("MILLRACE_FAULT_POINT", point).finish();
-            assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);
+            killed_at(&workspace, point);
         }
         workspace.write("p.yaml", to("d"));
         Millrace::run(&workspace, "p.yaml").finish().expect_success();
@@ -216,17 +213,14 @@ fn who_goes_back_to_an_older_checkpoint_or_a_savepoint_misses_nothing_that_it_he
         for from_savepoint in [true, false] {
             let workspace = Workspace::new();
             workspace.write("p.yaml", manifests(PLAIN, &format!("{place}\n  batch: {{maxRows: 2500}}"), false));
-            let folder = workspace.join("out/a");
-            let table = |folder: &std::path::Path| {
-                if place.starts_with("delta") { delta::table(folder) } else { read::folder(folder) }
-            };
             let mut args = vec!["--allow-previous-checkpoint".to_owned()];
             let running = Millrace::run(&workspace, "p.yaml").start();
-            let shown = |least: usize| {
+            let are_shown = |least: usize| {
+                let is_there = || workspace.join("out/a").is_dir();
                 Deadline::secs(60)
-                    .wait_for("rows", || (folder.is_dir() && table(&folder).len() >= least).then_some(()));
+                    .wait_for("rows", || (is_there() && shown(&workspace, place).len() >= least).then_some(()));
             };
-            shown(1);
+            are_shown(1);
             if from_savepoint {
                 let taken = Millrace::new(&workspace, ["checkpoints", "savepoint", "--data-dir", "data"])
                     .finish()
@@ -236,7 +230,7 @@ fn who_goes_back_to_an_older_checkpoint_or_a_savepoint_misses_nothing_that_it_he
                 args = vec!["--from-savepoint".to_owned(), name];
             }
             // What was held back by then is shown.
-            shown(table(&folder).len() + 3000);
+            are_shown(shown(&workspace, place).len() + 3000);
             running.signal("KILL");
             running.wait();
             if !from_savepoint {
@@ -252,7 +246,7 @@ fn who_goes_back_to_an_older_checkpoint_or_a_savepoint_misses_nothing_that_it_he
                 Millrace::run(&workspace, "p.yaml").args(&args).env("MILLRACE_FAULT_POINT", "after-pointer:3").finish();
             assert_eq!(back.signal(), Some(9), "{place}: {}", back.stderr);
             Millrace::run(&workspace, "p.yaml").finish().expect_success();
-            assert_eq!(missing(&[table(&folder)]), 0, "{place} {args:?}");
+            assert_eq!(missing(&[shown(&workspace, place)]), 0, "{place} {args:?}");
             nothing_is_staged(&workspace);
         }
     }

@@ -305,10 +305,6 @@ impl Committer for DeltaCommitter {
         })
     }
 
-    fn goes_back(&mut self) {
-        self.publisher.goes_back();
-    }
-
     fn discard<'a>(&'a mut self, keep: &'a [CommitHandle]) -> BoxFuture<'a, Result<(), SinkError>> {
         Box::pin(async move { self.publisher.discard(&Publisher::load(keep)?).await })
     }

@@ -78,13 +78,8 @@ impl Publisher {
             record: Record::read(cx.scratch.clone()),
             renamed: HashSet::new(),
             settled: HashSet::new(),
-            goes_back: false,
+            goes_back: cx.goes_back,
         }
-    }
-
-    /// What [`Self::settle`] is asked about next was committed once.
-    pub(crate) fn goes_back(&mut self) {
-        self.goes_back = true;
     }
 
     pub(crate) fn folder(&self) -> &Arc<Folder> {
