@@ -18,6 +18,8 @@ const DISORDER_MS: u64 = 3_000;
 const STRAY_MS: u64 = 20_000;
 const FIRST_MS: i64 = 1_714_982_400_000;
 const ROWS: usize = 60_000;
+/// How many rows of a file stand at its end though they are its first ones.
+const LATE_ROWS: usize = 40;
 
 /// Where the process is made to die.
 const FAULT_POINTS: [&str; 10] = [
@@ -272,7 +274,7 @@ spec:
       format: {{json: {{}}}}
 {COLUMNS}      eventTime: {{column: ts, maxOutOfOrderness: {STRAY_MS}ms}}
     - name: u
-      file: {{paths: [in/*.ndjson]}}
+      file: {{paths: [late/*.ndjson]}}
       format: {{json: {{}}}}
 {COLUMNS}      eventTime: {{column: ts}}
     - name: bad
@@ -345,6 +347,9 @@ fn every_transform_gives_what_an_oracle_gives_however_often_the_process_is_kille
     for (number, name) in ["a", "b"].into_iter().enumerate() {
         let of_file: Vec<&str> = lines.iter().skip(number).step_by(2).map(String::as_str).collect();
         workspace.write(format!("in/{name}.ndjson"), of_file.join("\n") + "\n");
+        // The first rows come last, so that some are late wherever the file's batches end.
+        let (first, rest) = of_file.split_at(LATE_ROWS);
+        workspace.write(format!("late/{name}.ndjson"), [rest, first].concat().join("\n") + "\n");
     }
     let (bytes, bad, good) = bad_lines(&mut seed);
     workspace.write("bad/rows.ndjson", bytes);
@@ -397,7 +402,7 @@ fn every_transform_gives_what_an_oracle_gives_however_often_the_process_is_kille
 
     // Rows in are rows in windows and late rows.
     let (strict, late) = (found("strict"), found("late"));
-    assert!(late.len() >= 10, "{} rows are late", late.len());
+    assert!(late.len() >= LATE_ROWS, "{} rows are late", late.len());
     assert_eq!(strict.sum("n") + late.len() as i64, ROWS as i64);
     let late_ids: std::collections::BTreeSet<i64> = late.column("id").map(Cell::int).collect();
     assert_eq!(late_ids.len(), late.len(), "a late row is there twice");
