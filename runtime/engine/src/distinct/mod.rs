@@ -32,7 +32,7 @@ use crate::{
     topn::push_in_batches,
     window::{
         facts::{Facts, come_to},
-        row_log::RowLog,
+        row_log::{Parted, RowLog},
         waiting::Waiting,
     },
 };
@@ -48,12 +48,19 @@ pub struct DistinctWithin {
     watermark: i64,
     /// The greatest event time seen.
     latest: i64,
-    /// The first key group of the first bucket of waiting rows that have not been looked at, when those of others have.
-    looked_at_until: Option<u16>,
+    /// Waiting rows of which those of some key groups have been looked at, and the others are next.
+    taken: Option<Taken>,
     key_groups: KeyGroupRange,
     memory_budget_bytes: usize,
     batch_rows: usize,
     late_rows: u64,
+}
+
+/// Rows that were taken away from those that wait.
+struct Taken {
+    rows: Parted,
+    /// The first key group whose rows have not been looked at.
+    key_group: u16,
 }
 
 impl DistinctWithin {
@@ -69,7 +76,7 @@ impl DistinctWithin {
             plan: plan.clone(),
             watermark: i64::MIN,
             latest: i64::MIN,
-            looked_at_until: None,
+            taken: None,
             key_groups: cx.key_groups,
             memory_budget_bytes: cx.memory_budget_bytes,
             batch_rows: cx.batch_rows.max(1),
@@ -77,7 +84,7 @@ impl DistinctWithin {
         };
         if let Some(facts) = Facts::join(&cx.restored)? {
             (distinct.watermark, distinct.latest) = (facts.watermark, facts.latest);
-            distinct.waiting.log_mut().load(facts.next_part, cx.memory_budget_bytes / 2)?;
+            distinct.waiting.load(facts.next_part, cx.memory_budget_bytes / 2)?;
             distinct.marks.load(facts.next_part, cx.memory_budget_bytes / 4)?;
         }
         Ok(distinct)
@@ -89,27 +96,25 @@ impl DistinctWithin {
         Ok(())
     }
 
-    /// Looks at the rows of these buckets that are before `watermark`, one key group after another.
-    fn take_cold(&mut self, due: &[i64], watermark: i64, out: &mut Emitted) -> Result<Progress, OperatorError> {
-        let parted = self.waiting.log().parted(due.iter().copied())?;
-        let from = self.looked_at_until.take().unwrap_or(self.key_groups.start);
-        for key_group in from..self.key_groups.end {
-            let mut pieces: Vec<(usize, u64, RecordBatch)> = Vec::new();
-            self.waiting.log().read_parted(&parted, key_group, |bucket, number, rows| {
-                pieces.push((due.iter().position(|of| *of == bucket).unwrap_or(0), number, rows));
+    /// Looks at the rows that are before `watermark` of buckets that were taken away, one key group after another.
+    fn look_at(&mut self, mut taken: Taken, watermark: i64, out: &mut Emitted) -> Result<Progress, OperatorError> {
+        while taken.key_group < self.key_groups.end {
+            let mut pieces: Vec<(i64, u64, RecordBatch)> = Vec::new();
+            self.waiting.log().read_parted(&taken.rows, taken.key_group, |bucket, number, rows| {
+                pieces.push((bucket, number, rows));
                 Ok(())
             })?;
+            taken.key_group += 1;
             pieces.sort_by_key(|(bucket, number, _)| (*bucket, *number));
             let rows = concat_batches(&self.plan.input, pieces.iter().map(|(_, _, rows)| rows))?;
             let rows = self.waiting.part(&rows, watermark)?;
             self.emit(&by_time(&rows)?, out)?;
             self.mind_memory()?;
             if out.is_much() {
-                self.looked_at_until = Some(key_group + 1);
+                self.taken = Some(taken);
                 return Ok(Progress::More);
             }
         }
-        due.iter().for_each(|bucket| self.waiting.log_mut().remove(*bucket));
         Ok(Progress::Done)
     }
 
@@ -120,7 +125,7 @@ impl DistinctWithin {
         if waiting + self.marks.memory_bytes() <= self.memory_budget_bytes {
             return Ok(());
         }
-        self.waiting.log_mut().spill_to(self.memory_budget_bytes / 2)?;
+        self.waiting.spill_to(self.memory_budget_bytes / 2)?;
         self.marks.mind_memory(self.watermark, self.memory_budget_bytes / 2)
     }
 }
@@ -139,19 +144,28 @@ impl KeyedOperator for DistinctWithin {
 
     fn advance(&mut self, watermark: EventTime, out: &mut Emitted) -> Result<Progress, OperatorError> {
         let watermark = watermark.0;
-        if watermark <= self.watermark && self.looked_at_until.is_none() {
+        if watermark <= self.watermark && self.taken.is_none() {
             return Ok(Progress::Done);
         }
         loop {
-            let due = self.waiting.due(watermark);
-            if due.iter().any(|bucket| self.waiting.log().is_cold(*bucket)) {
-                if self.take_cold(&due, watermark, out)? == Progress::More {
-                    return Ok(Progress::More);
+            let taken = match self.taken.take() {
+                Some(taken) => Some(taken),
+                None => {
+                    let due = self.waiting.due(watermark);
+                    if due.iter().any(|bucket| self.waiting.log().is_cold(*bucket)) {
+                        Some(Taken { rows: self.waiting.take_parted(&due)?, key_group: self.key_groups.start })
+                    } else {
+                        let Some(rows) = self.waiting.take(&due, watermark)? else { break };
+                        self.emit(&rows, out)?;
+                        self.mind_memory()?;
+                        None
+                    }
                 }
-            } else {
-                let Some(rows) = self.waiting.take(&due, watermark)? else { break };
-                self.emit(&rows, out)?;
-                self.mind_memory()?;
+            };
+            if let Some(taken) = taken
+                && self.look_at(taken, watermark, out)? == Progress::More
+            {
+                return Ok(Progress::More);
             }
             if out.is_much() {
                 return Ok(Progress::More);
@@ -163,8 +177,8 @@ impl KeyedOperator for DistinctWithin {
     }
 
     fn freeze(&mut self, _epoch: Epoch, _out: &mut Emitted) -> Result<Frozen, OperatorError> {
-        let writes = (self.waiting.log_mut().freeze(), self.marks.freeze());
-        let next_part = self.waiting.log_mut().next_part().max(self.marks.next_part());
+        let writes = (self.waiting.freeze(), self.marks.freeze());
+        let next_part = self.waiting.log().next_part().max(self.marks.next_part());
         let facts = Facts::new(self.key_groups, self.watermark, self.latest, next_part);
         let write = (writes.0.is_some() || writes.1.is_some()).then(|| -> crate::operator::Write {
             Box::new(move |store| {
@@ -180,7 +194,7 @@ impl KeyedOperator for DistinctWithin {
     }
 
     fn thawed(&mut self) -> Result<(), OperatorError> {
-        self.waiting.log_mut().thaw();
+        self.waiting.thaw();
         self.marks.thaw();
         self.mind_memory()
     }

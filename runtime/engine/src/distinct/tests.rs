@@ -14,9 +14,10 @@ use crate::{
     },
 };
 
-fn run(seed: u64, budget: usize) {
+/// Rows in an order that `seed` gives, with times that are multiples of `step_ms`, against a model.
+fn run(seed: u64, budget: usize, step_ms: i64) {
     let mut random = Random::new(seed);
-    let within_ms = 1 + random.between(0, 3000);
+    let within_ms = (1 + random.between(0, 3000)) * step_ms;
     let keys = [vec![1], vec![2], vec![1, 2]][seed as usize % 3].clone();
     let by_name = keys.contains(&1);
     let by_number = keys.contains(&2);
@@ -44,7 +45,8 @@ fn run(seed: u64, budget: usize) {
         let (mut expected, mut too_late) = (Vec::new(), Vec::new());
         match random.below(8) {
             0..=3 => {
-                let rows = random_rows(&mut random, now - 800..now + 2500, 15);
+                let mut rows = random_rows(&mut random, now - 800..now + 2500, 15);
+                rows.iter_mut().for_each(|row| row.time *= step_ms);
                 fleet.process(&batch_of(&rows), &mut out);
                 too_late = rows.iter().filter(|row| row.time < watermark).cloned().collect();
                 late += too_late.len();
@@ -52,7 +54,7 @@ fn run(seed: u64, budget: usize) {
             }
             4..=6 => {
                 now += random.between(0, 2500);
-                watermark = watermark.max(now - 300);
+                watermark = watermark.max((now - 300) * step_ms);
                 fleet.advance(watermark, &mut out);
                 expected = advance(&mut waiting, watermark);
             }
@@ -84,10 +86,15 @@ fn run(seed: u64, budget: usize) {
 
 #[test]
 fn repeats_within_the_span_are_dropped_as_in_the_model() {
-    for_seeds(20, |seed| run(seed, 64 << 20));
+    for_seeds(20, |seed| run(seed, 64 << 20, 1));
 }
 
 #[test]
 fn rows_that_wait_and_do_not_fit_the_budget_are_read_back() {
-    for_seeds(10, |seed| run(seed, 4000));
+    for_seeds(10, |seed| run(seed, 4000, 1));
+}
+
+#[test]
+fn rows_that_are_far_apart_in_time_are_written_together_and_read_in_order() {
+    for_seeds(20, |seed| run(seed, [4000, 16_000, 64 << 20][seed as usize % 3], 200));
 }

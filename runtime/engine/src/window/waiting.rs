@@ -1,18 +1,31 @@
 //! Rows that wait for the watermark to pass them.
+//!
+//! They are in buckets of a second. What is written of them (at a barrier, or over the memory budget) is in buckets of a 64th
+//! of the time that all rows cover, so that few rows in much event time are not many small parts. When the watermark comes to
+//! one, its rows are in buckets of a second again.
+
+use std::collections::HashMap;
 
 use arrow::{
     array::{RecordBatch, UInt32Array},
     compute::{self, concat_batches},
 };
 
-use super::row_log::RowLog;
+use super::row_log::{Parted, RowLog, RowWrites};
 use crate::{aggregate::longs, distinct::by_time, operator::OperatorError};
 
 /// How much event time a bucket covers.
 const BUCKET_MS: i64 = 1000;
 
+/// Into about how many buckets all rows are written.
+const WRITTEN_BUCKETS: i64 = 64;
+
 /// A log of rows that are taken out in the order of their event times.
-pub(crate) struct Waiting(RowLog);
+pub(crate) struct Waiting {
+    log: RowLog,
+    /// The greatest event time of a row.
+    latest: i64,
+}
 
 fn bucket_of(time: i64) -> i64 {
     time.saturating_sub(time.rem_euclid(BUCKET_MS))
@@ -20,52 +33,87 @@ fn bucket_of(time: i64) -> i64 {
 
 impl Waiting {
     pub(crate) fn new(log: RowLog) -> Self {
-        Self(log)
+        Self { log, latest: i64::MIN }
+    }
+
+    /// Reads what was stored, see [`RowLog::load`].
+    ///
+    /// # Errors
+    /// Fails if it cannot be read.
+    pub(crate) fn load(&mut self, next_part: u64, budget_bytes: usize) -> Result<(), OperatorError> {
+        self.log.load(next_part, budget_bytes)?;
+        self.latest = self.log.buckets().map(|bucket| self.log.times_of(bucket).1).max().unwrap_or(i64::MIN);
+        Ok(())
     }
 
     pub(crate) fn log(&self) -> &RowLog {
-        &self.0
-    }
-
-    pub(crate) fn log_mut(&mut self) -> &mut RowLog {
-        &mut self.0
+        &self.log
     }
 
     /// Adds rows, save those before `watermark`, which come back.
     pub(crate) fn append(&mut self, rows: &RecordBatch, watermark: i64) -> Result<Option<RecordBatch>, OperatorError> {
-        append_by_bucket(&mut self.0, rows, watermark, bucket_of)
+        self.latest = longs(rows.column(0)).into_iter().flatten().copied().max().unwrap_or(i64::MIN).max(self.latest);
+        append_by_bucket(&mut self.log, rows, watermark, bucket_of)
     }
 
-    /// The first buckets that have rows before `watermark`: mostly one, and in any case all of a second. Those whose rows came
-    /// first are first.
+    /// The first bucket and those that overlap with it or one another, if they have rows before `watermark`. No other bucket has
+    /// rows of their times.
     pub(crate) fn due(&self, watermark: i64) -> Vec<i64> {
-        let Some(second) = self.0.first_bucket().map(bucket_of) else { return Vec::new() };
-        let of_second = self.0.buckets().take_while(|bucket| *bucket < watermark && bucket_of(*bucket) == second);
-        let mut due: Vec<i64> = of_second.collect();
-        due.reverse();
-        due
-    }
-
-    /// The rows of these buckets that are before `watermark`, in order of time; `None`: no more.
-    pub(crate) fn take(&mut self, due: &[i64], watermark: i64) -> Result<Option<RecordBatch>, OperatorError> {
-        let Some(second) = due.first().map(|bucket| bucket_of(*bucket)) else { return Ok(None) };
-        let rows = due.iter().map(|bucket| self.0.read(*bucket)).collect::<Result<Vec<_>, _>>()?;
-        let rows = concat_batches(rows[0].schema_ref(), &rows)?;
-        let (due_rows, later) = part_by_time(&rows, watermark)?;
-        if due_rows.num_rows() == 0 {
-            return Ok(None);
+        let (mut due, mut first, mut last) = (Vec::new(), i64::MAX, i64::MIN);
+        for bucket in self.log.buckets() {
+            if !due.is_empty() && bucket > last {
+                break;
+            }
+            let times = self.log.times_of(bucket);
+            (first, last) = (first.min(times.0), last.max(times.1));
+            due.push(bucket);
         }
-        due.iter().for_each(|bucket| self.0.remove(*bucket));
-        self.0.append(second, later);
-        Ok(Some(by_time(&due_rows)?))
+        if first < watermark { due } else { Vec::new() }
     }
 
-    /// Of rows that are being read key group by key group, those that are before `watermark`; the others wait on, in a bucket
-    /// that begins there.
+    /// Takes away the rows of buckets that are due and in memory. Those that are before `watermark` come back, in order of
+    /// time.
+    pub(crate) fn take(&mut self, due: &[i64], watermark: i64) -> Result<Option<RecordBatch>, OperatorError> {
+        let rows = due.iter().map(|bucket| self.log.read(*bucket)).collect::<Result<Vec<_>, _>>()?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let rows = concat_batches(first.schema_ref(), &rows)?;
+        due.iter().for_each(|bucket| self.log.remove(*bucket));
+        Ok(Some(by_time(&self.part(&rows, watermark)?)?))
+    }
+
+    /// Takes away buckets that are due, to be looked at one key group at a time.
+    pub(crate) fn take_parted(&mut self, due: &[i64]) -> Result<Parted, OperatorError> {
+        self.log.take_parted(due)
+    }
+
+    /// Of rows that were taken away, in the order of their buckets, those before `watermark`. The others wait on.
     pub(crate) fn part(&mut self, rows: &RecordBatch, watermark: i64) -> Result<RecordBatch, OperatorError> {
         let (due, later) = part_by_time(rows, watermark)?;
-        self.0.append(watermark, later);
+        append_by_bucket(&mut self.log, &later, i64::MIN, bucket_of)?;
         Ok(due)
+    }
+
+    /// Sets how much event time the buckets that are written next cover: a power of two of seconds, so that those of one
+    /// length lie within those of a greater one.
+    fn gather(&mut self) {
+        let first = self.log.first_bucket().unwrap_or(self.latest);
+        let seconds = self.latest.saturating_sub(first) / (WRITTEN_BUCKETS * BUCKET_MS);
+        let seconds = u64::try_from(seconds).unwrap_or(0).clamp(1, 1 << 40).next_power_of_two();
+        self.log.gather(seconds as i64 * BUCKET_MS);
+    }
+
+    pub(crate) fn spill_to(&mut self, budget_bytes: usize) -> Result<(), OperatorError> {
+        self.gather();
+        self.log.spill_to(budget_bytes)
+    }
+
+    pub(crate) fn freeze(&mut self) -> Option<RowWrites> {
+        self.gather();
+        self.log.freeze()
+    }
+
+    pub(crate) fn thaw(&mut self) {
+        self.log.thaw();
     }
 }
 
@@ -87,15 +135,22 @@ pub(crate) fn append_by_bucket(
     let times = longs(rows.column(0)).unwrap_or_default();
     let mut late: Vec<u32> = Vec::new();
     let mut runs: Vec<(i64, Vec<u32>)> = Vec::new();
+    let mut places: HashMap<i64, usize> = HashMap::new();
     for (row, time) in times.iter().enumerate() {
         if *time < watermark {
             late.push(row as u32);
             continue;
         }
         let bucket = bucket_of(*time);
-        match runs.iter_mut().rev().find(|(run, _)| *run == bucket) {
+        match runs.last_mut().filter(|(run, _)| *run == bucket) {
             Some((_, rows)) => rows.push(row as u32),
-            None => runs.push((bucket, vec![row as u32])),
+            None => {
+                let place = *places.entry(bucket).or_insert(runs.len());
+                if place == runs.len() {
+                    runs.push((bucket, Vec::new()));
+                }
+                runs[place].1.push(row as u32);
+            }
         }
     }
     for (bucket, run) in runs {

@@ -5,6 +5,11 @@
 //! which they came, to be joined and written behind the task's back as one part a bucket and key group; when a bucket is over, its parts are deleted. A bucket that comes and goes between two barriers
 //! never touches the store. Over the memory budget, buckets leave memory, latest first, and are read back when their time
 //! has come.
+//!
+//! Where buckets are only an order ([`RowLog::gather`]), those of a longer span are written as one, so that few rows in much
+//! event time are not many small parts. Then buckets may overlap, as rows that come after that may be of any time in it.
+
+mod parted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,15 +17,16 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, GenericByteViewArray, RecordBatch, UInt32Array},
-    compute::{concat_batches, take_record_batch},
+    array::{Array, ArrayRef, AsArray, GenericByteViewArray, RecordBatch},
+    compute::concat_batches,
     datatypes::{ByteViewType, DataType, Schema, SchemaRef},
 };
 use millrace_state::{StateError, TaskStore};
 use millrace_stream::KeyGroupRange;
 
+pub(crate) use self::parted::Parted;
 use super::chunks::{self, Content, Kind, Layout, PartWrite, Pieces, Stored};
-use crate::{group::GroupKeys, operator::OperatorError};
+use crate::{aggregate::longs, group::GroupKeys, operator::OperatorError};
 
 /// Remembered rows, by bucket of event time.
 pub(crate) struct RowLog {
@@ -32,6 +38,8 @@ pub(crate) struct RowLog {
     buckets: BTreeMap<i64, Vec<RowPart>>,
     /// Buckets with rows that are not in the store.
     fresh: BTreeSet<i64>,
+    /// The span of event time of which rows are written as one bucket.
+    gathered_ms: i64,
     /// Buckets with rows that were handed over.
     handed_over: Vec<i64>,
     deletes: Vec<(Kind, i64, Stored)>,
@@ -48,26 +56,32 @@ struct RowPart {
     rows: Option<Rows>,
     count: usize,
     bytes: usize,
+    /// The first and the last event time.
+    times: (i64, i64),
     stored: Vec<Stored>,
+}
+
+/// The first and the last event time of rows.
+fn times_of(rows: &RecordBatch) -> (i64, i64) {
+    let times = rows.columns().first().and_then(longs).unwrap_or_default();
+    let both = times.iter().fold((i64::MAX, i64::MIN), |(first, last), time| (first.min(*time), last.max(*time)));
+    if times.is_empty() { (i64::MIN, i64::MAX) } else { both }
 }
 
 impl RowPart {
     fn is_fresh(&mut self) -> bool {
         self.stored.is_empty()
     }
-}
 
-/// Rows of some buckets; see [`RowLog::parted`].
-pub(crate) struct Parted {
-    buckets: Vec<PartedBucket>,
-}
-
-struct PartedBucket {
-    bucket: i64,
-    /// What is in memory, with the number of its part, sorted by key group, and where each key group begins.
-    in_memory: Vec<(u64, RecordBatch, Vec<u32>)>,
-    /// The key groups of each part that are only in the store. Others of the same part may be in memory.
-    cold: BTreeMap<u64, u128>,
+    /// Adds rows of the same part in another key group, which are only in the store as well.
+    fn join(&mut self, rows: usize, times: (i64, i64), key_group: u16) {
+        self.count += rows;
+        self.times = (self.times.0.min(times.0), self.times.1.max(times.1));
+        for stored in &mut self.stored {
+            let others = stored.key_groups.get().copied().unwrap_or(0);
+            stored.key_groups = Arc::new(OnceLock::from(others | 1 << key_group));
+        }
+    }
 }
 
 /// Rows in memory.
@@ -144,6 +158,7 @@ impl RowLog {
             key_groups,
             buckets: BTreeMap::new(),
             fresh: BTreeSet::new(),
+            gathered_ms: 1,
             handed_over: Vec::new(),
             deletes: Vec::new(),
             next_part: 1,
@@ -163,6 +178,7 @@ impl RowLog {
         let part = RowPart {
             count: rows.num_rows(),
             bytes: rows.get_array_memory_size(),
+            times: times_of(&rows),
             rows: Some(Rows::Whole(rows)),
             stored: Vec::new(),
         };
@@ -180,6 +196,18 @@ impl RowLog {
     /// The first bucket.
     pub(crate) fn first_bucket(&self) -> Option<i64> {
         self.buckets.keys().next().copied()
+    }
+
+    /// The first and the last event time of a bucket's rows.
+    pub(crate) fn times_of(&self, bucket: i64) -> (i64, i64) {
+        let times = self.buckets.get(&bucket).into_iter().flatten().map(|part| part.times);
+        times.fold((i64::MAX, i64::MIN), |all, part| (all.0.min(part.0), all.1.max(part.1)))
+    }
+
+    /// From now on what is written of `span_ms` of event time is one bucket, that of the first of its rows. Of rows of equal
+    /// time those in a bucket that begins earlier came earlier.
+    pub(crate) fn gather(&mut self, span_ms: i64) {
+        self.gathered_ms = span_ms.max(1);
     }
 
     /// How many rows a bucket has, and in how many parts.
@@ -217,56 +245,6 @@ impl RowLog {
     /// Whether rows of a bucket are only in the store.
     pub(crate) fn is_cold(&self, bucket: i64) -> bool {
         self.buckets.get(&bucket).is_some_and(|parts| parts.iter().any(|part| part.rows.is_none()))
-    }
-
-    /// The rows of buckets, to be read one key group at a time: what is in memory is sorted by key group for that.
-    pub(crate) fn parted(&self, buckets: impl Iterator<Item = i64>) -> Result<Parted, OperatorError> {
-        let mut parted = Parted { buckets: Vec::new() };
-        for bucket in buckets {
-            let (mut in_memory, mut cold) = (Vec::new(), BTreeMap::new());
-            for part in self.buckets.get(&bucket).into_iter().flatten() {
-                let number = part.stored.iter().map(|stored| stored.part).min().unwrap_or(u64::MAX);
-                match &part.rows {
-                    None => part.stored.iter().for_each(|stored| {
-                        *cold.entry(stored.part).or_default() |= stored.key_groups.get().copied().unwrap_or(0);
-                    }),
-                    Some(rows) => {
-                        for rows in rows.batches() {
-                            let (order, starts) = chunks::sort_by_key_group(&chunks::key_groups_of(rows, &self.keys));
-                            let rows = take_record_batch(rows, &UInt32Array::from(order))?;
-                            in_memory.push((number, rows, starts));
-                        }
-                    }
-                }
-            }
-            parted.buckets.push(PartedBucket { bucket, in_memory, cold });
-        }
-        Ok(parted)
-    }
-
-    /// The rows of one key group: with their bucket, and a number that rises from older rows of a bucket to younger ones.
-    pub(crate) fn read_parted(
-        &self,
-        parted: &Parted,
-        key_group: u16,
-        mut take: impl FnMut(i64, u64, RecordBatch) -> Result<(), OperatorError>,
-    ) -> Result<(), OperatorError> {
-        for PartedBucket { bucket, in_memory, cold } in &parted.buckets {
-            for (number, rows, starts) in in_memory {
-                let at = usize::from(key_group);
-                let (from, to) = (starts[at] as usize, starts[at + 1] as usize);
-                if from < to {
-                    take(*bucket, *number, rows.slice(from, to - from))?;
-                }
-            }
-            let is_cold = |key_groups: &u128| key_groups & (1 << key_group) != 0;
-            if cold.values().any(is_cold) {
-                let wanted = |_, part| cold.get(&part).is_some_and(is_cold);
-                let slices = (*bucket, bucket.checked_add(1));
-                self.layout.scan(&self.store, key_group, Kind::Part, slices, wanted, &mut take)?;
-            }
-        }
-        Ok(())
     }
 
     /// How many rows of a bucket are not in the store.
@@ -321,15 +299,18 @@ impl RowLog {
 
     /// Hands over what is not in the store.
     fn unwritten(&mut self) -> Vec<PartWrite> {
+        self.gather_fresh();
         let mut puts = Vec::with_capacity(self.fresh.len());
         for bucket in std::mem::take(&mut self.fresh) {
             let Some(parts) = self.buckets.get_mut(&bucket) else { continue };
             // Written parts are not followed by others that are not, save by those that came after them.
             let from = parts.iter().rposition(|part| !part.stored.is_empty()).map_or(0, |written| written + 1);
             let (mut pieces, mut count, mut bytes) = (Vec::with_capacity(parts.len() - from), 0, 0);
+            let mut times = (i64::MAX, i64::MIN);
             for part in parts.drain(from..) {
                 pieces.extend(part.rows.iter().flat_map(Rows::batches).cloned());
                 (count, bytes) = (count + part.count, bytes + part.bytes);
+                times = (times.0.min(part.times.0), times.1.max(part.times.1));
             }
             if pieces.is_empty() {
                 continue;
@@ -337,10 +318,35 @@ impl RowLog {
             let (pieces, stored) = (Arc::new(Pieces::new(pieces)), Stored::new(&mut self.next_part));
             let content = Content::Rows(Arc::clone(&pieces), self.keys.clone());
             puts.push(PartWrite { kind: Kind::Part, slice: bucket, stored: stored.clone(), content });
-            parts.push(RowPart { rows: Some(Rows::HandedOver(pieces)), count, bytes, stored: vec![stored] });
+            parts.push(RowPart { rows: Some(Rows::HandedOver(pieces)), count, bytes, times, stored: vec![stored] });
             self.handed_over.push(bucket);
         }
         puts
+    }
+
+    /// Puts fresh rows into the first bucket of their span. None pass by a bucket that has rows which came before them.
+    fn gather_fresh(&mut self) {
+        if self.gathered_ms == 1 {
+            return;
+        }
+        let (mut into, mut moved) = (None, Vec::new());
+        for (bucket, parts) in &self.buckets {
+            let is_fresh = parts.last().is_some_and(|part| part.stored.is_empty());
+            let is_new = parts.iter().all(|part| part.stored.is_empty());
+            let span = bucket.div_euclid(self.gathered_ms);
+            into = match into {
+                Some((first, of)) if of == span && is_new => {
+                    moved.push((*bucket, first));
+                    into
+                }
+                _ => is_fresh.then_some((*bucket, span)),
+            };
+        }
+        for (bucket, first) in moved {
+            let parts = self.buckets.remove(&bucket).unwrap_or_default();
+            self.buckets.entry(first).or_default().extend(parts);
+            self.fresh.remove(&bucket);
+        }
     }
 
     /// Puts what the writer has joined in the place of the batches in which it came.
@@ -401,7 +407,7 @@ impl RowLog {
     pub(crate) fn load(&mut self, next_part: u64, budget_bytes: usize) -> Result<(), OperatorError> {
         self.next_part = self.next_part.max(next_part);
         let mut found: BTreeMap<(i64, u64), Vec<RowPart>> = BTreeMap::new();
-        let mut cold: BTreeMap<(i64, u64), (usize, u128)> = BTreeMap::new();
+        let mut cold: BTreeMap<(i64, u64), RowPart> = BTreeMap::new();
         for key_group in chunks::key_groups(self.key_groups) {
             self.layout.scan(
                 &self.store,
@@ -410,25 +416,27 @@ impl RowLog {
                 (i64::MIN, None),
                 |_, _| true,
                 |bucket, part, rows| {
-                    let (count, bytes) = (rows.num_rows(), rows.get_array_memory_size());
+                    let (count, bytes, times) = (rows.num_rows(), rows.get_array_memory_size(), times_of(&rows));
                     self.rows += count as u64;
-                    if self.memory_bytes + bytes > budget_bytes / 2 {
-                        let (of, key_groups) = cold.entry((bucket, part)).or_default();
-                        *of += count;
-                        *key_groups |= 1 << key_group;
+                    let fits = self.memory_bytes + bytes <= budget_bytes / 2;
+                    if !fits && let Some(others) = cold.get_mut(&(bucket, part)) {
+                        others.join(count, times, key_group);
                         return Ok(());
                     }
-                    self.memory_bytes += bytes;
                     let stored = vec![Stored { part, key_groups: Arc::new(OnceLock::from(1 << key_group)) }];
-                    let rows = Some(Rows::Whole(rows));
-                    found.entry((bucket, part)).or_default().push(RowPart { count, bytes, rows, stored });
+                    if fits {
+                        self.memory_bytes += bytes;
+                        let read = RowPart { rows: Some(Rows::Whole(rows)), count, bytes, times, stored };
+                        found.entry((bucket, part)).or_default().push(read);
+                    } else {
+                        cold.insert((bucket, part), RowPart { rows: None, count, bytes: 0, times, stored });
+                    }
                     Ok(())
                 },
             )?;
         }
-        for ((bucket, part), (count, key_groups)) in cold {
-            let stored = vec![Stored { part, key_groups: Arc::new(OnceLock::from(key_groups)) }];
-            found.entry((bucket, part)).or_default().push(RowPart { count, bytes: 0, rows: None, stored });
+        for (place, part) in cold {
+            found.entry(place).or_default().push(part);
         }
         for ((bucket, _), parts) in found {
             self.buckets.entry(bucket).or_default().extend(parts);
@@ -457,7 +465,10 @@ impl RowLog {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use arrow::array::StringViewArray;
+    use arrow::{
+        array::{StringViewArray, UInt32Array},
+        compute::take_record_batch,
+    };
 
     use super::*;
 
