@@ -181,18 +181,25 @@ pub fn dereference(stores: &Stores, key: &Key) -> Option<Observed> {
     keep("Role", name, get(&stores.roles, namespace, name).map(Stored::new));
     keep("RoleBinding", name, get(&stores.role_bindings, namespace, name).map(Stored::new));
     keep("PodDisruptionBudget", name, get(&stores.disruption_budgets, namespace, name).map(Stored::new));
+    let pod = get(&stores.pods, namespace, &format!("{name}-0"));
     let plan: Option<PlanDocument> = document(plan_map.as_deref(), PLAN_KEY);
-    let report: Option<ReportDocument> = document(report_map.as_deref(), REPORT_KEY);
+    // What a pod says of a Pipeline that was deleted is nothing that one of its name has done.
+    let report: Option<ReportDocument> = document(report_map.as_deref(), REPORT_KEY)
+        .filter(|report: &ReportDocument| report.pipeline_uid.as_deref().is_none_or(|uid| uid == pipeline.uid()));
+    let is_own = is_owned(stateful_set.as_deref(), pipeline.uid())
+        && is_of(report.as_ref(), pod.as_deref(), stateful_set.as_deref());
+    let found = report.as_ref().filter(|_| is_own).and_then(|report| found_running(plan.as_ref(), report));
+    let (plan, found) = if plan.is_some() { (plan, found) } else { (found, None) };
     Some(Observed {
         windows: named_objects(&stores.windows, &pipeline, Kind::Window),
         sinks: named_objects(&stores.sinks, &pipeline, Kind::Sink),
-        previous: found_running(plan.as_ref(), report.as_ref()).or_else(|| document(plan_map.as_deref(), PREVIOUS_KEY)),
+        previous: found.or_else(|| document(plan_map.as_deref(), PREVIOUS_KEY)),
         plan,
         good_pods: good_pods(plan_map.as_deref()),
         report,
         stateful_set,
         service_account,
-        pod: get(&stores.pods, namespace, &format!("{name}-0")),
+        pod,
         warning: None,
         silence: None,
         stored,
@@ -221,15 +228,36 @@ where
 }
 
 /// The plan that runs in the place of the one that is to, as the runtime has found it with the state that a Pipeline of this name
-/// has left: the plan before, of which nobody has told this one.
-fn found_running(plan: Option<&PlanDocument>, report: Option<&ReportDocument>) -> Option<PlanDocument> {
-    let (plan, report) = (plan?, report?);
+/// has left: the plan before, of which nobody has told this one. Or the plan that runs where there is none any more.
+fn found_running(plan: Option<&PlanDocument>, report: &ReportDocument) -> Option<PlanDocument> {
     let (spec, revision) = (report.runs.as_ref()?, report.revision.as_ref()?);
-    (*revision != plan.revision).then(|| PlanDocument {
+    let known = plan.cloned().unwrap_or_else(|| PlanDocument {
+        version: PlanDocument::VERSION,
+        revision: revision.clone(),
+        spec: spec.clone(),
+        suspend: false,
+        savepoint: None,
+        start_from: None,
+    });
+    (plan.is_none() || *revision != known.revision).then(|| PlanDocument {
         spec: spec.clone(),
         revision: revision.clone(),
-        ..plan.clone()
+        ..known
     })
+}
+
+/// Whether a report is of this pod, which is one of this StatefulSet and is to stay: one that is left of a Pipeline that was
+/// deleted works with what is deleted after it.
+fn is_of(report: Option<&ReportDocument>, pod: Option<&Pod>, set: Option<&StatefulSet>) -> bool {
+    let Some(pod) = pod.filter(|pod| pod.metadata.deletion_timestamp.is_none()) else { return false };
+    let of = report.and_then(|report| report.pod_uid.as_ref());
+    let set = set.and_then(|set| set.metadata.uid.as_deref());
+    of.is_some() && of == pod.metadata.uid.as_ref() && set.is_some_and(|set| is_owned(Some(pod), set))
+}
+
+/// Whether the owner of this UID owns it.
+fn is_owned<K: Resource>(object: Option<&K>, owner: &str) -> bool {
+    object.and_then(|object| object.meta().owner_references.as_ref()).into_iter().flatten().any(|it| it.uid == owner)
 }
 
 /// What the operator writes of a report: all but the report.

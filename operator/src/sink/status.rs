@@ -94,6 +94,8 @@ mod tests {
         ReportDocument {
             version: 1,
             pod: "web-0".to_owned(),
+            pod_uid: None,
+            pipeline_uid: None,
             generation: None,
             phase: RunPhase::Running,
             revision: None,

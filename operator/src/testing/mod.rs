@@ -283,6 +283,10 @@ impl World {
                         "metadata": {
                             "name": format!("{name}-0"), "namespace": "default", "labels": labels,
                             "creationTimestamp": "2024-01-01T00:00:00Z",
+                            "ownerReferences": [{
+                                "apiVersion": "apps/v1", "kind": "StatefulSet", "name": name, "controller": true,
+                                "uid": set["metadata"]["uid"].as_str().unwrap_or_default(),
+                            }],
                         },
                         "status": status,
                     }),
@@ -292,8 +296,11 @@ impl World {
         }
     }
 
-    /// The runtime says something.
+    /// The runtime says something, in the pod that is there if it names none.
     pub fn report(&mut self, name: &str, report: &ReportDocument) {
+        let pod = self.get("Pod", &format!("{name}-0")).unwrap_or_default();
+        let own = || pod["metadata"]["uid"].as_str().map(str::to_owned);
+        let report = ReportDocument { pod_uid: report.pod_uid.clone().or_else(own), ..report.clone() };
         let mut map = self.get("ConfigMap", &format!("{name}-report")).unwrap();
         map["data"]["report.json"] = json!(json!(report).to_string());
         self.put("ConfigMap", map);
@@ -378,6 +385,8 @@ impl World {
         let mut objects = self.recorder().objects();
         for object in objects.values_mut() {
             object["metadata"]["resourceVersion"] = Value::Null;
+            let metadata = object["metadata"].as_object_mut().unwrap();
+            metadata.retain(|field, value| field != "uid" || !value.as_str().unwrap().starts_with("uid of"));
         }
         objects
     }
@@ -421,6 +430,8 @@ pub fn running(revision: &Revision) -> ReportDocument {
     ReportDocument {
         version: ReportDocument::VERSION,
         pod: "web-0".to_owned(),
+        pod_uid: None,
+        pipeline_uid: None,
         generation: None,
         phase: RunPhase::Running,
         revision: Some(revision.clone()),

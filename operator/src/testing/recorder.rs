@@ -177,6 +177,9 @@ impl Inner {
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         let id = id_of(kind, &object);
+        if matches!(kind, "StatefulSet" | "Pod") && object["metadata"]["uid"].is_null() {
+            object["metadata"]["uid"] = json!(format!("uid of {id}"));
+        }
         self.objects.insert(id.clone(), object);
         match &mut self.late {
             Some(late) => late.push(id),

@@ -29,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     blame::Blame,
+    chain,
     commits::{self, CommitError},
     drive::{self, Driven, Inbox, Waited},
     launch::{Connectors, launch},
@@ -477,22 +478,6 @@ impl Attempts {
         self.failed += 1;
         Some(wait)
     }
-}
-
-/// An error with its causes, on one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        // A transparent error says the same as its source.
-        if !text.ends_with(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// What is refused of an edit, a line a node.

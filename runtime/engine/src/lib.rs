@@ -13,6 +13,7 @@
 
 pub mod aggregate;
 pub mod blame;
+mod chain;
 pub mod channel;
 pub mod commits;
 mod conclude;
@@ -36,4 +37,5 @@ pub mod task;
 pub mod topn;
 pub mod window;
 
-pub use job::{Command, JobContext, JobError, Outcome, chain, run};
+pub use chain::chain;
+pub use job::{Command, JobContext, JobError, Outcome, run};

@@ -125,6 +125,12 @@ pub struct ReportDocument {
     pub version: u32,
     /// Who writes it.
     pub pod: String,
+    /// The pod's UID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// The UID of the Pipeline whose plan it runs, as far as the plan says whose it is. One of this name may be another by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline_uid: Option<String>,
     /// Its generation, once it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<Generation>,
@@ -133,8 +139,8 @@ pub struct ReportDocument {
     /// The revision that runs, or is being started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<Revision>,
-    /// The dataflow of that revision, where it is not the one that was asked for last, which was refused or taken back: who asks may
-    /// not know it, as of a pipeline that was made anew.
+    /// The dataflow of that revision, where it is not the one that was asked for last, which was refused or taken back, and where
+    /// there is no plan any more: who asks may not know it, as of a pipeline that was made anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runs: Option<ResolvedSpec>,
     /// The checkpoint that was resumed from.

@@ -2,6 +2,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -24,6 +25,8 @@ pub enum Wanted {
     Absent,
     /// There is one that this release cannot read.
     Unreadable(String),
+    /// There is one of another Pipeline of this name: the one whose plan was seen first has been deleted.
+    Anothers,
     /// This.
     Plan(Box<PlanDocument>),
 }
@@ -38,8 +41,29 @@ impl Wanted {
     }
 }
 
+/// The UID of the Pipeline whose plan was seen first. A process works for no other.
+#[derive(Clone, Debug, Default)]
+pub struct Owner(Arc<OnceLock<String>>);
+
+impl Owner {
+    /// The UID, once a plan has been seen that says whose it is.
+    pub fn uid(&self) -> Option<&str> {
+        self.0.get().map(String::as_str)
+    }
+
+    /// What a ConfigMap says.
+    fn reads(&self, map: &ConfigMap) -> Wanted {
+        let mut owners = map.metadata.owner_references.iter().flatten();
+        match owners.find(|owner| owner.kind == "Pipeline") {
+            Some(owner) if *self.0.get_or_init(|| owner.uid.clone()) != owner.uid => Wanted::Anothers,
+            _ => read(map),
+        }
+    }
+}
+
 /// Starts to watch.
-pub fn start(cluster: &Cluster) -> watch::Receiver<Wanted> {
+pub fn start(cluster: &Cluster, owner: &Owner) -> watch::Receiver<Wanted> {
+    let owner = owner.clone();
     let (seen, receiver) = watch::channel(Wanted::Unknown);
     let (maps, name) = (cluster.config_maps(), cluster.names().plan());
     let place = cluster.place("ConfigMap", &name);
@@ -50,7 +74,7 @@ pub fn start(cluster: &Cluster) -> watch::Receiver<Wanted> {
             match object {
                 Ok(object) => {
                     is_quiet = false;
-                    let wanted = object.as_ref().map_or(Wanted::Absent, read);
+                    let wanted = object.as_ref().map_or(Wanted::Absent, |map| owner.reads(map));
                     if let Wanted::Unreadable(why) = &wanted {
                         tracing::error!(plan = %place, %why, "the plan cannot be read; what runs, runs on");
                     }
@@ -132,6 +156,8 @@ fn read(map: &ConfigMap) -> Wanted {
 mod tests {
     use std::collections::BTreeMap;
 
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
     use super::*;
 
     fn map(text: &str) -> ConfigMap {
@@ -156,6 +182,25 @@ mod tests {
     #[test]
     fn a_config_map_without_a_plan_is_none() {
         assert_eq!(read(&ConfigMap::default()), Wanted::Absent);
+    }
+
+    #[test]
+    fn the_plan_of_another_pipeline_of_the_name_is_told_from_ones_own() {
+        let of = |uid: Option<&str>| {
+            let mut map = map("{");
+            map.metadata.owner_references = uid.map(|uid| {
+                let (kind, uid) = ("Pipeline".to_owned(), uid.to_owned());
+                vec![OwnerReference { kind, uid, ..OwnerReference::default() }]
+            });
+            map
+        };
+        let owner = Owner::default();
+        assert!(matches!(owner.reads(&of(None)), Wanted::Unreadable(_)));
+        assert_eq!(owner.uid(), None);
+        for (uid, is_ones_own) in [("a", true), ("b", false), ("a", true)] {
+            assert_eq!(owner.reads(&of(Some(uid))) != Wanted::Anothers, is_ones_own, "{uid}");
+        }
+        assert_eq!(owner.uid(), Some("a"));
     }
 
     #[test]

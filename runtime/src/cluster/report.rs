@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use super::{
     api::{ApiError, Cluster, FIELD_MANAGER, ask},
     lease::Standing,
+    plan_watch::Owner,
     said::Said,
 };
 use crate::overview::{NodeReport, Overview, Report};
@@ -86,6 +87,10 @@ pub struct Reporter {
     pub cluster: Cluster,
     /// The pod's name.
     pub pod: String,
+    /// Its UID.
+    pub pod_uid: String,
+    /// For which Pipeline it works.
+    pub owner: Owner,
     /// What is said.
     pub board: Arc<Board>,
     /// What is counted.
@@ -108,12 +113,12 @@ pub struct Before {
 }
 
 impl Before {
-    /// Reads it.
+    /// Reads it, unless it is of another Pipeline than that with the UID `of`.
     ///
     /// # Errors
     ///
     /// The API server does not answer.
-    pub async fn read(cluster: &Cluster) -> Result<Self, ApiError> {
+    pub async fn read(cluster: &Cluster, of: Option<&str>) -> Result<Self, ApiError> {
         let map = ask(cluster.config_maps().get(&cluster.names().report())).await?;
         let mut data = map.data.unwrap_or_default();
         let report = data.get(REPORT_KEY).and_then(|text| match serde_json::from_str(text) {
@@ -123,6 +128,10 @@ impl Before {
                 None
             }
         });
+        let anothers = report.as_ref().and_then(|report: &ReportDocument| report.pipeline_uid.as_deref());
+        if of.is_some() && anothers.is_some() && anothers != of {
+            return Ok(Self::default());
+        }
         Ok(Self { report, savepoint_token: data.remove(SAVEPOINT_TOKEN) })
     }
 }
@@ -182,7 +191,10 @@ impl Reporter {
     }
 
     fn report(&self) -> ReportDocument {
-        document(&self.board.get(), &self.overview.report(), &self.pod, self.clock.now())
+        let pod_uid = Some(self.pod_uid.clone()).filter(|uid| !uid.is_empty());
+        let pipeline_uid = self.owner.uid().map(str::to_owned);
+        let said = document(&self.board.get(), &self.overview.report(), &self.pod, self.clock.now());
+        ReportDocument { pod_uid, pipeline_uid, ..said }
     }
 
     /// Writes over what is known to be there. `false`: something else is there by now, or the Lease may be another's.
@@ -265,6 +277,8 @@ fn document(said: &Said, job: &Report, pod: &str, now: Timestamp) -> ReportDocum
     ReportDocument {
         version: ReportDocument::VERSION,
         pod: pod.to_owned(),
+        pod_uid: None,
+        pipeline_uid: None,
         generation: state.generation,
         phase: said.phase(state.phase),
         revision: said.revision.clone(),

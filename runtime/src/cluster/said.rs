@@ -31,6 +31,8 @@ pub struct Said {
     pub checkpoint_error: Option<String>,
     /// What is wrong with what runs.
     pub problem: Option<Problem>,
+    /// Whether there is no plan any more.
+    pub is_without_plan: bool,
     /// What is wrong with the wanted plan.
     pub plan_problem: Option<Problem>,
     /// What came of the last edit.
@@ -69,11 +71,12 @@ impl Said {
         self.plans.truncate(MOST);
     }
 
-    /// The plan that runs where the one that was asked for last does not: whoever asks may not know it, as of a pipeline that was
-    /// made anew.
+    /// The plan that runs where the one that was asked for last does not, or is gone: whoever asks may not know it, as of a pipeline
+    /// that was made anew.
     pub fn runs_instead(&self) -> Option<ResolvedSpec> {
-        let edit = self.edit.as_ref().filter(|edit| edit.result != EditResult::TakenUp)?;
-        let revision = self.revision.as_ref().filter(|revision| **revision != edit.to)?;
+        let refused = self.edit.as_ref().filter(|edit| edit.result != EditResult::TakenUp);
+        let is_another = |revision: &&Revision| refused.is_some_and(|edit| **revision != edit.to);
+        let revision = self.revision.as_ref().filter(|revision| self.is_without_plan || is_another(revision))?;
         self.plans.iter().find(|(known, _)| known == revision).map(|(_, spec)| spec.clone())
     }
 

@@ -1,14 +1,15 @@
 //! The worker: waits for the Lease and the plan, runs jobs, and tells what comes of them.
 
+mod fails;
 mod job;
 mod tell;
 
 use std::{sync::Arc, time::Duration};
 
-use millrace_engine::{JobError, Outcome, blame::Blame, chain, metrics::Metrics, status::Status};
+use millrace_engine::{Outcome, chain, metrics::Metrics, status::Status};
 use millrace_plan::{
     Plan,
-    handover::{EditResult, PlanDocument, Problem, ProblemOf, RunPhase, StartWish},
+    handover::{EditResult, PlanDocument, RunPhase, StartWish},
 };
 use millrace_stream::{Clock, Epoch, Revision};
 use tokio::sync::watch;
@@ -18,11 +19,11 @@ use super::{
     api::Cluster,
     job_thread::{JobSpec, JobThread},
     lease::{Keeper, Standing, Tenure},
-    plan_watch::{self, Wanted},
+    plan_watch::{self, Owner, Wanted},
     pointer::ConfigMapPointer,
     report::{Before, Board, Reporter},
     start::{Found, compile, shown},
-    steer::{self, Attempt, Begin, Next},
+    steer::{self, Begin},
 };
 use crate::{
     Failure,
@@ -37,6 +38,9 @@ use crate::{
 
 /// How long to wait before something is tried again that the job had no room for, or the API server did not answer.
 const SOON: Duration = Duration::from_millis(250);
+/// How long a pod waits for its end whose Pipeline was deleted and made anew. If it is to work for the new one, as where it was left
+/// behind on purpose, another process does.
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
 /// How long to wait after another generation took over and the Lease is still ours.
 const AFTER_FENCED: Duration = Duration::from_secs(1);
 
@@ -76,9 +80,12 @@ pub async fn work(args: WorkerArgs) -> Result<(), Failure> {
     let identity = format!("{}_{}", args.pod_name, args.pod_uid);
     let process = context::fresh_id().map_err(|error| Failure::failed(chain(&error)))?;
     let keeper = Keeper::start(&cluster, &identity, clock.clone());
+    let owner = Owner::default();
     let reporter = Arc::new(Reporter {
         cluster: cluster.clone(),
         pod: args.pod_name.clone(),
+        pod_uid: args.pod_uid.clone(),
+        owner: owner.clone(),
         board: board.clone(),
         overview: overview.clone(),
         clock,
@@ -88,7 +95,9 @@ pub async fn work(args: WorkerArgs) -> Result<(), Failure> {
     let written = Arc::default();
     let reporting = tokio::spawn(reporter.clone().run(Arc::clone(&written)));
     let mut worker = Worker {
-        wanted: plan_watch::start(&cluster),
+        wanted: plan_watch::start(&cluster, &owner),
+        owner,
+        replaced_at: None,
         standing: keeper.standing.clone(),
         claimant: format!("{identity}_{process}"),
         cluster,
@@ -136,6 +145,10 @@ struct Worker {
     overview: Arc<Overview>,
     readiness: Readiness,
     wanted: watch::Receiver<Wanted>,
+    /// Whose plan it is.
+    owner: Owner,
+    /// When the plan was found to be another Pipeline's.
+    replaced_at: Option<Duration>,
     standing: watch::Receiver<Standing>,
     stopped: watch::Receiver<bool>,
     keeper: Keeper,
@@ -214,7 +227,11 @@ impl Worker {
 
     /// Takes in what was reported before, by this pod or another.
     async fn remember(&mut self) -> Then {
-        match Before::read(&self.cluster).await {
+        if *self.wanted.borrow() == Wanted::Unknown {
+            // Of which Pipeline it is to be comes with the plan.
+            return Then::Wait(None);
+        }
+        match Before::read(&self.cluster, self.owner.uid()).await {
             Ok(Before { report, savepoint_token }) => {
                 self.rejected = report.as_ref().and_then(steer::rejected_before);
                 let wanted = self.wanted.borrow().plan().map(|wanted| wanted.revision.clone());
@@ -261,6 +278,9 @@ impl Worker {
     async fn turn(&mut self) -> Then {
         let wanted = self.wanted.borrow_and_update().clone();
         self.tell_plan(&wanted);
+        if wanted == Wanted::Anothers {
+            return self.give_way();
+        }
         let Some(wanted) = wanted.plan() else {
             self.board.update(|said| said.idle = Some(RunPhase::Starting));
             return Then::Wait(None);
@@ -327,6 +347,23 @@ impl Worker {
             return Then::Again;
         }
         self.run(plan, wish, wanted, &found).await
+    }
+
+    /// The Pipeline was deleted, and one of its name is there: this pod is about to be deleted too.
+    fn give_way(&mut self) -> Then {
+        let now = self.now();
+        let since = *self.replaced_at.get_or_insert(now);
+        let left = ENDS_WITHIN.saturating_sub(now.saturating_sub(since));
+        if left.is_zero() {
+            return Then::End(Ok(()));
+        }
+        if since == now {
+            tracing::warn!(
+                "the Pipeline was deleted and made anew; this process works for the one before it, and ends"
+            );
+        }
+        self.board.update(|said| said.idle = Some(RunPhase::Stopping));
+        Then::Wait(Some(left))
     }
 
     fn has_acted(&self, found: &Found, token: &str) -> bool {
@@ -427,89 +464,6 @@ impl Worker {
 
     fn last_checkpoint(&self) -> Option<Epoch> {
         self.instruments.status.get().checkpoint.map(|checkpoint| checkpoint.epoch)
-    }
-
-    /// After a failure: says what is wrong, and decides what follows.
-    fn fails(&mut self, error: &JobError, wanted: &PlanDocument, found: &Found, wish: Option<&StartWish>) -> Then {
-        let blame = Blame::of(error);
-        let is_edit = self.rejected.is_none() && found.revision().is_some_and(|stored| *stored != wanted.revision);
-        let savepoint = wish.and_then(|wish| wish.savepoint.as_deref());
-        let attempt = Attempt {
-            is_edit,
-            was_failing: self.was_failing,
-            has_wish: wish.is_some(),
-            from_savepoint: savepoint.is_some(),
-            failed: self.failed,
-        };
-        let text = chain(error);
-        match (steer::after(error, blame.part, &attempt), wish) {
-            (Next::StepDown, _) => {
-                tracing::warn!(error = %text, "stepped down");
-                self.certain_after = Some(self.now());
-                self.keeper.look();
-                self.board.update(|said| said.idle = Some(RunPhase::Starting));
-                Then::Wait(Some(AFTER_FENCED))
-            }
-            (Next::Soon(wait), _) => {
-                tracing::warn!(error = %text, "the pipeline cannot start yet; it is tried again");
-                self.board.update(|said| said.idle = Some(RunPhase::Starting));
-                Then::Wait(Some(wait))
-            }
-            (Next::Held(wait), _) => {
-                tracing::warn!(error = %text, "the data folder is not free yet; it is tried again");
-                let now = self.instruments.clock.now();
-                self.board.update(|said| {
-                    said.idle = Some(RunPhase::Starting);
-                    said.fails(&blame, text, now);
-                });
-                Then::Wait(Some(wait))
-            }
-            (Next::DropWish, Some(wish)) => {
-                let why = match (error, savepoint) {
-                    (JobError::EditRefused(_), Some(name)) => format!("the plan cannot go on from {name}: {text}"),
-                    _ => text,
-                };
-                self.drop_wish(wish, why);
-                Then::Again
-            }
-            (Next::Refuse, _) => {
-                self.reject(wanted, found, EditResult::Refused, text);
-                Then::Again
-            }
-            (Next::RollBack, _) => {
-                tracing::error!(revision = %wanted.revision, error = %text, "the plan does not run; the one before it is taken");
-                self.reject(wanted, found, EditResult::RolledBack, text);
-                Then::Again
-            }
-            (Next::Later(wait), _) => self.gives_up(&blame, text, wait),
-            (Next::DropWish, None) => self.gives_up(&blame, text, AFTER_FENCED),
-        }
-    }
-
-    fn gives_up(&mut self, blame: &Blame, text: String, wait: Duration) -> Then {
-        tracing::error!(error = %text, wait_ms = wait.as_millis() as u64, "the pipeline has failed; it is tried again");
-        self.failed = self.failed.saturating_add(1);
-        let now = self.instruments.clock.now();
-        self.board.update(|said| {
-            said.idle = Some(RunPhase::Failed);
-            said.fails(blame, text, now);
-        });
-        Then::Wait(Some(wait))
-    }
-
-    /// A plan that cannot be compiled does not get better by waiting.
-    fn cannot_compile(&mut self, why: String, wanted: &PlanDocument, found: &Found) -> Then {
-        if found.revision().is_some_and(|stored| *stored != wanted.revision) && self.rejected.is_none() {
-            self.reject(wanted, found, EditResult::Refused, why);
-            return Then::Again;
-        }
-        tracing::error!(%why, "the plan cannot be compiled");
-        let since = self.instruments.clock.now();
-        self.board.update(|said| {
-            said.idle = Some(RunPhase::Failed);
-            said.problem = Some(Problem { of: ProblemOf::Plan, node: None, message: why, since });
-        });
-        Then::Wait(None)
     }
 }
 

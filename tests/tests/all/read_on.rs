@@ -144,3 +144,64 @@ fn files_that_were_read_to_their_ends_and_are_followed_then_go_on() {
     Millrace::run(&workspace, "p.yaml").finish().expect_success();
     expect_the_same(&workspace, &whole);
 }
+
+#[test]
+fn what_the_end_has_closed_stays_closed_with_another_number_of_tasks() {
+    let manifests = |rows: i64, tasks: usize| {
+        let fields = "[{name: id, sequence: {}}, {name: k, string: {cardinality: 3, prefix: k}}, \
+                      {name: ts, timestamp: {start: \"2024-01-01T00:00:00Z\", step: 1s}}]";
+        let transforms = [
+            (
+                "ranked",
+                "ten",
+                "SELECT k, ws, id, r FROM (SELECT k, window_start AS ws, id, \
+                 ROW_NUMBER() OVER (PARTITION BY k ORDER BY id) AS r FROM t) WHERE r <= 2",
+            ),
+            ("tumbling", "ten", "SELECT k, window_start, count(*) AS n FROM t GROUP BY k"),
+            ("session", "gap", "SELECT k, window_start, window_end, count(*) AS n FROM t GROUP BY k"),
+        ];
+        let (mut of, mut outputs, mut others) = (String::new(), String::new(), String::new());
+        for (name, window, sql) in transforms {
+            let _ = writeln!(of, "    - {{name: {name}, window: {window}, sql: \"{sql}\"}}");
+            let _ = writeln!(outputs, "    - {{from: {name}, sink: {name}}}");
+            others += &manifest::sink(name, &format!("file: {{path: out/{name}, format: {{json: {{}}}}}}"));
+        }
+        others += &manifest::window("ten", "tumbling: {size: 10s}");
+        others += &manifest::window("gap", "session: {gap: 30s}");
+        format!(
+            "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: closed}}
+spec:
+  parallelism: {tasks}
+  sources:
+    - name: t
+      generator: {{rows: {rows}, rate: 2000, fields: {fields}}}
+      eventTime: {{column: ts}}
+  transforms:
+{of}  outputs:
+{outputs}{others}"
+        )
+    };
+    let workspace = Workspace::new();
+    // Each end is in the midst of a window, and some tasks have had no row by the first.
+    for (rows, tasks) in [(5, 4), (17, 2), (23, 3), (25, 1), (96, 4), (99, 2), (200, 3)] {
+        workspace.write("p.yaml", manifests(rows, tasks));
+        Millrace::run(&workspace, "p.yaml").finish().expect_success();
+    }
+    let seen = |name: &str, key: &[&str]| {
+        let rows = read::folder(&workspace.join(format!("out/{name}"))).rows;
+        let mut seen: Vec<String> =
+            rows.iter().map(|row| key.iter().map(|of| format!("{} ", row[*of])).collect()).collect();
+        seen.sort();
+        seen
+    };
+    for (name, key) in
+        [("ranked", &["k", "ws", "r"][..]), ("tumbling", &["k", "window_start"]), ("session", &["k", "window_start"])]
+    {
+        let seen = seen(name, key);
+        let least = if name == "session" { 6 } else { 40 };
+        assert!(seen.len() >= least && seen.windows(2).all(|two| two[0] != two[1]), "{name}: {seen:#?}");
+    }
+    assert!(read::folder(&workspace.join("out/session")).sum("n") <= 200, "a row is in two sessions");
+}

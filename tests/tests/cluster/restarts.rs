@@ -291,3 +291,34 @@ fn a_pipeline_that_is_deleted_ends_within_seconds_though_its_account_goes_before
     namespace.kubectl(["delete", "pipeline", "web", "--cascade=foreground", "--wait", "--timeout=40s"]).run();
     installed.expect_nothing_forbidden();
 }
+
+#[test]
+fn a_pipeline_that_is_deleted_with_its_state_and_made_anew_at_once_begins_anew() {
+    let Some(cluster) = cluster::cluster() else { return };
+    let namespace = cluster.namespace("restarts-anew");
+    let installed = namespace.install(&["replicas=1"]);
+    let before = Spec {
+        more: json!({"checkpoints": {"interval": "300ms", "minPause": "50ms", "onDelete": "Delete"}}),
+        ..Spec::new()
+    };
+    namespace.apply(&before.manifests());
+    let live = Live::new(&namespace, "web");
+    let revision = live.is_ready()["status"]["revision"].clone();
+    live.completes(2);
+    drop(live);
+    // The pod is still there, and would refuse this edit of what it does.
+    namespace.kubectl(["delete", "pipeline", "web", "--wait", "--timeout=40s"]).run();
+    let after = Spec { window: "session: {gap: 1s}", ..before };
+    namespace.apply(&after.manifests());
+    let live = Live::new(&namespace, "web");
+    live.is_ready();
+    live.completes(2);
+    for object in live.object.all() {
+        assert_ne!(object["status"]["revision"], revision, "{object:#}");
+        assert!(object["status"]["rejected"].is_null(), "{object:#}");
+    }
+    let out = live.data().join("out");
+    expect_each_once(&Rows::of(&out.join("every")).more().numbers("id"), |_| true, "every row");
+    assert!(Rows::of(&out.join("sums")).more().table.rows.is_empty(), "the session has not ended");
+    installed.expect_nothing_forbidden();
+}

@@ -50,8 +50,9 @@ impl Facts {
         restored.iter().map(read).collect()
     }
 
-    /// What several tasks left, as one: the least watermark, since what one of them had not done yet has to be done, and
-    /// the greatest numbers. `None`: the first start.
+    /// What several tasks left, as one: the greatest numbers. At the end of its input a task has come no further than its own
+    /// rows; what another has closed stays closed, and what this one keeps comes out with the next watermark, also behind it.
+    /// `None`: the first start.
     ///
     /// # Errors
     /// Fails if they are not facts of this version.
@@ -59,7 +60,7 @@ impl Facts {
         let joined = Self::read_all(restored)?.into_iter().reduce(|before, facts| Self {
             version: VERSION,
             key_groups: facts.key_groups,
-            watermark: before.watermark.min(facts.watermark),
+            watermark: before.watermark.max(facts.watermark),
             latest: before.latest.max(facts.latest),
             next_part: before.next_part.max(facts.next_part),
         });

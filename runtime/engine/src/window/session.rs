@@ -100,7 +100,7 @@ impl SessionWindows {
         let eras = Eras::restored(&tasks, &plan.def)?;
         let gaps = eras.list().iter().map(|era| (era.begins_ms(), gap_of(era))).collect();
         // What one of the tasks had not done yet has to be done.
-        let watermark = tasks.iter().map(|facts| facts.watermark).min();
+        let watermark = tasks.iter().map(|facts| facts.watermark).max();
         let mut windows = Self {
             open: OpenSessions::new(&key_types, cx.key_groups, gaps, &aggregates, &cx.store)?,
             aggregates,

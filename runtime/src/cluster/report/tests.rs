@@ -168,6 +168,8 @@ fn reporter(cluster: &Cluster, pod: &str) -> (Arc<Reporter>, Arc<At>) {
     let reporter = Reporter {
         cluster: cluster.clone(),
         pod: pod.to_owned(),
+        pod_uid: format!("uid of {pod}"),
+        owner: Owner::default(),
         board: Arc::new(Board::default()),
         overview: Arc::new(Overview::new(instruments)),
         clock: clock.clone(),
@@ -192,7 +194,7 @@ fn a_pod_whose_lease_has_run_out_says_nothing_and_what_was_said_is_found_again()
         reporter.write_if_due(&mut last).await.unwrap();
         reporter.write_if_due(&mut last).await.unwrap();
         assert_eq!(api.requests().1, 1, "the same is not written twice");
-        let before = Before::read(&cluster).await.unwrap();
+        let before = Before::read(&cluster, Some("any")).await.unwrap();
         assert_eq!(before.savepoint_token.as_deref(), Some("t"));
         assert_eq!(before.report.unwrap().phase, RunPhase::Suspended);
 
@@ -213,7 +215,7 @@ fn a_report_of_a_pod_that_was_frozen_on_the_way_is_lost_if_its_successor_has_rep
         let (mut of_zombie, mut of_successor) = (None, None);
         zombie.write_if_due(&mut of_zombie).await.unwrap();
         successor.write_if_due(&mut of_successor).await.unwrap();
-        let pod = async || Before::read(&cluster).await.unwrap().report.unwrap().pod;
+        let pod = async || Before::read(&cluster, None).await.unwrap().report.unwrap().pod;
         assert_eq!(pod().await, "successor");
         // Its clock says that the Lease is its own.
         zombie.board.update(|said| said.idle = Some(RunPhase::Failed));

@@ -92,6 +92,8 @@ mod beginning {
     #[test]
     fn only_a_rollback_is_remembered_after_a_restart() {
         let mut report = ReportDocument {
+            pod_uid: None,
+            pipeline_uid: None,
             version: 1,
             pod: "web-0".to_owned(),
             generation: None,

@@ -120,11 +120,19 @@ impl Worker {
                 Ok(()) = self.wanted.changed() => {
                     let seen = self.wanted.borrow_and_update().clone();
                     self.tell_plan(&seen);
-                    if let Wanted::Plan(plan) = seen {
-                        if course.offered.as_ref() != Some(&plan.revision) {
-                            course.offered = None;
+                    match seen {
+                        Wanted::Plan(plan) => {
+                            if course.offered.as_ref() != Some(&plan.revision) {
+                                course.offered = None;
+                            }
+                            wanted = *plan;
                         }
-                        wanted = *plan;
+                        Wanted::Anothers if deadline.is_none() => {
+                            (stop, course.is_ending) = (true, true);
+                            deadline = Some(self.now() + Duration::from_secs(self.args.stop_within_seconds));
+                            look_at = self.now() + LOOK_EVERY;
+                        }
+                        _ => {}
                     }
                 }
                 Some(answer) = answers.next() => self.answered(answer, &mut stop),

@@ -70,8 +70,8 @@ impl Worker {
     pub(super) fn tell_plan(&self, wanted: &Wanted) {
         let why = match wanted {
             Wanted::Unreadable(why) => Some(why.clone()),
-            // Without a plan there is nothing to run, and nobody to tell: the operator makes it before the pod.
-            Wanted::Unknown | Wanted::Absent | Wanted::Plan(_) => None,
+            // Without a plan there is nothing to start: the operator makes it before the pod.
+            Wanted::Unknown | Wanted::Absent | Wanted::Anothers | Wanted::Plan(_) => None,
         };
         let since = self.instruments.clock.now();
         let problem = why.map(|message| Problem { of: ProblemOf::Plan, node: None, message, since });
@@ -79,9 +79,13 @@ impl Worker {
             (Some(known), Some(problem)) => known.message != problem.message,
             (known, problem) => known.is_some() != problem.is_some(),
         };
-        if changes {
-            self.board.update(|said| said.plan_problem = problem);
-        }
+        self.board.update(|said| {
+            // The operator may not know any more what runs.
+            said.is_without_plan = *wanted == Wanted::Absent;
+            if changes {
+                said.plan_problem = problem;
+            }
+        });
     }
 
     /// Nothing runs, and nothing is wrong. A savepoint that is wished for now cannot be had.
