@@ -6,13 +6,16 @@ use k8s_openapi::api::{
     apps::v1::StatefulSet,
     core::v1::{ConfigMap, Pod, PodTemplateSpec, ServiceAccount},
 };
-use kube::Resource;
+use kube::{Resource, api::ObjectMeta};
 use millrace_crds::{Pipeline, Sink, Window};
 use millrace_plan::handover::{Names, PLAN_KEY, PlanDocument, REPORT_KEY, ReportDocument};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use super::silence::Silence;
+use super::{
+    hearsay::{Hearsay, is_left, owned_by_another},
+    silence::Silence,
+};
 use crate::cluster::{
     key::{Key, Kind},
     raw::Raw,
@@ -57,6 +60,8 @@ pub struct Observed {
     pub warning: Option<Warned>,
     /// The runtime's, where it should have said something by now.
     pub silence: Option<Silence>,
+    /// What is there of its names, and is owned by a Pipeline of its name that was deleted.
+    pub left: Vec<String>,
     /// All that it owns and that is watched, by kind and name.
     pub stored: BTreeMap<String, Stored>,
 }
@@ -79,15 +84,25 @@ impl Stored {
     pub fn value(&self) -> Value {
         self.object.value()
     }
+
+    /// Whether it is another Pipeline's.
+    fn is_anothers(&self, pipeline: &str) -> bool {
+        owned_by_another(self.object.metadata(), pipeline)
+    }
 }
 
 trait AsValue: fmt::Debug + Send + Sync {
     fn value(&self) -> Value;
+    fn metadata(&self) -> &ObjectMeta;
 }
 
-impl<K: Serialize + fmt::Debug + Send + Sync> AsValue for K {
+impl<K: Resource + Serialize + fmt::Debug + Send + Sync> AsValue for K {
     fn value(&self) -> Value {
         json!(self)
+    }
+
+    fn metadata(&self) -> &ObjectMeta {
+        self.meta()
     }
 }
 
@@ -162,11 +177,17 @@ pub fn dereference(stores: &Stores, key: &Key) -> Option<Observed> {
     let plan_map = get(&stores.config_maps, namespace, &names.plan());
     let report_map = get(&stores.config_maps, namespace, &names.report());
     let stateful_set = get(&stores.stateful_sets, namespace, name);
+    let set_before = stateful_set.as_ref().and_then(|set| set.metadata.uid.clone());
     let service_account = get(&stores.service_accounts, namespace, name);
     let mut stored = BTreeMap::new();
+    let mut left = Vec::new();
     let mut keep = |kind: &str, name: &str, object: Option<Stored>| {
         if let Some(object) = object {
-            stored.insert(format!("{kind} {name}"), object);
+            let id = format!("{kind} {name}");
+            if object.is_anothers(pipeline.uid()) {
+                left.push(id.clone());
+            }
+            stored.insert(id, object);
         }
     };
     keep("ConfigMap", &names.plan(), plan_map.clone().map(Stored::new));
@@ -181,18 +202,24 @@ pub fn dereference(stores: &Stores, key: &Key) -> Option<Observed> {
     keep("Role", name, get(&stores.roles, namespace, name).map(Stored::new));
     keep("RoleBinding", name, get(&stores.role_bindings, namespace, name).map(Stored::new));
     keep("PodDisruptionBudget", name, get(&stores.disruption_budgets, namespace, name).map(Stored::new));
-    let pod = get(&stores.pods, namespace, &format!("{name}-0"));
+    let is_anothers = |metadata: &ObjectMeta| owned_by_another(metadata, pipeline.uid());
+    // What is left of a Pipeline that was deleted tells nothing of the one of its name: the garbage collector takes it away.
+    let stateful_set = stateful_set.filter(|set| !is_anothers(&set.metadata));
+    let pod = get(&stores.pods, namespace, &format!("{name}-0"))
+        .filter(|pod| !is_left(&pod.metadata, stateful_set.as_deref(), set_before.as_deref()));
+    let plan_map = plan_map.filter(|map| !is_anothers(&map.metadata));
     let plan: Option<PlanDocument> = document(plan_map.as_deref(), PLAN_KEY);
-    // What a pod says of a Pipeline that was deleted is nothing that one of its name has done.
     let report: Option<ReportDocument> = document(report_map.as_deref(), REPORT_KEY)
         .filter(|report: &ReportDocument| report.pipeline_uid.as_deref().is_none_or(|uid| uid == pipeline.uid()));
-    let is_own = is_owned(stateful_set.as_deref(), pipeline.uid())
-        && is_of(report.as_ref(), pod.as_deref(), stateful_set.as_deref());
-    let found = report.as_ref().filter(|_| is_own).and_then(|report| found_running(plan.as_ref(), report));
+    let sinks = named_objects(&stores.sinks, &pipeline, Kind::Sink);
+    let hearsay =
+        Hearsay { pipeline: &pipeline, sinks: &sinks, plan: plan.as_ref(), stateful_set: stateful_set.as_deref() };
+    let found = report.as_ref().and_then(|report| hearsay.running(report, pod.as_deref()));
     let (plan, found) = if plan.is_some() { (plan, found) } else { (found, None) };
     Some(Observed {
+        left,
         windows: named_objects(&stores.windows, &pipeline, Kind::Window),
-        sinks: named_objects(&stores.sinks, &pipeline, Kind::Sink),
+        sinks,
         previous: found.or_else(|| document(plan_map.as_deref(), PREVIOUS_KEY)),
         plan,
         good_pods: good_pods(plan_map.as_deref()),
@@ -225,39 +252,6 @@ where
     let mut all = store.state_filter(|object| object.namespace() == namespace);
     all.sort_by(|one, other| one.name().cmp(other.name()));
     all
-}
-
-/// The plan that runs in the place of the one that is to, as the runtime has found it with the state that a Pipeline of this name
-/// has left: the plan before, of which nobody has told this one. Or the plan that runs where there is none any more.
-fn found_running(plan: Option<&PlanDocument>, report: &ReportDocument) -> Option<PlanDocument> {
-    let (spec, revision) = (report.runs.as_ref()?, report.revision.as_ref()?);
-    let known = plan.cloned().unwrap_or_else(|| PlanDocument {
-        version: PlanDocument::VERSION,
-        revision: revision.clone(),
-        spec: spec.clone(),
-        suspend: false,
-        savepoint: None,
-        start_from: None,
-    });
-    (plan.is_none() || *revision != known.revision).then(|| PlanDocument {
-        spec: spec.clone(),
-        revision: revision.clone(),
-        ..known
-    })
-}
-
-/// Whether a report is of this pod, which is one of this StatefulSet and is to stay: one that is left of a Pipeline that was
-/// deleted works with what is deleted after it.
-fn is_of(report: Option<&ReportDocument>, pod: Option<&Pod>, set: Option<&StatefulSet>) -> bool {
-    let Some(pod) = pod.filter(|pod| pod.metadata.deletion_timestamp.is_none()) else { return false };
-    let of = report.and_then(|report| report.pod_uid.as_ref());
-    let set = set.and_then(|set| set.metadata.uid.as_deref());
-    of.is_some() && of == pod.metadata.uid.as_ref() && set.is_some_and(|set| is_owned(Some(pod), set))
-}
-
-/// Whether the owner of this UID owns it.
-fn is_owned<K: Resource>(object: Option<&K>, owner: &str) -> bool {
-    object.and_then(|object| object.meta().owner_references.as_ref()).into_iter().flatten().any(|it| it.uid == owner)
 }
 
 /// What the operator writes of a report: all but the report.

@@ -9,6 +9,7 @@ pub mod decide;
 pub mod deletion;
 pub mod dereference;
 mod events;
+mod hearsay;
 mod history;
 mod overlay;
 mod reject;
@@ -97,6 +98,7 @@ pub async fn reconcile<W: Writer>(
     let steps = steps();
     let was_unfit = note.unfit.is_some();
     let ended = match held {
+        Ok(()) if !decision.is_dry_run && !observed.left.is_empty() => Ok(Some(left(&observed.left))),
         Ok(()) => deletion::ending::end_others(context, &observed, &decision, note).await,
         Err(error) => Err(error),
     };
@@ -148,6 +150,11 @@ pub async fn reconcile<W: Writer>(
             Err(error)
         }
     }
+}
+
+/// What the garbage collector has not taken away yet. To take it over would be to go on with what was deleted.
+fn left(ids: &[String]) -> String {
+    format!("{} is to go first, which is left of a Pipeline of this name that was deleted", ids.join(", "))
 }
 
 /// Finds out whether the runtime still speaks, if need be by a look at its Lease.

@@ -170,6 +170,22 @@ impl World {
         self.hear();
     }
 
+    /// The garbage collector takes away what Pipelines own that are not there any more, and pods of StatefulSets that are not.
+    pub fn collect(&mut self) {
+        for _ in 0..2 {
+            let objects = self.recorder().objects();
+            let there: Vec<&Value> = objects.values().map(|object| &object["metadata"]["uid"]).collect();
+            let is_left = |object: &Value| {
+                let owners = object["metadata"]["ownerReferences"].as_array();
+                owners.is_some_and(|owners| owners.iter().all(|owner| !there.contains(&&owner["uid"])))
+            };
+            for (id, _) in objects.iter().filter(|(_, object)| is_left(object)) {
+                self.recorder().delete(id);
+            }
+        }
+        self.hear();
+    }
+
     /// Every object of ours is to be looked at, as after a new list of all watches.
     pub fn wake(&mut self) {
         let now = self.clock.monotonic();

@@ -130,9 +130,13 @@ const LIFE: &[(&str, Act)] = &[
         let mut other = image(8, "three").build();
         other["metadata"]["uid"] = json!("uid-other");
         world.delete("Pipeline", "web");
+        world.collect();
         world.put("Pipeline", other);
     }),
-    ("it is deleted", |world| world.delete("Pipeline", "web")),
+    ("it is deleted", |world| {
+        world.delete("Pipeline", "web");
+        world.collect();
+    }),
 ];
 
 /// What there is before each step and at the end, and how many writes each step takes.

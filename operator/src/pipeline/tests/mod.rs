@@ -5,6 +5,7 @@ mod deletion;
 mod documents;
 mod edits;
 mod gallery;
+mod hearsay;
 mod rest;
 mod rollback;
 mod says;

@@ -198,6 +198,10 @@ async fn a_pipeline_that_is_deleted_and_made_anew_is_another() {
     again["metadata"]["uid"] = json!("uid-other");
     world.put("Pipeline", again);
     world.settle().await;
+    // What is deleted with the one before is taken over by nobody.
+    assert_eq!(world.get("Role", "web").unwrap()["metadata"]["ownerReferences"][0]["uid"], "uid-web");
+    world.collect();
+    world.pass(Duration::from_secs(120)).await;
     let role = world.get("Role", "web").unwrap();
     assert_eq!(role["metadata"]["ownerReferences"][0]["uid"], "uid-other");
 }

@@ -14,11 +14,11 @@ fn image(pipeline: PipelineBuilder, image: &str) -> Value {
     pipeline.with("deployment", json!({"image": image})).build()
 }
 
-fn cheap() -> PipelineBuilder {
+pub fn cheap() -> PipelineBuilder {
     pipeline("web").transform("dear", "SELECT auction, price FROM bid WHERE price > 5")
 }
 
-fn ran(revision: &Revision, epoch: u64) -> ReportDocument {
+pub fn ran(revision: &Revision, epoch: u64) -> ReportDocument {
     ReportDocument { checkpoint: Some(checkpoint(epoch)), ..running(revision) }
 }
 
@@ -384,68 +384,4 @@ async fn a_pipeline_that_is_made_anew_over_a_state_that_it_cannot_take_goes_on_w
         world.pass(Duration::from_secs(600)).await;
         assert_eq!(world.log(), Vec::<String>::new());
     }
-}
-
-#[tokio::test]
-async fn what_a_pod_says_that_is_left_of_a_pipeline_that_was_deleted_is_not_believed() {
-    for case in ["another pod", "a pod that goes", "another's pod", "another pipeline", "its own"] {
-        let left = {
-            let mut before = World::new();
-            before.put("Pipeline", cheap().build());
-            before.settle().await;
-            before.plan("web")
-        };
-        let mut world = World::new();
-        world.put("Pipeline", web().build());
-        world.settle().await;
-        world.run("web");
-        let wanted = world.plan("web").revision;
-        let edit = EditSaid {
-            from: left.revision.clone(),
-            to: wanted.clone(),
-            result: EditResult::Refused,
-            since: None,
-            message: Some("dear: what is remembered changes".to_owned()),
-            at: START,
-        };
-        let mut report = ReportDocument { edit: Some(edit), runs: Some(left.spec.clone()), ..ran(&left.revision, 7) };
-        let mut pod = world.get("Pod", "web-0").unwrap();
-        match case {
-            "another pod" => report.pod_uid = Some("the one before".to_owned()),
-            "a pod that goes" => pod["metadata"]["deletionTimestamp"] = json!("2024-01-01T01:00:00Z"),
-            "another's pod" => pod["metadata"]["ownerReferences"][0]["uid"] = json!("the set before"),
-            "another pipeline" => report.pipeline_uid = Some("the one before".to_owned()),
-            _ => report.pipeline_uid = Some("uid-web".to_owned()),
-        }
-        world.put("Pod", pod);
-        world.report("web", &report);
-        world.settle().await;
-        let expected = if case == "its own" { &left.revision } else { &wanted };
-        assert_eq!(world.plan("web").revision, *expected, "{case}: {:#?}", world.log());
-    }
-}
-
-#[tokio::test]
-async fn a_plan_that_is_deleted_while_the_spec_is_invalid_is_made_anew_as_the_runtime_knows_it() {
-    let mut world = World::new();
-    world.put("Pipeline", cheap().build());
-    world.settle().await;
-    world.run("web");
-    let plan = world.plan("web");
-    let mut invalid = cheap().build();
-    invalid["spec"]["transforms"][0]["sql"] = json!("SELECT nothing FROM bid");
-    world.put("Pipeline", invalid);
-    world.settle().await;
-    world.delete("ConfigMap", "web-plan");
-    world.settle().await;
-    world.report("web", &ReportDocument { runs: Some(plan.spec.clone()), ..ran(&plan.revision, 7) });
-    world.settle().await;
-    // What it has just written it believes to be there, whatever a watch says.
-    world.pass(Duration::from_secs(120)).await;
-    assert_eq!(world.plan("web"), plan);
-    world.report("web", &ran(&plan.revision, 7));
-    world.log();
-    world.pass(Duration::from_secs(600)).await;
-    assert_eq!(world.log(), Vec::<String>::new());
-    assert!(world.says("web", "Ready").contains("nothing"), "{}", world.says("web", "Ready"));
 }

@@ -1,0 +1,126 @@
+//! What a pod says that runs: when it is believed.
+
+use std::time::Duration;
+
+use millrace_plan::handover::{EditResult, EditSaid, ReportDocument};
+use serde_json::json;
+
+use super::rollback::{cheap, ran};
+use crate::testing::{START, World, web};
+
+#[tokio::test]
+async fn what_runs_is_believed_of_the_pod_that_is_there_and_as_far_as_the_objects_go() {
+    let cases =
+        ["another pod", "a pod that goes", "another's pod", "another pipeline", "another plan", "a secret", "a bucket"];
+    for case in cases.into_iter().chain(["its own"]) {
+        let left = {
+            let mut before = World::new();
+            before.put("Pipeline", cheap().build());
+            before.settle().await;
+            before.plan("web")
+        };
+        let mut world = World::new();
+        world.put("Pipeline", web().build());
+        world.settle().await;
+        world.run("web");
+        let wanted = world.plan("web").revision;
+        let edit = EditSaid {
+            from: left.revision.clone(),
+            to: wanted.clone(),
+            result: EditResult::Refused,
+            since: None,
+            message: Some("dear: what is remembered changes".to_owned()),
+            at: START,
+        };
+        let mut report = ReportDocument { edit: Some(edit), runs: Some(left.spec.clone()), ..ran(&left.revision, 7) };
+        let mut pod = world.get("Pod", "web-0").unwrap();
+        match case {
+            "another pod" => report.pod_uid = Some("the one before".to_owned()),
+            "a pod that goes" => pod["metadata"]["deletionTimestamp"] = json!("2024-01-01T01:00:00Z"),
+            "another's pod" => pod["metadata"]["ownerReferences"][0]["uid"] = json!("the set before"),
+            "another pipeline" => report.pipeline_uid = Some("the one before".to_owned()),
+            "another plan" => report.runs.as_mut().unwrap().pipeline.transforms.clear(),
+            "a secret" => {
+                let spec = report.runs.as_mut().unwrap();
+                let credentials = json!({"secretRef": {"name": "anothers"}});
+                spec.sinks
+                    .values_mut()
+                    .for_each(|sink| sink.credentials = serde_json::from_value(credentials.clone()).unwrap());
+                report.revision = Some(millrace_plan::revision(spec));
+            }
+            "a bucket" => {
+                let spec = report.runs.as_mut().unwrap();
+                spec.pipeline.checkpoints.storage = Some("s3://anothers/checkpoints".to_owned());
+                report.revision = Some(millrace_plan::revision(spec));
+            }
+            _ => report.pipeline_uid = Some("uid-web".to_owned()),
+        }
+        world.put("Pod", pod);
+        world.report("web", &report);
+        world.settle().await;
+        let expected = if case == "its own" { &left.revision } else { &wanted };
+        assert_eq!(world.plan("web").revision, *expected, "{case}: {:#?}", world.log());
+    }
+}
+
+#[tokio::test]
+async fn a_plan_that_is_deleted_while_the_spec_is_invalid_is_made_anew_as_the_runtime_knows_it() {
+    let mut world = World::new();
+    world.put("Pipeline", cheap().build());
+    world.settle().await;
+    world.run("web");
+    let plan = world.plan("web");
+    let mut invalid = cheap().build();
+    invalid["spec"]["transforms"][0]["sql"] = json!("SELECT nothing FROM bid");
+    world.put("Pipeline", invalid);
+    world.settle().await;
+    world.delete("ConfigMap", "web-plan");
+    world.settle().await;
+    world.report("web", &ReportDocument { runs: Some(plan.spec.clone()), ..ran(&plan.revision, 7) });
+    world.settle().await;
+    // What it has just written it believes to be there, whatever a watch says.
+    world.pass(Duration::from_secs(120)).await;
+    assert_eq!(world.plan("web"), plan);
+    world.report("web", &ran(&plan.revision, 7));
+    world.log();
+    world.pass(Duration::from_secs(600)).await;
+    assert_eq!(world.log(), Vec::<String>::new());
+    assert!(world.says("web", "Ready").contains("nothing"), "{}", world.says("web", "Ready"));
+}
+
+#[tokio::test]
+async fn a_pipeline_that_is_made_anew_is_not_what_the_one_before_it_was() {
+    // All that it owned is still there, and its pod says that rows flow.
+    let mut before = World::new();
+    before.put("Pipeline", cheap().build());
+    before.settle().await;
+    let mut report = before.run("web");
+    report.pipeline_uid = Some("uid-web".to_owned());
+    before.report("web", &report);
+    before.settle().await;
+    assert!(before.says("web", "Ready").starts_with("True"));
+    let mut left = before.objects();
+    left.remove("Pipeline web");
+    for (id, object) in &mut left {
+        if ["Pod web-0", "StatefulSet web"].contains(&id.as_str()) {
+            object["metadata"]["uid"] = json!(format!("uid of {id}"));
+        }
+    }
+
+    let mut world = World::with(&left, START);
+    let mut web = cheap().build();
+    web["metadata"]["uid"] = json!("uid-web-2");
+    world.put("Pipeline", web);
+    world.settle().await;
+    let status = world.status("web");
+    assert!(world.says("web", "Ready").starts_with("False"), "{}", world.says("web", "Ready"));
+    assert!(world.says("web", "Ready").contains("is to go first"), "{}", world.says("web", "Ready"));
+    assert_eq!((status.phase, status.checkpoint.is_none()), (Some(millrace_crds::Phase::Pending), true), "{status:?}");
+    world.collect();
+    world.pass(Duration::from_secs(120)).await;
+    let mut report = world.run("web");
+    report.pipeline_uid = Some("uid-web-2".to_owned());
+    world.report("web", &report);
+    world.settle().await;
+    assert!(world.says("web", "Ready").starts_with("True"), "{}", world.says("web", "Ready"));
+}
