@@ -1,5 +1,7 @@
 //! From what is stored to what a generation starts from: the facts gathered, the decision carried out.
 
+mod manifests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -7,12 +9,16 @@ use std::{
 
 use millrace_connectors::{Committer, SinkContext};
 use millrace_plan::{KeyedOp, KeyedStage, NodeKind, Plan, ResolvedSpec, SinkNode, SourceNode};
-use millrace_state::{CheckpointStore, ErrorKind, Latest, Manifest, ManifestId, Newest, StateError, fault};
+use millrace_state::{ErrorKind, Latest, Manifest, ManifestId, Newest, StateError, fault};
 use millrace_stream::{
     Epoch, Generation, NodeName, StageId,
-    checkpoint::{self, Advance, Claim, Decided, Facts, ManifestState, Pointer, Recovery, Refusal, Taken},
+    checkpoint::{self, Advance, Claim, Decided, Facts, Pointer, Recovery, Taken},
 };
 
+pub use self::manifests::savepoint_name;
+use self::manifests::{
+    Found, check_files, check_later, read_manifests, refuse_lost_pointer, set_aside, up_to_savepoint,
+};
 use crate::{
     JobContext, JobError,
     commits::{self, CommitError},
@@ -118,6 +124,7 @@ pub async fn recover(
             (Some(from), decided, first, orphans, !passed_over.is_empty())
         }
     };
+    decided.splice(0..0, set_aside(&claimed, &decided, &manifests));
     let manifest = from.and_then(|from| match manifests.into_iter().find(|(taken, _)| *taken == from)?.1 {
         Found::Sound(manifest) => Some(*manifest),
         Found::Damaged => None,
@@ -215,119 +222,6 @@ fn moved_sources(
         moved.insert(node, points);
     }
     Ok(moved)
-}
-
-/// Refuses to start where there are checkpoints and no pointer. That is found out before the claim, which leaves a pointer to
-/// nothing: at the next start it would say that no checkpoint is complete, and that all can be cleared away.
-async fn refuse_lost_pointer(cx: &JobContext) -> Result<(), JobError> {
-    match read_manifests(cx).await?.keys().map(|taken| taken.epoch).max() {
-        Some(newest) => Err(JobError::Refused(Refusal::PointerLost { newest })),
-        None => Ok(()),
-    }
-}
-
-enum Found {
-    Sound(Box<Manifest>),
-    Damaged,
-}
-
-impl Found {
-    fn state(&self) -> ManifestState {
-        match self {
-            Self::Damaged => ManifestState::Damaged,
-            Self::Sound(manifest) => ManifestState::Sound { kind: manifest.barrier.clone() },
-        }
-    }
-}
-
-async fn read_manifests(cx: &JobContext) -> Result<BTreeMap<Taken, Found>, StateError> {
-    let mut manifests = BTreeMap::new();
-    for entry in cx.store.list().await? {
-        match cx.store.read_manifest(&entry.location).await {
-            Ok(manifest) => {
-                let taken = Taken { epoch: manifest.epoch, generation: manifest.generation };
-                manifests.insert(taken, Found::Sound(Box::new(manifest)));
-            }
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                tracing::error!(manifest = %entry.location, error = %crate::chain(&error), "a checkpoint is damaged");
-                if let ManifestId::Checkpoint { epoch, generation } = entry.id {
-                    manifests.insert(Taken { epoch, generation }, Found::Damaged);
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(manifests)
-}
-
-/// Looks whether the files of the newest checkpoint of `wanted` are there, and, if they are not, of those before it, up to
-/// the first that is whole. Answers the manifests that were not needed and not looked at.
-async fn check_files(
-    cx: &JobContext,
-    wanted: &[Decided],
-    manifests: &mut BTreeMap<Taken, Found>,
-) -> Result<Vec<Manifest>, StateError> {
-    let mut is_found = false;
-    let mut unchecked = Vec::new();
-    for Decided { taken, .. } in wanted.iter().rev() {
-        let Some(Found::Sound(manifest)) = manifests.get(taken) else { continue };
-        if is_found {
-            unchecked.push((**manifest).clone());
-            continue;
-        }
-        // What is fetched is checked in full; only a choice between checkpoints needs that beforehand.
-        let whole = if cx.allow_previous_checkpoint {
-            cx.store.verify(manifest).await
-        } else {
-            cx.store.verify_lengths(manifest).await
-        };
-        match whole {
-            Ok(()) => is_found = true,
-            Err(error) if error.kind() == ErrorKind::Corrupt => {
-                tracing::error!(epoch = %taken.epoch, error = %crate::chain(&error), "a checkpoint is damaged");
-                manifests.insert(*taken, Found::Damaged);
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(unchecked)
-}
-
-/// Tells of kept checkpoints that lack files, while rows flow already: a run that goes on from a newer one does not need
-/// them, but its user may.
-async fn check_later(store: CheckpointStore, manifests: Vec<Manifest>) {
-    for manifest in manifests {
-        let Err(error) = store.verify_lengths(&manifest).await else { continue };
-        // It may have expired meanwhile.
-        let is_kept = store.list().await.is_ok_and(|kept| kept.iter().any(|entry| entry.id == manifest.id()));
-        if is_kept {
-            let error = crate::chain(&error);
-            tracing::error!(epoch = %manifest.epoch, %error, "a kept checkpoint is damaged; this run does not need it");
-        }
-    }
-}
-
-/// The name of a savepoint.
-pub fn savepoint_name(epoch: Epoch) -> String {
-    format!("savepoint-{epoch}")
-}
-
-/// What was decided up to a savepoint. The pointer lists those too that their user has deleted since.
-fn up_to_savepoint(
-    pointer: &Pointer,
-    manifests: &BTreeMap<Taken, Found>,
-    name: &str,
-) -> Result<Vec<Decided>, JobError> {
-    let is_there = |decided: &Decided| decided.savepoint && manifests.contains_key(&decided.taken);
-    let named = |decided: &Decided| is_there(decided) && savepoint_name(decided.taken.epoch) == name;
-    match pointer.decided.iter().position(named) {
-        Some(place) => Ok(pointer.decided[..=place].to_vec()),
-        None => {
-            let savepoints = pointer.decided.iter().filter(|decided| is_there(decided));
-            let known = savepoints.map(|decided| savepoint_name(decided.taken.epoch)).collect();
-            Err(JobError::NoSavepoint { name: name.to_owned(), known })
-        }
-    }
 }
 
 /// What the pointer says of the newest checkpoint.

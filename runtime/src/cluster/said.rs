@@ -31,8 +31,8 @@ pub struct Said {
     pub checkpoint_error: Option<String>,
     /// What is wrong with what runs.
     pub problem: Option<Problem>,
-    /// Whether there is no plan any more.
-    pub is_without_plan: bool,
+    /// The revision that is wanted; `None`: there is no plan, or none any more.
+    pub wanted: Option<Revision>,
     /// What is wrong with the wanted plan.
     pub plan_problem: Option<Problem>,
     /// What came of the last edit.
@@ -74,9 +74,14 @@ impl Said {
     /// The plan that runs where the one that was asked for last does not, or is gone: whoever asks may not know it, as of a pipeline
     /// that was made anew.
     pub fn runs_instead(&self) -> Option<ResolvedSpec> {
-        let refused = self.edit.as_ref().filter(|edit| edit.result != EditResult::TakenUp);
-        let is_another = |revision: &&Revision| refused.is_some_and(|edit| **revision != edit.to);
-        let revision = self.revision.as_ref().filter(|revision| self.is_without_plan || is_another(revision))?;
+        let revision = self.revision.as_ref()?;
+        let is_rejected = |wanted: &Revision| {
+            let edit = self.edit.as_ref().filter(|edit| edit.result != EditResult::TakenUp);
+            wanted != revision && edit.is_some_and(|edit| edit.to == *wanted)
+        };
+        if !self.wanted.as_ref().is_none_or(is_rejected) {
+            return None;
+        }
         self.plans.iter().find(|(known, _)| known == revision).map(|(_, spec)| spec.clone())
     }
 
@@ -157,6 +162,7 @@ mod tests {
 
     use millrace_engine::status::CheckpointReport;
     use millrace_stream::BarrierKind;
+    use serde_json::json;
 
     use super::*;
 
@@ -188,6 +194,34 @@ mod tests {
         let edit = said.edit.unwrap();
         assert_eq!((edit.from, edit.to, edit.result), (revision("a"), revision("b"), EditResult::RolledBack));
         assert_eq!((said.revision, edit.message.as_deref()), (Some(revision("a")), Some("no such file")));
+    }
+
+    #[test]
+    fn a_plan_is_told_while_it_runs_in_the_place_of_the_one_that_is_wanted_or_of_none() {
+        let spec = |name: &str| -> ResolvedSpec {
+            let pipeline = json!({"sources": [], "outputs": []});
+            serde_json::from_value(json!({"name": name, "pipeline": pipeline, "windows": {}, "sinks": {}})).unwrap()
+        };
+        let edit = |to: &str, result| EditSaid {
+            from: revision("a"),
+            to: revision(to),
+            result,
+            since: None,
+            message: None,
+            at: Timestamp(0),
+        };
+        let mut said = Said { revision: Some(revision("a")), wanted: Some(revision("a")), ..Said::default() };
+        said.may_run(&revision("a"), spec("a"));
+        said.may_run(&revision("b"), spec("b"));
+        assert_eq!(said.runs_instead(), None);
+        said.wanted = Some(revision("b"));
+        assert_eq!(said.runs_instead(), None, "it may be taken up yet");
+        said.edit = Some(edit("b", EditResult::Refused));
+        assert_eq!(said.runs_instead(), Some(spec("a")));
+        said.wanted = Some(revision("a"));
+        assert_eq!(said.runs_instead(), None, "the operator knows");
+        (said.revision, said.wanted) = (Some(revision("b")), None);
+        assert_eq!(said.runs_instead(), Some(spec("b")));
     }
 
     #[test]

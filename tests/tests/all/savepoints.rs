@@ -178,6 +178,39 @@ fn a_run_from_a_savepoint_that_is_killed_goes_on_from_where_it_was() {
 }
 
 #[test]
+fn a_savepoint_that_a_start_goes_back_over_stays_and_can_be_started_from() {
+    let workspace = Workspace::new();
+    workspace.write("saved.yaml", pipeline(OFTEN, "rate: 40000, "));
+    let running = Millrace::run(&workspace, "saved.yaml").start();
+    let rows = || read::folder(&workspace.join("out/some-file")).len();
+    rows_committed(&workspace, 300);
+    let first = savepoint(&workspace);
+    rows_committed(&workspace, rows() + 200);
+    let second = savepoint(&workspace);
+    running.kill();
+    let expect_both = || {
+        let listed = list(&workspace);
+        let is_kept = |name: &str| listed.lines().any(|line| line.contains(name) && line.contains("kept"));
+        assert!(is_kept(&first) && is_kept(&second), "{listed}");
+    };
+    for name in [&first, &second, &first] {
+        let before = rows();
+        let again = Millrace::run(&workspace, "saved.yaml").args(["--from-savepoint", name]).start();
+        rows_committed(&workspace, before + 100);
+        again.kill();
+        expect_both();
+        // A start clears away what nothing names.
+        let before = rows();
+        let again = Millrace::run(&workspace, "saved.yaml").start();
+        rows_committed(&workspace, before + 100);
+        again.kill();
+        expect_both();
+    }
+    Millrace::run(&workspace, "saved.yaml").args(["--from-savepoint", &second]).finish().expect_success();
+    expect_both();
+}
+
+#[test]
 fn a_savepoint_that_is_not_there_is_refused_with_those_that_are() {
     let workspace = Workspace::new();
     let name = saved_and_finished(&workspace, OFTEN);

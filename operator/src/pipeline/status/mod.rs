@@ -4,7 +4,9 @@ mod numbers;
 pub mod pods;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use millrace_crds::{ChangeResult, ChangeStatus, EditClass, Phase, PipelineStatus, SavepointStatus, StartedStatus};
+use millrace_crds::{
+    ChangeResult, ChangeStatus, EditClass, Phase, PipelineStatus, RevisionStatus, SavepointStatus, StartedStatus,
+};
 use millrace_plan::handover::{Problem, ProblemOf, ReportDocument, RunPhase};
 use millrace_stream::Timestamp;
 
@@ -78,11 +80,21 @@ pub fn status(
 /// The edit that was last. One that was refused and is asked for no more is none.
 fn last_change(before: &PipelineStatus, decision: &Decision) -> Option<ChangeStatus> {
     let change = before.change.clone()?;
-    if change.class != EditClass::Refused || decision.refusal.is_some() {
-        return Some(change);
-    }
+    let was_foreseen = || {
+        let reconciling = before.conditions.iter().find(|condition| condition.type_ == Type::Reconciling.name());
+        let was_made = |made: &RevisionStatus| Some(&made.revision) == change.to.as_ref() && made.class == change.class;
+        reconciling.is_some_and(|condition| condition.reason == Reason::DryRun.name())
+            && !before.history.iter().any(was_made)
+    };
+    let reason = match change.class {
+        EditClass::Refused if decision.refusal.is_none() => "the edit that was refused is undone",
+        class if class != EditClass::Refused && class != EditClass::None && was_foreseen() => {
+            "the edit that was foreseen is asked for no more"
+        }
+        _ => return Some(change),
+    };
     let revision = decision.document.as_ref().map(|document| document.revision.0.clone());
-    let reason = Some("the edit that was refused is undone".to_owned());
+    let reason = Some(reason.to_owned());
     Some(ChangeStatus { class: EditClass::None, from: revision.clone(), to: revision, reason })
 }
 

@@ -165,6 +165,8 @@ async fn with_the_dry_run_annotation_an_edit_is_classed_and_nothing_else_is_done
     world.put("Pipeline", web().annotate("millrace.dev/dry-run", "true").build());
     world.settle().await;
     assert_eq!(world.says("web", "Ready"), "True Running: rows flow", "what is asked for is what runs");
+    let change = world.status("web").change.unwrap();
+    assert_eq!((change.class, change.to), (EditClass::None, Some(world.plan("web").revision.0)), "it was never made");
     for word in ["True", "yes", "1"] {
         world.put("Pipeline", cheap().annotate("millrace.dev/dry-run", word).build());
         world.settle().await;

@@ -19,6 +19,8 @@ use crate::{format::shorten, sink::SinkError};
 const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 /// How many bytes the name of a file or a folder may have, on every usual file system.
 const LONGEST_NAME: usize = 255;
+/// How many bytes the path of all folders of a row may have. Systems take paths of 4096, of which the sink's `uri` is a part.
+const LONGEST_PATH: usize = 2048;
 
 /// How batches that come become batches that are written.
 pub(crate) struct Columns {
@@ -199,6 +201,14 @@ fn directory(values: &[(String, Option<String>)]) -> Result<String, ArrowError> 
             )));
         }
     }
+    if path.len() > LONGEST_PATH {
+        return Err(ArrowError::InvalidArgumentError(format!(
+            "the values of the columns that partitionBy names are too long together: the path of their folders would have {} \
+             bytes, and may have {LONGEST_PATH}: {}",
+            path.len(),
+            shorten(path.as_bytes())
+        )));
+    }
     Ok(path)
 }
 
@@ -281,6 +291,15 @@ mod tests {
             let said = error.to_string();
             assert!(said.contains("a value of `who`") && said.contains("304 bytes, and may have 255: é/é/"), "{said}");
         }
+    }
+
+    #[test]
+    fn folders_whose_path_no_system_takes_are_refused() {
+        let values =
+            |count: usize| -> Vec<_> { (0..count).map(|of| (format!("c{of}"), Some("x".repeat(250)))).collect() };
+        assert!(directory(&values(8)).is_ok_and(|path| path.len() == 8 * 253 + 7));
+        let said = directory(&values(9)).unwrap_err().to_string();
+        assert!(said.contains("too long together") && said.contains("2285 bytes, and may have 2048: c0=xxx"), "{said}");
     }
 
     #[test]

@@ -81,7 +81,11 @@ impl Worker {
         };
         self.board.update(|said| {
             // The operator may not know any more what runs.
-            said.is_without_plan = *wanted == Wanted::Absent;
+            match wanted {
+                Wanted::Absent => said.wanted = None,
+                Wanted::Plan(plan) => said.wanted = Some(plan.revision.clone()),
+                Wanted::Unknown | Wanted::Unreadable(_) | Wanted::Anothers => {}
+            }
             if changes {
                 said.plan_problem = problem;
             }
