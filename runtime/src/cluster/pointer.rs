@@ -45,7 +45,7 @@ use super::{
 const CLAIMED_BY: &str = "claimedBy";
 const START_TOKEN: &str = "startToken";
 /// How often a write is tried again at once because somebody else wrote in between.
-const CONFLICTS: usize = 8;
+const CONFLICTS: usize = 64;
 
 /// The pointer of a Pipeline in a cluster.
 pub struct ConfigMapPointer {
