@@ -2,37 +2,19 @@
 
 use std::time::Duration;
 
-use millrace_plan::handover::{EditResult, EditSaid, ReportDocument};
+use millrace_plan::handover::{EditResult, ReportDocument};
 use serde_json::json;
 
-use super::rollback::{cheap, ran};
-use crate::testing::{START, World, web};
+use super::rollback::{cheap, made_anew, ran};
+use crate::testing::{START, World};
 
 #[tokio::test]
 async fn what_runs_is_believed_of_the_pod_that_is_there_and_as_far_as_the_objects_go() {
     let cases =
         ["another pod", "a pod that goes", "another's pod", "another pipeline", "another plan", "a secret", "a bucket"];
     for case in cases.into_iter().chain(["its own"]) {
-        let left = {
-            let mut before = World::new();
-            before.put("Pipeline", cheap().build());
-            before.settle().await;
-            before.plan("web")
-        };
-        let mut world = World::new();
-        world.put("Pipeline", web().build());
-        world.settle().await;
-        world.run("web");
+        let (mut world, left, mut report) = made_anew(EditResult::Refused).await;
         let wanted = world.plan("web").revision;
-        let edit = EditSaid {
-            from: left.revision.clone(),
-            to: wanted.clone(),
-            result: EditResult::Refused,
-            since: None,
-            message: Some("dear: what is remembered changes".to_owned()),
-            at: START,
-        };
-        let mut report = ReportDocument { edit: Some(edit), runs: Some(left.spec.clone()), ..ran(&left.revision, 7) };
         let mut pod = world.get("Pod", "web-0").unwrap();
         match case {
             "another pod" => report.pod_uid = Some("the one before".to_owned()),

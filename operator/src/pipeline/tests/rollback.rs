@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use expect_test::expect;
 use millrace_crds::{ChangeResult, EditClass};
-use millrace_plan::handover::{EditResult, EditSaid, Problem, ProblemOf, ReportDocument, RunPhase};
+use millrace_plan::handover::{EditResult, EditSaid, PlanDocument, Problem, ProblemOf, ReportDocument, RunPhase};
 use millrace_stream::{Epoch, Revision};
 use serde_json::{Value, json};
 
@@ -334,30 +334,37 @@ async fn a_plan_is_not_taken_back_for_one_end_of_its_container_in_a_pod_that_cam
     }
 }
 
+/// A world in which `web` was made anew over a state that it cannot take; the plan that left it; and what the runtime says, which goes
+/// on with that.
+pub async fn made_anew(result: EditResult) -> (World, PlanDocument, ReportDocument) {
+    let left = {
+        let mut before = World::new();
+        before.put("Pipeline", cheap().build());
+        before.settle().await;
+        before.plan("web")
+    };
+    let mut world = World::new();
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    world.run("web");
+    let wanted = world.plan("web").revision;
+    assert_ne!(wanted, left.revision);
+    let edit = EditSaid {
+        from: left.revision.clone(),
+        to: wanted,
+        result,
+        since: None,
+        message: Some("dear: what is remembered changes".to_owned()),
+        at: START,
+    };
+    let report = ReportDocument { edit: Some(edit), runs: Some(left.spec.clone()), ..ran(&left.revision, 7) };
+    (world, left, report)
+}
+
 #[tokio::test]
 async fn a_pipeline_that_is_made_anew_over_a_state_that_it_cannot_take_goes_on_with_what_the_runtime_has_found() {
     for result in [EditResult::Refused, EditResult::RolledBack] {
-        let left = {
-            let mut before = World::new();
-            before.put("Pipeline", cheap().build());
-            before.settle().await;
-            before.plan("web")
-        };
-        let mut world = World::new();
-        world.put("Pipeline", web().build());
-        world.settle().await;
-        world.run("web");
-        let wanted = world.plan("web").revision;
-        assert_ne!(wanted, left.revision);
-        let edit = EditSaid {
-            from: left.revision.clone(),
-            to: wanted.clone(),
-            result,
-            since: None,
-            message: Some("dear: what is remembered changes".to_owned()),
-            at: START,
-        };
-        let report = ReportDocument { edit: Some(edit), runs: Some(left.spec.clone()), ..ran(&left.revision, 7) };
+        let (mut world, left, report) = made_anew(result).await;
         world.report("web", &report);
         world.settle().await;
         assert_eq!(world.plan("web").revision, left.revision, "{:#?}", world.log());
