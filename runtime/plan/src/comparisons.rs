@@ -75,7 +75,7 @@ fn pairs(expr: &Expr) -> Vec<(&Expr, &Expr)> {
     }
 }
 
-fn compares(op: Operator) -> bool {
+pub(crate) fn compares(op: Operator) -> bool {
     matches!(
         op,
         Operator::Eq

@@ -45,6 +45,7 @@ mod diff;
 mod doubts;
 mod error;
 pub mod explain;
+mod far_moments;
 mod form;
 mod functions;
 pub mod graph;

@@ -25,6 +25,7 @@ use datafusion_sql::{
 use crate::{
     blame, bounded, comparisons, constants,
     error::{Fault, nearest},
+    far_moments::FarMoments,
     functions::functions,
     pseudo,
     sql::{Sql, lower_first},
@@ -60,6 +61,7 @@ fn analyzed(sql: &Sql, query: Query, tables: &Tables) -> Result<LogicalPlan, Vec
         return Err(unlike);
     }
     let mut analyzer = Analyzer::with_rules(vec![Arc::new(TypeCoercion::new())]);
+    analyzer.add_function_rewrite(Arc::new(FarMoments));
     for rewrite in functions().rewrites() {
         analyzer.add_function_rewrite(Arc::clone(rewrite));
     }

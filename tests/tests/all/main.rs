@@ -12,6 +12,7 @@ mod control;
 mod edits;
 mod exactly_once;
 mod examples;
+mod far_moments;
 mod flights_year;
 mod generated;
 mod held;
