@@ -39,8 +39,16 @@ pub(super) enum JobEnd {
 
 /// What the job answers.
 enum Answer {
-    Edit { plan: Box<Plan>, done: Result<Result<(), String>, oneshot::error::RecvError> },
-    Savepoint { token: Option<String>, done: Result<Result<Epoch, String>, oneshot::error::RecvError> },
+    Edit {
+        plan: Box<Plan>,
+        done: Result<Result<(), String>, oneshot::error::RecvError>,
+    },
+    /// `token`: of the wish, if it was wished for. `stops`: it is that of a suspension.
+    Savepoint {
+        token: Option<String>,
+        stops: bool,
+        done: Result<Result<Epoch, String>, oneshot::error::RecvError>,
+    },
 }
 
 type Answers = FuturesUnordered<BoxFuture<'static, Answer>>;
@@ -170,7 +178,10 @@ impl Worker {
                 }
                 tracing::info!("suspending: a savepoint, then a stop");
                 course.is_ending = true;
-                answers.push(Box::pin(async move { Answer::Savepoint { token: None, done: answer.await } }));
+                // One that is wished for along with it is the same.
+                let wish = wanted.savepoint.as_ref().filter(|wish| course.savepoint.as_ref() != Some(&wish.token));
+                let token = wish.map(|wish| wish.token.clone());
+                answers.push(Box::pin(async move { Answer::Savepoint { token, stops: true, done: answer.await } }));
             }
             Order::Savepoint(token) => {
                 let (reply, answer) = oneshot::channel();
@@ -178,7 +189,8 @@ impl Worker {
                     return false;
                 }
                 course.savepoint = Some(token.clone());
-                answers.push(Box::pin(async move { Answer::Savepoint { token: Some(token), done: answer.await } }));
+                let token = Some(token);
+                answers.push(Box::pin(async move { Answer::Savepoint { token, stops: false, done: answer.await } }));
             }
             Order::Edit => match compile(wanted.spec.clone(), wanted.revision.clone()).await {
                 Err(errors) => {
@@ -216,11 +228,9 @@ impl Worker {
             }
             // The job is gone. Its successor is asked anew.
             Answer::Edit { done: Err(_), .. } => {}
-            Answer::Savepoint { token: Some(_), done: Err(_) } => {}
-            Answer::Savepoint { token, done } => {
-                if token.is_none() {
-                    *stop = true;
-                }
+            Answer::Savepoint { stops: false, done: Err(_), .. } => {}
+            Answer::Savepoint { token, stops, done } => {
+                *stop |= stops;
                 let (name, error) = match done {
                     Ok(Ok(epoch)) => (Some(millrace_engine::recover::savepoint_name(epoch)), None),
                     Ok(Err(why)) => (None, Some(why)),

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use millrace_plan::handover::{PlanDocument, RunPhase};
+use millrace_plan::handover::{PlanDocument, RunPhase, SavepointWish};
 use millrace_tests::{Deadline, Workspace, coordination::Site, http, wait};
 
 use super::pod::{Numbers, committed, in_phase, reported, worker};
@@ -49,19 +49,30 @@ fn a_plan_is_run_to_its_end_and_told() {
 
 #[test]
 fn a_suspended_pipeline_stops_at_a_savepoint_and_goes_on_from_there() {
-    let Some(site) = Site::new("suspend") else { return };
+    stops_at_a_savepoint("suspend", None);
+}
+
+#[test]
+fn a_savepoint_that_is_asked_for_along_with_a_suspension_is_the_one_that_it_stops_at() {
+    stops_at_a_savepoint("suspend-saved", Some("now"));
+}
+
+/// Suspends a pipeline, asks for a savepoint with that token in the same edit, and resumes it.
+fn stops_at_a_savepoint(name: &str, token: Option<&str>) {
+    let Some(site) = Site::new(name) else { return };
     let workspace = Workspace::new();
     let objects = site.pipeline("web");
     let numbers = Numbers::new(100_000, 20_000);
     let plan = numbers.plan();
-    let suspended = PlanDocument { suspend: true, ..plan.clone() };
+    let wish = token.map(|token| SavepointWish { token: token.to_owned() });
+    let suspended = PlanDocument { suspend: true, savepoint: wish, ..plan.clone() };
     objects.want(&plan);
     let running = worker(&workspace, &site, "web-0", "1").start();
     Deadline::secs(60).wait_for("committed rows", || (committed(&workspace) > 0).then_some(()));
     objects.want(&suspended);
     let report = in_phase(&running, &objects, RunPhase::Suspended);
     let savepoint = report.savepoint.expect("it is told");
-    assert_eq!((savepoint.token.as_str(), savepoint.error), ("", None));
+    assert_eq!((savepoint.token.as_str(), savepoint.error), (token.unwrap_or_default(), None));
     assert!(savepoint.name.is_some());
     let rows = committed(&workspace) as i64;
     assert!(rows < numbers.rows / 10, "it stopped before the end");
