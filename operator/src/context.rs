@@ -94,6 +94,8 @@ pub struct Note {
     pub warning: Option<(Regarding, Option<Warned>, Duration)>,
     /// Why something could not be written, until it could.
     pub failure: Option<String>,
+    /// What has to go before anything is written, until it has.
+    pub waits: Option<String>,
     /// The object that the API server has refused for the spec's sake, until there is another.
     pub unfit: Option<Unfit>,
     /// When the reports of a Sink's users were read last, by the monotonic clock, and how many users that were.
@@ -146,7 +148,14 @@ impl Note {
     /// What keeps the objects from being as they are wanted.
     pub fn obstacle(&self) -> Option<Obstacle<'_>> {
         let unfit = self.unfit.as_ref().map(|unfit| Obstacle::Unfit(&unfit.message));
-        unfit.or(self.failure.as_deref().map(Obstacle::Failed))
+        let failed = self.failure.as_deref().map(Obstacle::Failed);
+        unfit.or(failed).or(self.waits.as_deref().map(Obstacle::Waits))
+    }
+
+    /// Everything could be written. Answers whether that was otherwise before.
+    pub fn is_rid_of_obstacles(&mut self) -> bool {
+        let (failure, waits) = (self.failure.take(), self.waits.take());
+        failure.is_some() || waits.is_some()
     }
 
     /// Whether an object has another status than the one that was written last: after how long that is not believed to be the

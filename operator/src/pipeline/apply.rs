@@ -14,6 +14,7 @@ use super::{
 use crate::{
     cluster::{
         sameness::first_difference,
+        stores::get,
         writer::{APPLIED, FIELD_MANAGER, Happening, Wanted, WriteError, Writer},
     },
     context::{Applied, Context, Note, Settled, WATCH_LAG},
@@ -39,6 +40,10 @@ pub async fn apply<W: Writer>(
     let mut has_written = false;
     note.settled = None;
     for step in steps {
+        if !is_still_there(context, observed) {
+            // What is written now would be taken for what another of its name has.
+            return Ok(look_again);
+        }
         let wanted = &step.wanted;
         let id = wanted.to_string();
         let now = context.clock.monotonic();
@@ -133,6 +138,12 @@ fn resource_version(object: &Value) -> Option<&str> {
 }
 
 /// Whether an object is one that was made for this Pipeline: it belongs to it, or its labels say so.
+/// Whether the Pipeline is there by now, and is not being deleted.
+fn is_still_there<W: Writer>(context: &Context<W>, observed: &Observed) -> bool {
+    let now = get(&context.stores.pipelines, observed.namespace(), observed.name());
+    now.is_some_and(|now| now.uid() == observed.pipeline.uid() && now.metadata.deletion_timestamp.is_none())
+}
+
 fn is_ours(object: &Value, observed: &Observed) -> bool {
     let labels = object.pointer("/metadata/labels");
     let label = |name: &str| labels.and_then(|labels| labels.get(name)).and_then(Value::as_str);

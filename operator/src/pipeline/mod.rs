@@ -104,7 +104,7 @@ pub async fn reconcile<W: Writer>(
     };
     let mut applied = match ended {
         Ok(Some(waits)) => {
-            note.failure = Some(waits);
+            note.waits = Some(waits);
             let told = status::status(&observed, &decision, &after, note.obstacle(), now);
             write_status(context, key, &observed, &after, &told, note).await?;
             return Ok(Some(deletion::LOOK_SOON));
@@ -123,7 +123,7 @@ pub async fn reconcile<W: Writer>(
         tell_replaced(context, &observed, note).await;
     }
     match applied {
-        Ok(_) if note.failure.take().is_some() || (was_unfit && note.unfit.is_none()) => Ok(Some(Duration::ZERO)),
+        Ok(_) if note.is_rid_of_obstacles() || (was_unfit && note.unfit.is_none()) => Ok(Some(Duration::ZERO)),
         Ok(look_again) => Ok(again.into_iter().chain(look_again).min()),
         Err((_, WriteError::NotLeading)) => Err(WriteError::NotLeading),
         Err((object, error)) => {

@@ -46,6 +46,8 @@ impl Unfit {
 pub enum Obstacle<'a> {
     /// One could not be written, for this reason.
     Failed(&'a str),
+    /// What is there has to go first.
+    Waits(&'a str),
     /// The spec makes none that the API server takes, for this reason.
     Unfit(&'a str),
 }

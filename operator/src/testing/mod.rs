@@ -363,6 +363,11 @@ impl World {
         self.recorder().refuse(refuse);
     }
 
+    /// An object is deleted while that is being written.
+    pub fn deletes_at(&mut self, write: &str, id: &str) {
+        self.recorder().deletes_at(write, id);
+    }
+
     /// The operator dies after so many writes; `None`: it lives.
     pub fn dies_after(&mut self, writes: Option<usize>) {
         self.recorder().dies_after(writes);

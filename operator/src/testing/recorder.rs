@@ -39,6 +39,8 @@ struct Inner {
     /// What the watches' events concern.
     concerned: Vec<Key>,
     refuse: Option<(String, Refuse)>,
+    /// The write at which an object is deleted, and that object.
+    deleted_at: Option<(String, String)>,
     /// So many writes succeed still; `None`: all.
     writes_left: Option<usize>,
     warnings: BTreeMap<String, Warned>,
@@ -66,6 +68,7 @@ impl Recorder {
             late: None,
             concerned: Vec::new(),
             refuse: None,
+            deleted_at: None,
             writes_left: None,
             warnings: BTreeMap::new(),
             is_terminating: false,
@@ -127,6 +130,11 @@ impl Recorder {
         self.lock().refuse = refuse.map(|(id, error)| (id.to_owned(), error));
     }
 
+    /// An object is deleted while that is being written.
+    pub fn deletes_at(&self, write: &str, id: &str) {
+        self.lock().deleted_at = Some((write.to_owned(), id.to_owned()));
+    }
+
     /// So many writes succeed still; `None`: all.
     pub fn dies_after(&self, writes: Option<usize>) {
         self.lock().writes_left = writes;
@@ -157,6 +165,9 @@ impl Recorder {
             Some(0) => return Err(WriteError::NotLeading),
             Some(left) => *left -= 1,
             None => {}
+        }
+        if let Some((_, id)) = inner.deleted_at.take_if(|(write, _)| what == write) {
+            inner.delete(&self.stores, &id);
         }
         match &inner.refuse {
             Some((id, error)) if what.contains(id.as_str()) => {

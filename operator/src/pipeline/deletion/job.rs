@@ -158,7 +158,8 @@ fn pod(observed: &Observed, checkpoints: &CheckpointsSpec, template: &PodTemplat
             service_account_name: account,
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
-            termination_grace_period_seconds: Some(10),
+            // Who ends it wants to keep what it has not deleted yet.
+            termination_grace_period_seconds: Some(1),
             affinity: spec.affinity,
             dns_config: spec.dns_config,
             dns_policy: spec.dns_policy,

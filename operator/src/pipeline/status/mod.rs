@@ -362,6 +362,10 @@ impl<'a> Facts<'a> {
             let message = format!("{message}{}", runs.unwrap_or_default());
             return Standing { is_ready: false, reason, message, moves: Some(reason == Reason::UnknownReference) };
         }
+        if let Some(Obstacle::Waits(why)) = self.obstacle {
+            let message = why.to_owned();
+            return Standing { is_ready: false, reason: Reason::Starting, message, moves: Some(true) };
+        }
         if let Some(Obstacle::Failed(why)) = self.obstacle {
             let message = why.to_owned();
             return Standing { is_ready: false, reason: Reason::ApplyFailed, message, moves: Some(true) };

@@ -71,6 +71,17 @@ async fn a_plan_that_is_deleted_while_the_spec_is_invalid_is_made_anew_as_the_ru
 }
 
 #[tokio::test]
+async fn nothing_more_is_written_of_a_pipeline_that_is_deleted_meanwhile() {
+    let mut world = World::new();
+    world.deletes_at("apply Role web", "Pipeline web");
+    world.put("Pipeline", cheap().build());
+    world.settle().await;
+    let log = world.log();
+    let writes: Vec<_> = log.iter().filter(|line| line.starts_with("apply")).collect();
+    assert_eq!(writes, ["apply ServiceAccount web", "apply Role web"], "{log:#?}");
+}
+
+#[tokio::test]
 async fn a_pipeline_that_is_made_anew_is_not_what_the_one_before_it_was() {
     // All that it owned is still there, and its pod says that rows flow.
     let mut before = World::new();
@@ -95,7 +106,7 @@ async fn a_pipeline_that_is_made_anew_is_not_what_the_one_before_it_was() {
     world.put("Pipeline", web);
     world.settle().await;
     let status = world.status("web");
-    assert!(world.says("web", "Ready").starts_with("False"), "{}", world.says("web", "Ready"));
+    assert!(world.says("web", "Ready").starts_with("False Starting"), "{}", world.says("web", "Ready"));
     assert!(world.says("web", "Ready").contains("is to go first"), "{}", world.says("web", "Ready"));
     assert_eq!((status.phase, status.checkpoint.is_none()), (Some(millrace_crds::Phase::Pending), true), "{status:?}");
     world.collect();
