@@ -84,7 +84,7 @@ fn last_change(before: &PipelineStatus, decision: &Decision) -> Option<ChangeSta
         let reconciling = before.conditions.iter().find(|condition| condition.type_ == Type::Reconciling.name());
         let was_made = |made: &RevisionStatus| Some(&made.revision) == change.to.as_ref() && made.class == change.class;
         reconciling.is_some_and(|condition| condition.reason == Reason::DryRun.name())
-            && !before.history.iter().any(was_made)
+            && !before.history.first().is_some_and(was_made)
     };
     let reason = match change.class {
         EditClass::Refused if decision.refusal.is_none() => "the edit that was refused is undone",

@@ -151,7 +151,7 @@ impl KeyedOperator for DistinctWithin {
             let taken = match self.taken.take() {
                 Some(taken) => Some(taken),
                 None => {
-                    let due = self.waiting.due(watermark);
+                    let due = self.waiting.due(watermark, self.batch_rows);
                     if due.iter().any(|bucket| self.waiting.log().is_cold(*bucket)) {
                         Some(Taken { rows: self.waiting.take_parted(&due)?, key_group: self.key_groups.start })
                     } else {

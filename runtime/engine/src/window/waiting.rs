@@ -56,19 +56,32 @@ impl Waiting {
         append_by_bucket(&mut self.log, rows, watermark, bucket_of)
     }
 
-    /// The first bucket and those that overlap with it or one another, if they have rows before `watermark`. No other bucket has
-    /// rows of their times.
-    pub(crate) fn due(&self, watermark: i64) -> Vec<i64> {
-        let (mut due, mut first, mut last) = (Vec::new(), i64::MAX, i64::MIN);
+    /// The first buckets that have rows before `watermark`, and all that overlap with them or one another: no other bucket has rows
+    /// of their times. They are so many that about `rows` rows are in them.
+    pub(crate) fn due(&self, watermark: i64, rows: usize) -> Vec<i64> {
+        let (mut due, mut last, mut count) = (Vec::new(), i64::MIN, 0);
+        let mut gathered: Vec<i64> = Vec::new();
+        let mut first = i64::MAX;
         for bucket in self.log.buckets() {
-            if !due.is_empty() && bucket > last {
-                break;
+            if bucket > last {
+                // Those that overlap are complete.
+                if first < watermark {
+                    due.append(&mut gathered);
+                }
+                if !gathered.is_empty() || count >= rows {
+                    break;
+                }
+                first = i64::MAX;
             }
             let times = self.log.times_of(bucket);
             (first, last) = (first.min(times.0), last.max(times.1));
-            due.push(bucket);
+            count += self.log.size_of(bucket).0;
+            gathered.push(bucket);
         }
-        if first < watermark { due } else { Vec::new() }
+        if first < watermark {
+            due.append(&mut gathered);
+        }
+        due
     }
 
     /// Takes away the rows of buckets that are due and in memory. Those that are before `watermark` come back, in order of
