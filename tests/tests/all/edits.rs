@@ -1,9 +1,9 @@
 //! Edits while running: taken up at a barrier, in process, with nothing lost or repeated and the state of what keeps its
 //! name.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, os::unix::process::ExitStatusExt, time::Duration};
 
-use millrace_tests::{Deadline, Millrace, Running, Seed, Table, Workspace, manifest, read};
+use millrace_tests::{Deadline, Millrace, Running, Seed, Table, Workspace, delta, manifest, read};
 
 /// How many rows the source has.
 const ROWS: i64 = 240_000;
@@ -19,9 +19,22 @@ struct Variant {
     extra: bool,
     /// How long `counts`' windows are.
     window_seconds: u32,
+    /// `kept` and `few`, which is `some` without another column, go to a Parquet folder and a Delta table too.
+    tables: bool,
 }
 
-const FIRST: Variant = Variant { below: 1, doubled: false, extra: false, window_seconds: 10 };
+const FIRST: Variant = Variant { below: 1, doubled: false, extra: false, window_seconds: 10, tables: false };
+
+/// Where the process is made to die.
+const FAULT_POINTS: [&str; 7] = [
+    "barrier-injected",
+    "sst-ingested",
+    "sink-staged",
+    "before-pointer",
+    "after-pointer",
+    "mid-commit",
+    "after-recover",
+];
 
 impl Variant {
     fn manifests(self) -> String {
@@ -36,6 +49,17 @@ impl Variant {
         };
         let sink = |name: &str| manifest::sink(name, &format!("file: {{path: out/{name}, format: {{json: {{}}}}}}"));
         let numbers = manifest::numbers(ROWS, 40_000);
+        let (mut few, mut tables, mut table_sinks) = (String::new(), String::new(), String::new());
+        if self.tables {
+            few = format!("    - {{name: few, sql: \"SELECT id FROM events WHERE id % 10 < {}\"}}\n", self.below);
+            for from in ["kept", "few"] {
+                for kind in ["parquet", "delta"] {
+                    tables += &format!("    - {{from: {from}, sink: {from}-{kind}}}\n");
+                    table_sinks +=
+                        &manifest::sink(&format!("{from}-{kind}"), &format!("{kind}: {{uri: out/{from}-{kind}}}"));
+                }
+            }
+        }
         format!(
             "apiVersion: millrace.dev/v1alpha1
 kind: Pipeline
@@ -50,8 +74,8 @@ spec:
     - {{name: some, sql: \"SELECT id{doubled} FROM events WHERE id % 10 < {}\"}}
     - {{name: kept, window: kept, sql: \"SELECT window_start, id % 100 AS k, count(*) AS n, sum(id) AS ids FROM events GROUP BY id % 100\"}}
     - {{name: counts, window: counts, sql: \"SELECT window_start, window_end, count(*) AS n FROM events\"}}
-{transform}  outputs:
-    - {{from: some, sink: some}}
+{few}{transform}  outputs:
+{tables}    - {{from: some, sink: some}}
     - {{from: kept, sink: kept}}
     - {{from: counts, sink: counts}}
 {output}---
@@ -69,7 +93,7 @@ spec:
 {}",
             self.below,
             self.window_seconds,
-            ["some", "kept", "counts", "extra"].map(sink).concat()
+            ["some", "kept", "counts", "extra"].map(sink).concat() + &table_sinks
         )
     }
 }
@@ -198,11 +222,17 @@ fn the_class_of_an_edit_is_told_beforehand() {
 #[test]
 fn edits_between_and_before_kills_lose_and_repeat_nothing() {
     let mut seed = Seed::of_test("edits between kills");
+    let first = Variant { tables: true, ..FIRST };
     let workspace = Workspace::new();
-    workspace.write("edited.yaml", FIRST.manifests());
-    let mut kills = 0;
-    for _ in 0..10 {
-        let running = start(&workspace);
+    workspace.write("edited.yaml", first.manifests());
+    let (mut at_random, mut at_points) = (0, Vec::new());
+    for turn in 0..14 {
+        let point = (turn % 2 == 1).then(|| *seed.pick(&FAULT_POINTS));
+        let mut command = Millrace::run(&workspace, "edited.yaml").args(["--watch"]);
+        if let Some(point) = point {
+            command = command.env("MILLRACE_FAULT_POINT", &format!("{point}:{}", 1 + seed.below(3)));
+        }
+        let running = command.start();
         for _ in 0..seed.below(3) {
             millrace_tests::wait::pass(seed.time(Duration::from_millis(20), Duration::from_millis(400)));
             let variant = Variant {
@@ -210,21 +240,41 @@ fn edits_between_and_before_kills_lose_and_repeat_nothing() {
                 doubled: seed.one_in(2),
                 extra: seed.one_in(2),
                 window_seconds: *seed.pick(&[5, 10, 15, 20]),
+                ..first
             };
             workspace.write("edited.yaml", variant.manifests());
         }
-        let limit = seed.time(Duration::from_millis(50), Duration::from_millis(500));
+        let limit = seed.time(Duration::from_millis(50), Duration::from_millis(700));
         let (status, finished) = running.wait_or_kill(limit);
         match status {
             Some(status) if status.success() => break,
+            Some(status) if status.signal() == Some(9) => at_points.extend(point),
             Some(status) => panic!("ended with {status}:\n{}", finished.stderr),
-            None => kills += 1,
+            None => at_random += 1,
         }
     }
     start(&workspace).wait().expect_success();
-    println!("{kills} kills");
+    println!("{at_random} kills at random, and at {at_points:?}");
+    assert!(at_random + at_points.len() >= 4, "hardly anything was tried");
     expect_kept(&workspace);
     expect_some(&workspace, 1);
     assert_eq!(output(&workspace, "counts").sum("n"), ROWS);
     ids(&output(&workspace, "extra"));
+
+    // The tables have the same rows, and nothing beside them.
+    let kept = output(&workspace, "kept");
+    output(&workspace, "kept-parquet").expect_same(&kept, "kept-parquet");
+    delta::table(&workspace.join("out/kept-delta")).expect_same(&kept, "kept-delta");
+    let few = output(&workspace, "few-parquet");
+    delta::table(&workspace.join("out/few-delta")).expect_same(&few, "few-delta");
+    assert_eq!(ids(&few), ids(&output(&workspace, "some")), "they have the same filter");
+    for name in ["some", "kept", "counts", "extra", "kept-parquet", "few-parquet"] {
+        let folder = workspace.join("out").join(name);
+        let (all, visible) = (read::all_files(&folder), read::visible_files(&folder));
+        assert_eq!(all.len(), visible.len(), "something is left staged in {name}: {all:?}");
+    }
+    for name in ["kept-delta", "few-delta"] {
+        let log = delta::log(&workspace.join("out").join(name));
+        assert_eq!(log["files"], log["live"], "{name} has files that its log does not name");
+    }
 }

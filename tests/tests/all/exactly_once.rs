@@ -295,6 +295,10 @@ fn expect_no_orphans(workspace: &Workspace) {
         let log = delta::log(&workspace.join("out").join(name));
         assert_eq!(log["files"], log["live"], "{name} has files that its log does not name");
     }
+    // What names files is what the pointer names, and nothing that was left undecided.
+    let listed =
+        Millrace::new(workspace, ["checkpoints", "list", "--data-dir", "data"]).finish().expect_success().stdout;
+    assert!(listed.contains("finished") && !listed.contains("unfinished"), "{listed}");
     let store = workspace.join("data/checkpoints/killed");
     let named = text_of(&store, |path| path.extension().is_some_and(|extension| extension == "json"));
     let files = read::all_files(&store.join("files"));

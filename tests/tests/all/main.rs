@@ -28,6 +28,7 @@ mod recovery;
 mod rollback;
 mod s3;
 mod savepoints;
+mod stdin;
 mod surroundings;
 mod suspended;
 mod terminal;
