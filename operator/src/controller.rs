@@ -210,8 +210,8 @@ mod tests {
             self.0.amend(namespace, name, spec).await
         }
 
-        async fn status(&self, key: &Key, status: &Value) -> Result<Value, WriteError> {
-            self.0.status(key, status).await
+        async fn status(&self, key: &Key, uid: &str, status: &Value) -> Result<Value, WriteError> {
+            self.0.status(key, uid, status).await
         }
 
         async fn tell(&self, about: &ObjectReference, what: &Happening) -> Result<(), WriteError> {

@@ -41,7 +41,7 @@ pub async fn write<W: Writer>(
     note: &mut Note,
 ) -> Result<(), WriteError> {
     fault::point("before-status", (&key.name, 0));
-    let stored = context.writer.status(key, &status).await?;
+    let stored = context.writer.status(key, &note.uid, &status).await?;
     context.metrics.wrote("status");
     note.wrote(status, stored, context.clock.monotonic());
     fault::point("after-status", (&key.name, 0));

@@ -44,6 +44,9 @@ pub const FINALIZER: &str = "millrace.dev/checkpoints";
 /// The annotation with the hash of what was applied.
 pub const APPLIED: &str = "millrace.dev/applied";
 
+/// What the API server says where a JSON patch's test fails.
+const FAILED_TEST: &str = "the server rejected our request due to an error in our request";
+
 /// For how long a write is waited for: less than the margin of the gate, so that none is on its way when another leads.
 pub const REQUEST: Duration = Duration::from_millis(MARGIN.as_millis() as u64 - 500);
 
@@ -168,11 +171,11 @@ pub trait Writer: Send + Sync + 'static {
     /// Why they may not have been.
     fn amend(&self, namespace: &str, name: &str, spec: &Value) -> impl Future<Output = Result<(), WriteError>> + Send;
 
-    /// Replaces the status of an object of ours, and answers how it is stored.
+    /// Replaces the status of the object of ours of this UID, and answers how it is stored.
     ///
     /// # Errors
-    /// Why it may not be replaced.
-    fn status(&self, key: &Key, status: &Value) -> impl Future<Output = Result<Value, WriteError>> + Send;
+    /// Why it may not be replaced; [`WriteError::Conflict`] where the object is another of its name.
+    fn status(&self, key: &Key, uid: &str, status: &Value) -> impl Future<Output = Result<Value, WriteError>> + Send;
 
     /// Tells something about an object.
     ///
@@ -206,18 +209,28 @@ impl ApiWriter {
     }
 
     /// Replaces a status. What comes back is read as watches read it: it may be anything.
-    async fn write_status<K>(&self, key: &Key, status: &Value) -> Result<Value, WriteError>
+    ///
+    /// An applied status goes to whatever has the name: the API server looks at no UID there. So this is a JSON patch (RFC 6902),
+    /// which tests it.
+    async fn write_status<K>(&self, key: &Key, uid: &str, status: &Value) -> Result<Value, WriteError>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + fmt::Debug + 'static,
     {
         let api: Api<Raw<K>> = Api::namespaced(self.client.clone(), &key.namespace);
-        let body = json!({
-            "apiVersion": K::api_version(&()), "kind": K::kind(&()),
-            "metadata": {"name": key.name, "namespace": key.namespace},
-            "status": status,
-        });
-        let (params, patch) = (PatchParams::apply(FIELD_MANAGER).force(), Patch::Apply(&body));
-        Ok(self.guarded(api.patch_status(&key.name, &params, &patch)).await?.status)
+        let operations = json!([
+            {"op": "test", "path": "/metadata/uid", "value": uid},
+            {"op": "add", "path": "/status", "value": status},
+        ]);
+        let patch = serde_json::from_value(operations)
+            .map_err(|error| WriteError::Rejected(format!("the status of {key} is no JSON patch: {error}")))?;
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let written = self.guarded(api.patch_status(&key.name, &params, &Patch::Json::<()>(patch))).await;
+        match written {
+            Err(WriteError::Invalid(rejection)) if rejection.message.starts_with(FAILED_TEST) => {
+                Err(WriteError::Conflict(format!("{key} is another than the one of UID {uid}")))
+            }
+            written => Ok(written?.status),
+        }
     }
 
     /// See [`guarded`].
@@ -308,11 +321,11 @@ impl Writer for ApiWriter {
         self.guarded(api.patch(name, &params, &patch)).await.map(drop).map_err(WriteError::without_fields)
     }
 
-    async fn status(&self, key: &Key, status: &Value) -> Result<Value, WriteError> {
+    async fn status(&self, key: &Key, uid: &str, status: &Value) -> Result<Value, WriteError> {
         let written = match key.kind {
-            Kind::Pipeline => self.write_status::<Pipeline>(key, status).await,
-            Kind::Window => self.write_status::<Window>(key, status).await,
-            Kind::Sink => self.write_status::<Sink>(key, status).await,
+            Kind::Pipeline => self.write_status::<Pipeline>(key, uid, status).await,
+            Kind::Window => self.write_status::<Window>(key, uid, status).await,
+            Kind::Sink => self.write_status::<Sink>(key, uid, status).await,
         };
         written.map_err(WriteError::without_fields)
     }

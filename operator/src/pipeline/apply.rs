@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use kube::Resource;
+use kube::{Resource, api::ObjectMeta};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
     build::Step,
     decide::Decision,
     dereference::Observed,
+    hearsay::{is_owned_by, owned_by_another},
+    left,
     status::pods::{PodState, pod_state},
 };
 use crate::{
@@ -24,8 +27,15 @@ use crate::{
 /// How often what is not watched is looked at while no pod is ready, or the one that is says nothing.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
-/// Applies the steps in their order. An error ends it: what comes later may need what came before. Answers when to look again
-/// at what differs and is believed to be behind.
+/// How far it has come.
+pub enum Reached {
+    /// The end. What differs and is believed to be behind is to be looked at again after this long.
+    End(Option<Duration>),
+    /// This is to happen first, for people.
+    Waits(String),
+}
+
+/// Applies the steps in their order. An error ends it: what comes later may need what came before.
 ///
 /// # Errors
 /// The object that could not be written, and why.
@@ -35,14 +45,14 @@ pub async fn apply<W: Writer>(
     decision: &Decision,
     steps: &[Step],
     note: &mut Note,
-) -> Result<Option<Duration>, (String, WriteError)> {
+) -> Result<Reached, (String, WriteError)> {
     let mut look_again = None;
     let mut has_written = false;
     note.settled = None;
     for step in steps {
         if !is_still_there(context, observed) {
             // What is written now would be taken for what another of its name has.
-            return Ok(look_again);
+            return Ok(Reached::End(look_again));
         }
         let wanted = &step.wanted;
         let id = wanted.to_string();
@@ -61,10 +71,13 @@ pub async fn apply<W: Writer>(
             }
             None => {
                 let read = context.writer.read(wanted).await.map_err(|error| (id.clone(), error))?;
-                if let Some(stranger) = read.as_ref().filter(|object| !is_ours(object, observed)) {
-                    return Err((id, not_ours(stranger, observed.name())));
+                match read.as_ref().map(|object| whose(object, observed)) {
+                    Some(Whose::Strangers) => {
+                        return Err((id, not_ours(&wanted.resource.kind, observed.name())));
+                    }
+                    Some(Whose::Deleted) => return Ok(Reached::Waits(left(&[id]))),
+                    Some(Whose::Ours) | None => read,
                 }
-                read
             }
         };
         let (despite, is_contested) = match need(wanted, stored.as_ref(), known, now) {
@@ -102,7 +115,7 @@ pub async fn apply<W: Writer>(
     // What is as it is wanted stays so until one of the two changes.
     let is_settled = !has_written && look_again.is_none();
     note.settled = is_settled.then(|| Settled { versions: observed.versions(), decision: decision.clone() });
-    Ok(look_again)
+    Ok(Reached::End(look_again))
 }
 
 /// Whether all is as it was when nothing had to be written; what is not watched is looked at now and then while no pod is ready.
@@ -137,24 +150,37 @@ fn resource_version(object: &Value) -> Option<&str> {
     object.pointer("/metadata/resourceVersion")?.as_str()
 }
 
-/// Whether an object is one that was made for this Pipeline: it belongs to it, or its labels say so.
 /// Whether the Pipeline is there by now, and is not being deleted.
 fn is_still_there<W: Writer>(context: &Context<W>, observed: &Observed) -> bool {
     let now = get(&context.stores.pipelines, observed.namespace(), observed.name());
     now.is_some_and(|now| now.uid() == observed.pipeline.uid() && now.metadata.deletion_timestamp.is_none())
 }
 
-fn is_ours(object: &Value, observed: &Observed) -> bool {
-    let labels = object.pointer("/metadata/labels");
-    let label = |name: &str| labels.and_then(|labels| labels.get(name)).and_then(Value::as_str);
-    let owners = object.pointer("/metadata/ownerReferences").and_then(Value::as_array);
-    let uid = observed.pipeline.metadata.uid.as_deref();
-    owners.into_iter().flatten().any(|owner| owner.get("uid").and_then(Value::as_str) == uid)
-        || (label(labels::PIPELINE) == Some(observed.name()) && label(labels::MANAGED_BY) == Some(FIELD_MANAGER))
+/// Whom an object belongs to that no store has.
+enum Whose {
+    /// This Pipeline: it owns it, or the labels say so and nobody owns it.
+    Ours,
+    /// One of its name that was deleted.
+    Deleted,
+    /// Somebody else.
+    Strangers,
 }
 
-fn not_ours(object: &Value, pipeline: &str) -> WriteError {
-    let kind = object.get("kind").and_then(Value::as_str).unwrap_or("object");
+fn whose(object: &Value, observed: &Observed) -> Whose {
+    let metadata = ObjectMeta::deserialize(&object["metadata"]).unwrap_or_default();
+    let label = |name: &str| metadata.labels.as_ref()?.get(name).map(String::as_str);
+    let uid = observed.pipeline.uid();
+    let is_of_name =
+        label(labels::PIPELINE) == Some(observed.name()) && label(labels::MANAGED_BY) == Some(FIELD_MANAGER);
+    match (is_of_name, owned_by_another(&metadata, uid)) {
+        _ if is_owned_by(&metadata, uid) => Whose::Ours,
+        (true, true) => Whose::Deleted,
+        (true, false) => Whose::Ours,
+        (false, _) => Whose::Strangers,
+    }
+}
+
+fn not_ours(kind: &str, pipeline: &str) -> WriteError {
     WriteError::Rejected(format!(
         "there is a {kind} of this name already, and it is not this Pipeline's; remove it, or give the Pipeline another name \
          than {pipeline}"

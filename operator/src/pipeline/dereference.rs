@@ -84,11 +84,6 @@ impl Stored {
     pub fn value(&self) -> Value {
         self.object.value()
     }
-
-    /// Whether it is another Pipeline's.
-    fn is_anothers(&self, pipeline: &str) -> bool {
-        owned_by_another(self.object.metadata(), pipeline)
-    }
 }
 
 trait AsValue: fmt::Debug + Send + Sync {
@@ -180,11 +175,12 @@ pub fn dereference(stores: &Stores, key: &Key) -> Option<Observed> {
     let set_before = stateful_set.as_ref().and_then(|set| set.metadata.uid.clone());
     let service_account = get(&stores.service_accounts, namespace, name);
     let mut stored = BTreeMap::new();
+    let is_anothers = |metadata: &ObjectMeta| owned_by_another(metadata, pipeline.uid());
     let mut left = Vec::new();
     let mut keep = |kind: &str, name: &str, object: Option<Stored>| {
         if let Some(object) = object {
             let id = format!("{kind} {name}");
-            if object.is_anothers(pipeline.uid()) {
+            if is_anothers(object.object.metadata()) {
                 left.push(id.clone());
             }
             stored.insert(id, object);
@@ -202,15 +198,13 @@ pub fn dereference(stores: &Stores, key: &Key) -> Option<Observed> {
     keep("Role", name, get(&stores.roles, namespace, name).map(Stored::new));
     keep("RoleBinding", name, get(&stores.role_bindings, namespace, name).map(Stored::new));
     keep("PodDisruptionBudget", name, get(&stores.disruption_budgets, namespace, name).map(Stored::new));
-    let is_anothers = |metadata: &ObjectMeta| owned_by_another(metadata, pipeline.uid());
     // What is left of a Pipeline that was deleted tells nothing of the one of its name: the garbage collector takes it away.
     let stateful_set = stateful_set.filter(|set| !is_anothers(&set.metadata));
     let pod = get(&stores.pods, namespace, &format!("{name}-0"))
         .filter(|pod| !is_left(&pod.metadata, stateful_set.as_deref(), set_before.as_deref()));
     let plan_map = plan_map.filter(|map| !is_anothers(&map.metadata));
     let plan: Option<PlanDocument> = document(plan_map.as_deref(), PLAN_KEY);
-    let report: Option<ReportDocument> = document(report_map.as_deref(), REPORT_KEY)
-        .filter(|report: &ReportDocument| report.pipeline_uid.as_deref().is_none_or(|uid| uid == pipeline.uid()));
+    let report = report_of(report_map.as_deref(), &pipeline);
     let sinks = named_objects(&stores.sinks, &pipeline, Kind::Sink);
     let hearsay =
         Hearsay { pipeline: &pipeline, sinks: &sinks, plan: plan.as_ref(), stateful_set: stateful_set.as_deref() };
@@ -258,6 +252,12 @@ where
 fn marks(map: &ConfigMap) -> String {
     let metadata = &map.metadata;
     hash(&(&metadata.uid, &metadata.annotations, &metadata.labels, &metadata.owner_references))
+}
+
+/// What the runtime of a Pipeline says, and not that of another of its name.
+pub fn report_of(map: Option<&ConfigMap>, pipeline: &Raw<Pipeline>) -> Option<ReportDocument> {
+    let report: ReportDocument = document(map, REPORT_KEY)?;
+    report.pipeline_uid.as_deref().is_none_or(|uid| uid == pipeline.uid()).then_some(report)
 }
 
 /// A document in a ConfigMap; `None` too if it is none of a version that is known.

@@ -23,13 +23,14 @@ use millrace_plan::{
 };
 use serde_json::{Value, json};
 
-use crate::cluster::raw::Raw;
+use super::build::pod::secrets;
+use crate::cluster::{key::Kind, raw::Raw, stores::named};
 
 /// What is known without the pod.
 pub struct Hearsay<'a> {
     /// The Pipeline.
     pub pipeline: &'a Raw<Pipeline>,
-    /// Its Sinks.
+    /// Its Sinks; all of its namespace, where one that it names is not there.
     pub sinks: &'a [Arc<Raw<Sink>>],
     /// The plan that is to run.
     pub plan: Option<&'a PlanDocument>,
@@ -72,20 +73,15 @@ impl Hearsay<'_> {
         let checkpoints = &self.pipeline.spec["checkpoints"];
         let own = json!(spec.pipeline.checkpoints.storage);
         let storage = checkpoints.get("storage").unwrap_or(&Value::Null);
-        let secret_of =
-            |object: &Value| object.pointer("/credentials/secretRef/name").and_then(Value::as_str).map(str::to_owned);
-        let mut allowed: BTreeSet<String> = self.plan.into_iter().flat_map(|plan| secrets(&plan.spec)).collect();
+        let secret_of = |object| Value::pointer(object, "/credentials/secretRef/name").and_then(Value::as_str);
+        let mut allowed: BTreeSet<&str> = self.plan.into_iter().flat_map(|plan| secrets(&plan.spec)).collect();
         allowed.extend(secret_of(checkpoints));
-        allowed.extend(self.sinks.iter().filter_map(|sink| secret_of(&sink.spec)));
+        // The others of the namespace are among them where one is not there.
+        let named = named(self.pipeline, Kind::Sink);
+        let sinks = self.sinks.iter().filter(|sink| named.contains(sink.name()));
+        allowed.extend(sinks.filter_map(|sink| secret_of(&sink.spec)));
         own == *storage && secrets(spec).is_subset(&allowed)
     }
-}
-
-/// The Secrets that a plan names.
-fn secrets(spec: &ResolvedSpec) -> BTreeSet<String> {
-    let of_sinks = spec.sinks.values().filter_map(|sink| sink.credentials.as_ref());
-    let credentials = of_sinks.chain(&spec.pipeline.checkpoints.credentials);
-    credentials.map(|credentials| credentials.secret_ref.name.clone()).collect()
 }
 
 /// Whether the owner of this UID owns an object.

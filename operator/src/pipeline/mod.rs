@@ -28,6 +28,7 @@ use millrace_crds::PipelineStatus;
 use serde_json::json;
 
 use self::{
+    apply::Reached,
     decide::{Decision, Known, decide},
     dereference::{ACCOUNT, Observed, dereference},
     silence::{Listened, listen},
@@ -102,14 +103,20 @@ pub async fn reconcile<W: Writer>(
         Ok(()) => deletion::ending::end_others(context, &observed, &decision, note).await,
         Err(error) => Err(error),
     };
-    let mut applied = match ended {
-        Ok(Some(waits)) => {
-            note.waits = Some(waits);
+    let applied = match ended {
+        Ok(None) => apply::apply(context, &observed, &decision, &steps, note).await,
+        Ok(Some(waits)) => Ok(Reached::Waits(waits)),
+        Err(error) => Err(error),
+    };
+    let mut applied = match applied {
+        Ok(Reached::Waits(waits)) => {
+            // What has failed before is tried again after it.
+            (note.failure, note.waits) = (None, Some(waits));
             let told = status::status(&observed, &decision, &after, note.obstacle(), now);
             write_status(context, key, &observed, &after, &told, note).await?;
             return Ok(Some(deletion::LOOK_SOON));
         }
-        Ok(None) => apply::apply(context, &observed, &decision, &steps, note).await,
+        Ok(Reached::End(look_again)) => Ok(look_again),
         Err(error) => Err(error),
     };
     if let Ok(look_again) = applied
@@ -255,7 +262,7 @@ async fn write_status<W: Writer>(
         }
     }
     fault::point("before-status", observed.at());
-    let stored = context.writer.status(key, &new).await?;
+    let stored = context.writer.status(key, observed.pipeline.uid(), &new).await?;
     context.metrics.wrote("status");
     note.wrote(new, stored, now);
     fault::point("after-status", observed.at());

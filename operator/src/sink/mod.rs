@@ -6,7 +6,7 @@ mod status;
 use std::{sync::Arc, time::Duration};
 
 use millrace_crds::{Pipeline, SinkStatus};
-use millrace_plan::handover::{Names, REPORT_KEY, ReportDocument};
+use millrace_plan::handover::{Names, ReportDocument};
 use serde_json::json;
 
 use self::status::{status, without_numbers};
@@ -19,7 +19,7 @@ use crate::{
     },
     context::{Context, Note},
     named::{tell_of_config, write},
-    pipeline::validate::problems_of,
+    pipeline::{dereference::report_of, validate::problems_of},
 };
 
 /// Brings a Sink's status up to date.
@@ -72,6 +72,6 @@ const FEW_USERS: usize = 50;
 
 /// What a Pipeline's runtime says.
 fn report(stores: &Stores, pipeline: &Arc<Raw<Pipeline>>) -> Option<ReportDocument> {
-    let map = get(&stores.config_maps, pipeline.namespace(), &Names::of(pipeline.name()).report())?;
-    serde_json::from_str(map.data.as_ref()?.get(REPORT_KEY)?).ok()
+    let map = get(&stores.config_maps, pipeline.namespace(), &Names::of(pipeline.name()).report());
+    report_of(map.as_deref(), pipeline)
 }

@@ -376,7 +376,7 @@ impl Writer for Arc<Recorder> {
         Ok(())
     }
 
-    async fn status(&self, key: &Key, status: &Value) -> Result<Value, WriteError> {
+    async fn status(&self, key: &Key, uid: &str, status: &Value) -> Result<Value, WriteError> {
         let said = match key.kind {
             Kind::Pipeline => {
                 let status: PipelineStatus = serde_json::from_value(status.clone()).unwrap();
@@ -390,6 +390,9 @@ impl Writer for Arc<Recorder> {
         let mut inner = self.lock();
         let there = inner.objects.get(&format!("{} {}", key.kind.name(), key.name)).cloned();
         let mut object = there.ok_or_else(|| WriteError::Gone(format!("there is no {key}")))?;
+        if object["metadata"]["uid"] != uid {
+            return Err(WriteError::Conflict(format!("{key} is another")));
+        }
         object["status"] = status.clone();
         inner.store(&self.stores, key.kind.name(), object);
         Ok(status.clone())

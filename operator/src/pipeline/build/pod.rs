@@ -214,7 +214,7 @@ const fn pull_policy(policy: ImagePullPolicy) -> &'static str {
 }
 
 /// The Secrets that Sinks and the checkpoints' storage name. The kubelet mounts them, and renews the files when a Secret changes.
-fn secrets(dataflow: &ResolvedSpec) -> BTreeSet<&str> {
+pub fn secrets(dataflow: &ResolvedSpec) -> BTreeSet<&str> {
     let credentials = dataflow.sinks.values().filter_map(|sink| sink.credentials.as_ref());
     let storage = storage_secret(&dataflow.pipeline.checkpoints);
     credentials.map(|credentials| credentials.secret_ref.name.as_str()).chain(storage).collect()

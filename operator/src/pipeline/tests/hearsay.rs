@@ -6,12 +6,24 @@ use millrace_plan::handover::{EditResult, ReportDocument};
 use serde_json::json;
 
 use super::rollback::{cheap, made_anew, ran};
-use crate::testing::{START, World};
+use crate::{
+    cluster::key::{Key, Kind},
+    pipeline::dereference::dereference,
+    testing::{START, World},
+};
 
 #[tokio::test]
 async fn what_runs_is_believed_of_the_pod_that_is_there_and_as_far_as_the_objects_go() {
-    let cases =
-        ["another pod", "a pod that goes", "another's pod", "another pipeline", "another plan", "a secret", "a bucket"];
+    let cases = [
+        "another pod",
+        "a pod that goes",
+        "another's pod",
+        "another pipeline",
+        "another plan",
+        "a secret",
+        "a secret of another sink",
+        "a bucket",
+    ];
     for case in cases.into_iter().chain(["its own"]) {
         let (mut world, left, mut report) = made_anew(EditResult::Refused).await;
         let wanted = world.plan("web").revision;
@@ -22,7 +34,16 @@ async fn what_runs_is_believed_of_the_pod_that_is_there_and_as_far_as_the_object
             "another's pod" => pod["metadata"]["ownerReferences"][0]["uid"] = json!("the set before"),
             "another pipeline" => report.pipeline_uid = Some("the one before".to_owned()),
             "another plan" => report.runs.as_mut().unwrap().pipeline.transforms.clear(),
-            "a secret" => {
+            "a secret" | "a secret of another sink" => {
+                if case != "a secret" {
+                    // Where a Sink is missing, all are looked at, to say which was meant.
+                    let mut anothers = world.get("Sink", "out").unwrap();
+                    anothers["metadata"]["name"] = json!("anothers");
+                    anothers["metadata"]["uid"] = json!("uid-anothers");
+                    anothers["spec"]["credentials"] = json!({"secretRef": {"name": "anothers"}});
+                    world.put("Sink", anothers);
+                    world.delete("Sink", "out");
+                }
                 let spec = report.runs.as_mut().unwrap();
                 let credentials = json!({"secretRef": {"name": "anothers"}});
                 spec.sinks
@@ -39,6 +60,11 @@ async fn what_runs_is_believed_of_the_pod_that_is_there_and_as_far_as_the_object
         }
         world.put("Pod", pod);
         world.report("web", &report);
+        let key = Key { kind: Kind::Pipeline, namespace: "default".to_owned(), name: "web".to_owned() };
+        let observed = dereference(&world.context.stores, &key).unwrap();
+        let believed =
+            observed.previous.is_some_and(|previous| previous.revision == *report.revision.as_ref().unwrap());
+        assert_eq!(believed, case == "its own", "{case}");
         world.settle().await;
         let expected = if case == "its own" { &left.revision } else { &wanted };
         assert_eq!(world.plan("web").revision, *expected, "{case}: {:#?}", world.log());
@@ -116,4 +142,53 @@ async fn a_pipeline_that_is_made_anew_is_not_what_the_one_before_it_was() {
     world.report("web", &report);
     world.settle().await;
     assert!(world.says("web", "Ready").starts_with("True"), "{}", world.says("web", "Ready"));
+}
+
+#[tokio::test]
+async fn what_no_watch_shows_of_a_pipeline_that_was_deleted_is_not_taken_over() {
+    let on_volume = || cheap().with("checkpoints", json!({"onDelete": "Delete"}));
+    let mut before = World::new();
+    before.put("Pipeline", on_volume().build());
+    before.settle().await;
+    for left in ["ConfigMap web-checkpoint", "Lease web-coordinator"] {
+        // The garbage collector has come as far as this.
+        let mut objects = World::new().objects();
+        objects.extend(before.objects().into_iter().filter(|(id, _)| id == left));
+        let mut world = World::with(&objects, START);
+        let mut web = on_volume().build();
+        web["metadata"]["uid"] = json!("uid-web-2");
+        world.put("Pipeline", web);
+        world.settle().await;
+        assert!(
+            world.says("web", "Ready").contains(&format!("{left} is to go first")),
+            "{}",
+            world.says("web", "Ready")
+        );
+        assert_eq!(world.get("ConfigMap", "web-plan"), None);
+        world.collect();
+        world.pass(Duration::from_secs(5)).await;
+        let (kind, name) = left.split_once(' ').unwrap();
+        assert_eq!(world.get(kind, name).unwrap()["metadata"]["ownerReferences"][0]["uid"], "uid-web-2");
+        assert!(world.get("StatefulSet", "web").is_some());
+    }
+}
+
+#[tokio::test]
+async fn a_status_of_a_pipeline_that_was_deleted_is_not_written_to_the_one_of_its_name() {
+    let mut world = World::new();
+    world.put("Pipeline", cheap().build());
+    world.settle().await;
+    world.run("web");
+    world.hold_watches();
+    let mut web = cheap().build();
+    web["metadata"]["uid"] = json!("uid-web-2");
+    web["status"] = json!({});
+    world.put("Pipeline", web);
+    // To the operator it is the one before still, in which rows flow by now.
+    world.settle().await;
+    assert!(world.log().iter().any(|line| line.starts_with("status Pipeline web")));
+    assert_eq!(world.get("Pipeline", "web").unwrap()["status"], json!({}));
+    world.release_watches();
+    world.pass(Duration::from_secs(1)).await;
+    assert!(world.says("web", "Ready").contains("is to go first"), "{}", world.says("web", "Ready"));
 }
