@@ -150,7 +150,7 @@ const LEVEL_MESSAGE: &str = "compressionLevel is for the compression Zstd";
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = rule(LEVEL_RULE, LEVEL_MESSAGE))]
 pub struct ParquetSink {
-    /// The folder: a URL, or a path. Example: `file:///out/pq`.
+    /// The folder: a path, or a `file://` URL. Example: `/data/pq`.
     #[schemars(regex(pattern = URI_PATTERN), length(max = 4096))]
     pub uri: String,
     /// The columns whose values name the folders that the files are in, as in `day=2013-01-31/`. Example: `[day]`.
@@ -175,7 +175,7 @@ pub struct ParquetSink {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(transform = rule(LEVEL_RULE, LEVEL_MESSAGE))]
 pub struct DeltaSink {
-    /// The table's folder: a URL, or a path. Example: `s3://lake/tenant_errors`.
+    /// The table's folder: a path, or a `file://` URL. Example: `/data/tenant_errors`.
     #[schemars(regex(pattern = URI_PATTERN), length(max = 4096))]
     pub uri: String,
     /// The columns that the table is partitioned by. Example: `[day]`.
