@@ -30,6 +30,16 @@ pub fn log(folder: &Path) -> serde_json::Value {
     serde_json::from_str(&run("log", &[folder])).expect("the script prints JSON")
 }
 
+/// A table has no files but those that its log names.
+///
+/// # Panics
+///
+/// If it has others, or there is no table.
+pub fn expect_no_orphans(folder: &Path) {
+    let log = log(folder);
+    assert_eq!(log["files"], log["live"], "{} has files that its log does not name", folder.display());
+}
+
 /// The rows that DuckDB answers a query with. It runs in `folder`. `tables` are names and paths: a gzipped file is a table of
 /// its lines with the one column `line`, a folder is a Delta table.
 ///

@@ -26,6 +26,17 @@ pub fn all_files(folder: &Path) -> Vec<(PathBuf, u64)> {
     files
 }
 
+/// Nothing is left in a folder that no reader looks at.
+///
+/// # Panics
+///
+/// With what is left.
+pub fn expect_nothing_hidden(folder: &Path) {
+    let (all, visible) = (all_files(folder), visible_files(folder));
+    let hidden: Vec<&PathBuf> = all.iter().filter(|file| !visible.contains(file)).map(|(path, _)| path).collect();
+    assert!(hidden.is_empty(), "left in {}: {hidden:?}", folder.display());
+}
+
 /// The files may be moved while this looks: what has gone between two looks is left out.
 fn collect(folder: &Path, wanted: &impl Fn(&str) -> bool, files: &mut Vec<(PathBuf, u64)>) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {

@@ -38,11 +38,11 @@ impl FunctionRewrite for FarMoments {
 /// type.
 fn read<'e>(compared: &Expr, with: impl IntoIterator<Item = &'e mut Expr>, schema: &DFSchema) -> bool {
     let Ok(DataType::Timestamp(unit, zone)) = compared.get_type(schema) else { return false };
-    let mut texts: Vec<(&mut Expr, Moment)> =
+    let texts: Vec<(&mut Expr, Moment)> =
         with.into_iter().filter_map(|text| moment(text, unit, &zone).map(|moment| (text, moment))).collect();
     let has_far = texts.iter().any(|(_, moment)| moment.is_far);
     if has_far {
-        texts.iter_mut().for_each(|(text, moment)| **text = Expr::Literal(moment.read.clone(), None));
+        texts.into_iter().for_each(|(text, moment)| *text = Expr::Literal(moment.read, None));
     }
     has_far
 }

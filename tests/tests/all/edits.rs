@@ -269,12 +269,9 @@ fn edits_between_and_before_kills_lose_and_repeat_nothing() {
     delta::table(&workspace.join("out/few-delta")).expect_same(&few, "few-delta");
     assert_eq!(ids(&few), ids(&output(&workspace, "some")), "they have the same filter");
     for name in ["some", "kept", "counts", "extra", "kept-parquet", "few-parquet"] {
-        let folder = workspace.join("out").join(name);
-        let (all, visible) = (read::all_files(&folder), read::visible_files(&folder));
-        assert_eq!(all.len(), visible.len(), "something is left staged in {name}: {all:?}");
+        read::expect_nothing_hidden(&workspace.join("out").join(name));
     }
     for name in ["kept-delta", "few-delta"] {
-        let log = delta::log(&workspace.join("out").join(name));
-        assert_eq!(log["files"], log["live"], "{name} has files that its log does not name");
+        delta::expect_no_orphans(&workspace.join("out").join(name));
     }
 }

@@ -4,13 +4,7 @@
 //!
 //! `MILLRACE_KILLS` says how many kills there are (50 without it); `MILLRACE_SEED` repeats a run.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    os::unix::process::ExitStatusExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, os::unix::process::ExitStatusExt, path::Path, time::Duration};
 
 use millrace_state::fault::POINTS;
 use millrace_tests::{
@@ -286,14 +280,10 @@ fn killed_until_done(seed: &mut Seed, kills: &mut Kills) {
 /// Nothing is left that no reader and no kept checkpoint needs.
 fn expect_no_orphans(workspace: &Workspace) {
     for name in ["passed-file", "passed-parquet", "sums-file", "sums-parquet"] {
-        let folder = workspace.join("out").join(name);
-        let (all, visible) = (read::all_files(&folder), read::visible_files(&folder));
-        let hidden: Vec<&PathBuf> = all.iter().filter(|file| !visible.contains(file)).map(|(path, _)| path).collect();
-        assert!(hidden.is_empty(), "left in {name}: {hidden:?}");
+        read::expect_nothing_hidden(&workspace.join("out").join(name));
     }
     for name in ["passed-delta", "sums-delta", "wide-delta"] {
-        let log = delta::log(&workspace.join("out").join(name));
-        assert_eq!(log["files"], log["live"], "{name} has files that its log does not name");
+        delta::expect_no_orphans(&workspace.join("out").join(name));
     }
     // What names files is what the pointer names, and nothing that was left undecided.
     let listed =

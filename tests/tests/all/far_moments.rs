@@ -1,7 +1,5 @@
 //! Moments that nanoseconds have no room for: people write them for "never".
 
-use std::fmt::Write;
-
 use millrace_tests::{Millrace, Workspace, manifest, read};
 
 /// The moments of the rows, by their numbers.
@@ -36,31 +34,26 @@ fn moments_before_1677_and_after_2262_are_compared_with_what_the_sql_names() {
     let rows =
         rows.map(|(id, until)| format!("{{\"ts\":\"2024-05-01T00:00:00Z\",\"until\":\"{until}\",\"id\":{id}}}\n"));
     workspace.write("in.ndjson", rows.collect::<String>());
-    let (mut transforms, mut outputs, mut sinks) = (String::new(), String::new(), String::new());
-    for (number, (condition, _)) in CONDITIONS.iter().enumerate() {
-        let _ = writeln!(transforms, "    - {{name: c{number}, sql: \"SELECT id FROM t WHERE {condition}\"}}");
-        let _ = writeln!(outputs, "    - {{from: c{number}, sink: c{number}}}");
-        sinks +=
-            &manifest::sink(&format!("c{number}"), &format!("file: {{path: out/c{number}, format: {{json: {{}}}}}}"));
-    }
-    workspace.write(
-        "p.yaml",
-        format!(
-            "apiVersion: millrace.dev/v1alpha1
-kind: Pipeline
-metadata: {{name: far}}
-spec:
-  sources:
-    - name: t
-      file: {{paths: [in.ndjson]}}
-      format: {{json: {{}}}}
-      columns: [{{name: ts, type: TIMESTAMP}}, {{name: until, type: TIMESTAMP}}, {{name: id, type: BIGINT}}]
-      eventTime: {{column: ts}}
-  transforms:
-{transforms}  outputs:
-{outputs}{sinks}"
-        ),
-    );
+    let branches: Vec<(String, String)> = (0..)
+        .zip(CONDITIONS)
+        .map(|(number, (condition, _))| (format!("c{number}"), format!("SELECT id FROM events WHERE {condition}")))
+        .collect();
+    let transforms: Vec<_> = branches.iter().map(|(name, sql)| (&name[..], "", &sql[..])).collect();
+    let outputs: Vec<_> = branches.iter().map(|(name, _)| (&name[..], &name[..])).collect();
+    let columns = "[{name: ts, type: TIMESTAMP}, {name: until, type: TIMESTAMP}, {name: id, type: BIGINT}]";
+    let pipeline = manifest::Pipeline {
+        name: "far",
+        checkpoints: "",
+        more: "",
+        events: &format!("file: {{paths: [in.ndjson]}}\n      format: {{json: {{}}}}\n      columns: {columns}"),
+        transforms: &transforms,
+        outputs: &outputs,
+    };
+    let sinks: String = branches
+        .iter()
+        .map(|(name, _)| manifest::sink(name, &format!("file: {{path: out/{name}, format: {{json: {{}}}}}}")))
+        .collect();
+    workspace.write("p.yaml", format!("{pipeline}{sinks}"));
     Millrace::run(&workspace, "p.yaml").finish().expect_success();
     for (number, (condition, expected)) in CONDITIONS.iter().enumerate() {
         let found = read::folder(&workspace.join(format!("out/c{number}")));

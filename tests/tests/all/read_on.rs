@@ -150,38 +150,28 @@ fn what_the_end_has_closed_stays_closed_with_another_number_of_tasks() {
     let manifests = |rows: i64, tasks: usize| {
         let fields = "[{name: id, sequence: {}}, {name: k, string: {cardinality: 3, prefix: k}}, \
                       {name: ts, timestamp: {start: \"2024-01-01T00:00:00Z\", step: 1s}}]";
-        let transforms = [
-            (
-                "ranked",
-                "ten",
-                "SELECT k, ws, id, r FROM (SELECT k, window_start AS ws, id, \
-                 ROW_NUMBER() OVER (PARTITION BY k ORDER BY id) AS r FROM t) WHERE r <= 2",
-            ),
-            ("tumbling", "ten", "SELECT k, window_start, count(*) AS n FROM t GROUP BY k"),
-            ("session", "gap", "SELECT k, window_start, window_end, count(*) AS n FROM t GROUP BY k"),
-        ];
-        let (mut of, mut outputs, mut others) = (String::new(), String::new(), String::new());
-        for (name, window, sql) in transforms {
-            let _ = writeln!(of, "    - {{name: {name}, window: {window}, sql: \"{sql}\"}}");
-            let _ = writeln!(outputs, "    - {{from: {name}, sink: {name}}}");
-            others += &manifest::sink(name, &format!("file: {{path: out/{name}, format: {{json: {{}}}}}}"));
-        }
-        others += &manifest::window("ten", "tumbling: {size: 10s}");
-        others += &manifest::window("gap", "session: {gap: 30s}");
-        format!(
-            "apiVersion: millrace.dev/v1alpha1
-kind: Pipeline
-metadata: {{name: closed}}
-spec:
-  parallelism: {tasks}
-  sources:
-    - name: t
-      generator: {{rows: {rows}, rate: 2000, fields: {fields}}}
-      eventTime: {{column: ts}}
-  transforms:
-{of}  outputs:
-{outputs}{others}"
-        )
+        let names = ["ranked", "tumbling", "session"];
+        let pipeline = manifest::Pipeline {
+            name: "closed",
+            checkpoints: "",
+            more: &format!("  parallelism: {tasks}"),
+            events: &format!("generator: {{rows: {rows}, rate: 2000, fields: {fields}}}"),
+            transforms: &[
+                (
+                    "ranked",
+                    "ten",
+                    "SELECT k, ws, id, r FROM (SELECT k, window_start AS ws, id, \
+                     ROW_NUMBER() OVER (PARTITION BY k ORDER BY id) AS r FROM events) WHERE r <= 2",
+                ),
+                ("tumbling", "ten", "SELECT k, window_start, count(*) AS n FROM events GROUP BY k"),
+                ("session", "gap", "SELECT k, window_start, window_end, count(*) AS n FROM events GROUP BY k"),
+            ],
+            outputs: &names.map(|name| (name, name)),
+        };
+        let sink = |name: &str| manifest::sink(name, &format!("file: {{path: out/{name}, format: {{json: {{}}}}}}"));
+        let windows = [("ten", "tumbling: {size: 10s}"), ("gap", "session: {gap: 30s}")]
+            .map(|(name, of)| manifest::window(name, of));
+        format!("{pipeline}{}{}", windows.concat(), names.map(sink).concat())
     };
     let workspace = Workspace::new();
     // Each end is in the midst of a window, and some tasks have had no row by the first.

@@ -92,6 +92,7 @@ impl Worker {
             let retry = is_full.then_some(SOON);
             let left = deadline.map(|deadline| deadline.saturating_sub(self.now()));
             let look = deadline.map(|_| look_at.saturating_sub(self.now()));
+            let mut is_to_end = false;
             tokio::select! {
                 biased;
                 ended = &mut job.ended => {
@@ -102,11 +103,7 @@ impl Worker {
                         (None, _) => JobEnd::Ended(Box::new(Err(died()))),
                     };
                 }
-                Ok(()) = self.stopped.changed(), if deadline.is_none() => {
-                    (stop, course.is_ending) = (true, true);
-                    deadline = Some(self.now() + Duration::from_secs(self.args.stop_within_seconds));
-                    look_at = self.now() + LOOK_EVERY;
-                }
+                Ok(()) = self.stopped.changed(), if deadline.is_none() => is_to_end = true,
                 () = sleep(left), if left.is_some() && end.is_none() => {
                     end = Some(JobEnd::OutOfTime);
                     job.abandon();
@@ -135,17 +132,18 @@ impl Worker {
                             }
                             wanted = *plan;
                         }
-                        Wanted::Anothers if deadline.is_none() => {
-                            (stop, course.is_ending) = (true, true);
-                            deadline = Some(self.now() + Duration::from_secs(self.args.stop_within_seconds));
-                            look_at = self.now() + LOOK_EVERY;
-                        }
-                        _ => {}
+                        Wanted::Anothers => is_to_end = deadline.is_none(),
+                        Wanted::Unknown | Wanted::Absent | Wanted::Unreadable(_) => {}
                     }
                 }
                 Some(answer) = answers.next() => self.answered(answer, &mut stop),
                 Ok(()) = changes.changed() => {}
                 () = sleep(retry), if retry.is_some() => {}
+            }
+            if is_to_end {
+                (stop, course.is_ending) = (true, true);
+                deadline = Some(self.now() + Duration::from_secs(self.args.stop_within_seconds));
+                look_at = self.now() + LOOK_EVERY;
             }
         }
     }
