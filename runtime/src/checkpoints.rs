@@ -233,13 +233,12 @@ pub fn bytes(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{size:.1} {}", units[unit]) }
 }
 
-async fn find(data: &DataArgs, wanted: &str) -> Result<(Found, Manifest), Failure> {
+async fn find(data: &DataArgs, wanted: &str) -> Result<Found, Failure> {
     let mut known = Vec::new();
     for found in all(data).await? {
         let name = found.name();
         if name == wanted {
-            let manifest = found.store.read_manifest(&found.location).await.map_err(failed)?;
-            return Ok((found, manifest));
+            return Ok(found);
         }
         known.push(name);
     }
@@ -310,7 +309,8 @@ async fn verify(data: &DataArgs, wanted: Option<&str>) -> Result<(), Failure> {
 }
 
 async fn inspect(data: &DataArgs, wanted: &str) -> Result<(), Failure> {
-    let (found, manifest) = find(data, wanted).await?;
+    let found = find(data, wanted).await?;
+    let manifest = found.store.read_manifest(&found.location).await.map_err(failed)?;
     let checked = found.store.verify(&manifest).await;
     let shown = serde_json::to_string_pretty(&manifest).map_err(|error| Failure::failed(error.to_string()))?;
     telemetry::say(&shown);
@@ -336,12 +336,18 @@ async fn savepoint(folder: &Path, timeout: Duration) -> Result<(), Failure> {
 }
 
 async fn delete(data: &DataArgs, wanted: &str) -> Result<(), Failure> {
-    let (found, manifest) = find(data, wanted).await?;
-    if !matches!(manifest.kind, ManifestKind::Savepoint { .. }) {
+    let found = find(data, wanted).await?;
+    if !matches!(found.id, ManifestId::Savepoint { .. }) {
         return Err(Failure::usage(format!("{wanted} is a checkpoint: Millrace keeps and deletes those itself")));
     }
     found.latest.whole()?;
-    if found.latest.latest().and_then(Latest::epoch) == Some(manifest.epoch) {
+    // One that is damaged can go too: while it is there, nobody knows which files it needs.
+    let epoch = found.store.read_manifest(&found.location).await.ok().map(|manifest| manifest.epoch);
+    let is_newest = |latest: &Latest| {
+        let is_named = latest.newest.as_ref().is_some_and(|newest| newest.manifest == found.location);
+        is_named || (epoch.is_some() && latest.epoch() == epoch)
+    };
+    if found.latest.latest().is_some_and(is_newest) {
         return Err(Failure::usage(format!("{wanted} is what the next run starts from"))
             .advise("run the pipeline on; once there is a newer checkpoint the savepoint can go"));
     }

@@ -8,16 +8,18 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub const EXIT_FAILED: u8 = 1;
 /// Exit code of manifests, options or an edit that cannot be used: nothing was started.
 pub const EXIT_USAGE: u8 = 2;
+/// The data folder of `millrace run`, unless it is given another.
+const DATA_DIR: &str = "millrace-data";
 
 /// Millrace, a stream processor: manifests in, exactly-once results out.
 #[derive(Debug, Parser)]
 #[command(name = "millrace", bin_name = "millrace", version, about, max_term_width = 100, propagate_version = true)]
 #[command(after_help = "\
 Examples:
-  millrace run -f pipeline/ --data-dir ./data      run until the input ends, or Ctrl-C
+  millrace run -f pipeline/                        run until the input ends, or Ctrl-C
   millrace check -f pipeline/                      find every mistake, start nothing
   millrace plan -f new/ --against old/             what an edit would do
-  millrace checkpoints list --data-dir ./data      what can be resumed from
+  millrace checkpoints list                        what can be resumed from
 
 Exit codes: 0 done or stopped at a checkpoint, 1 the pipeline failed, 2 wrong manifests or options.")]
 pub struct Cli {
@@ -52,7 +54,7 @@ pub enum Command {
     /// (Ctrl-C) and SIGTERM stop it at a final checkpoint; the next run with the same data folder goes on from there.
     #[command(after_help = "\
 Examples:
-  millrace run -f examples/flights --data-dir ./data
+  millrace run -f examples/flights
   millrace run -f web.yaml --data-dir ./data --watch --listen 127.0.0.1:9600
   cat pipeline.yaml | millrace run -f - --data-dir ./data")]
     Run(RunArgs),
@@ -126,7 +128,7 @@ pub struct RunArgs {
     pub manifests: ManifestArgs,
 
     /// The folder for state and checkpoints. It is made if it does not exist; one pipeline a folder.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
 
     /// Take up edits of the manifests while running, each at a checkpoint barrier.
@@ -323,7 +325,7 @@ pub struct DeleteArgs {
 #[derive(Args, Debug)]
 pub struct DataArgs {
     /// The folder that `millrace run` was given.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
     pub data_dir: PathBuf,
 
     /// Where the checkpoints are. Unless given, where the pipeline that last ran in the data folder kept them.

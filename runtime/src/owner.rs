@@ -56,13 +56,42 @@ pub fn path(folder: &Path) -> PathBuf {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
 
     use millrace_state::Opener;
     use millrace_stream::Timestamp;
+    use serde_json::{Value, json};
 
     use super::*;
+
+    /// What a note may have become: each of its bits flipped, cut off anywhere, with more at its end, and bytes of any kind.
+    pub(crate) fn damaged(whole: &[u8]) -> Vec<Vec<u8>> {
+        let flips = (0..whole.len() * 8).map(|bit| {
+            let mut bytes = whole.to_vec();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            bytes
+        });
+        let cuts = (0..whole.len()).map(|at| whole[..at].to_vec());
+        let added = [&b"\n"[..], b" ", b"\0", b"null\n", &vec![b'['; 1 << 20], whole];
+        let added = added.into_iter().map(|more| [whole, more].concat());
+        let others = (0..200_u64).map(|number| {
+            let mix = |at: u64| (number * 300 + at).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+            (0..number).map(|at| mix(at) as u8).collect()
+        });
+        flips.chain(cuts).chain(added).chain(others).collect()
+    }
+
+    /// What a note may say under a right checksum.
+    pub(crate) fn any_values() -> Vec<Value> {
+        let deep = (0..100).fold(json!("web"), |inner, _| json!([inner]));
+        let long = "w".repeat(1 << 20);
+        let texts =
+            ["", "web", "\0", "a\nb", "ü/../..", "s3://", "file://", "file:///%00", "://", "s3://b/\u{1}?#", &long];
+        let numbers = [json!(0), json!(-1), json!(u64::MAX), json!(0.5)];
+        let others = [json!(null), json!(true), json!([]), json!(["web"]), json!({}), json!({"pipeline": "web"}), deep];
+        texts.into_iter().map(Value::from).chain(numbers).chain(others).collect()
+    }
 
     #[test]
     fn a_folder_belongs_to_the_pipeline_that_took_it_first() {
@@ -81,5 +110,30 @@ mod tests {
     fn version_1_is_what_the_golden_text_says() {
         let golden = "{\"millrace\":\"pipeline\",\"version\":1,\"bytes\":5,\"xxh3\":\"5afe6d5e6083d47f\"}\n\"web\"\n";
         assert_eq!(String::from_utf8(envelope::seal(OWNER, VERSION, &"web")).unwrap(), golden);
+    }
+
+    #[test]
+    fn a_damaged_note_is_refused_and_no_name_is_guessed() {
+        let folder = tempfile::tempdir().unwrap();
+        note(folder.path(), "web").unwrap();
+        let whole = fs::read(path(folder.path())).unwrap();
+        let read = |bytes: &[u8]| {
+            fs::write(path(folder.path()), bytes).unwrap();
+            of(folder.path())
+        };
+        assert_eq!(read(&whole).unwrap().as_deref(), Some("web"));
+        for bytes in damaged(&whole) {
+            let error = read(&bytes).unwrap_err();
+            assert!(matches!(error, StateError::Damaged { .. } | StateError::TooNew { .. }), "{error}: {bytes:?}");
+        }
+        for value in any_values() {
+            match read(&envelope::seal(OWNER, VERSION, &value)) {
+                Ok(found) => assert_eq!(found.as_deref(), value.as_str()),
+                Err(error) => assert!(error.is_damaged_note() && !value.is_string(), "{error}: {value}"),
+            }
+        }
+        let newer = read(&envelope::seal(OWNER, VERSION + 1, &"web"));
+        assert!(matches!(newer, Err(StateError::TooNew { .. })), "{newer:?}");
+        assert!(read(&envelope::seal("storage", VERSION, &"web")).is_err(), "the note of something else");
     }
 }

@@ -43,9 +43,14 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
         ))
         .advise("set `suspend: false`, or take it out, and run again; it goes on from its last checkpoint"));
     }
-    if args.manifests.files.iter().any(|file| file.as_os_str() == "-")
-        && let Some(source) = stdin_source(&plan)
-    {
+    let reads_manifests = args.manifests.files.iter().any(|file| file.as_os_str() == "-");
+    if reads_manifests && args.watch {
+        return Err(Failure::usage(
+            "`--watch` takes up edits of files, and the manifests were read from the standard input (`-f -`)",
+        )
+        .advise("put the manifests into a file"));
+    }
+    if reads_manifests && let Some(source) = stdin_source(&plan) {
         return Err(Failure::usage(format!(
             "source {} reads the standard input, and the manifests were read from it (`-f -`)",
             source.name

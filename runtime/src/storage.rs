@@ -94,11 +94,22 @@ impl Storage {
             Err(error) if error.kind() == ErrorKind::Corrupt => None,
             noted => noted?,
         };
-        let Some(was) = noted.filter(|noted| noted != self) else { return Ok(()) };
+        let place = self.place(data_dir)?;
+        let elsewhere = |noted: &Self| !noted.place(data_dir).is_ok_and(|noted| noted == place);
+        let Some(was) = noted.filter(elsewhere) else { return Ok(()) };
         match self.has_any(data_dir, pipeline).await? || !was.has_any(data_dir, pipeline).await? {
             true => Ok(()),
             false => Err(JobError::StorageMoved { was: was.shown(data_dir), is: self.shown(data_dir) }),
         }
+    }
+
+    /// The same text for each way to say where it is: a folder by its path, a link to it or its URL; a bucket with or without
+    /// slashes at the end.
+    fn place(&self, data_dir: &Path) -> Result<String, StateError> {
+        Ok(match (self.folder(data_dir)?, &self.0) {
+            (Some(folder), _) => fs::canonicalize(&folder).unwrap_or(folder).display().to_string(),
+            (None, said) => said.as_deref().unwrap_or_default().trim_end_matches('/').to_owned(),
+        })
     }
 
     /// Whether a checkpoint of the pipeline is there. No folder is made for the question.
@@ -151,6 +162,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::owner::tests::{any_values, damaged};
 
     #[test]
     fn what_was_noted_is_found_from_another_working_directory_and_the_folders_own_moves_with_it() {
@@ -176,5 +188,35 @@ mod tests {
         Storage::said(Some("/kept")).unwrap().note(folder.path()).unwrap();
         let golden = "{\"millrace\":\"storage\",\"version\":1,\"bytes\":7,\"xxh3\":\"293d349a70ec6c9f\"}\n\"/kept\"\n";
         assert_eq!(fs::read_to_string(Storage::path(folder.path())).unwrap(), golden);
+    }
+
+    #[test]
+    fn a_damaged_note_is_refused_and_no_place_is_guessed() {
+        let folder = tempfile::tempdir().unwrap();
+        Storage::said(Some("/kept")).unwrap().note(folder.path()).unwrap();
+        let whole = fs::read(Storage::path(folder.path())).unwrap();
+        let read = |bytes: &[u8]| {
+            fs::write(Storage::path(folder.path()), bytes).unwrap();
+            Storage::noted(folder.path())
+        };
+        assert_eq!(read(&whole).unwrap(), Some(Storage(Some("/kept".to_owned()))));
+        for bytes in damaged(&whole) {
+            let error = read(&bytes).unwrap_err();
+            assert!(matches!(error, StateError::Damaged { .. } | StateError::TooNew { .. }), "{error}: {bytes:?}");
+        }
+        for value in any_values() {
+            match read(&envelope::seal(STORAGE, VERSION, &value)) {
+                Ok(found) => {
+                    let found = found.unwrap();
+                    assert_eq!(found.0.as_deref(), value.as_str());
+                    // Whether it is a place does not matter.
+                    let _ = (found.folder(folder.path()), found.place(folder.path()), found.shown(folder.path()));
+                }
+                Err(error) => assert!(error.is_damaged_note() && !value.is_string(), "{error}: {value}"),
+            }
+        }
+        let newer = read(&envelope::seal(STORAGE, VERSION + 1, &"/kept"));
+        assert!(matches!(newer, Err(StateError::TooNew { .. })), "{newer:?}");
+        assert!(read(&envelope::seal("pipeline", VERSION, &"/kept")).is_err(), "the note of something else");
     }
 }

@@ -264,7 +264,10 @@ fn plan_before(plan: &Plan, manifest: &Manifest) -> Result<Option<Plan>, JobErro
         return Ok(None);
     }
     let before = stored_plan(manifest)?;
-    match refused_edit(&before, plan) {
+    // Its checkpoints stay behind nowhere: it was found where the plan has them.
+    let mut here = before.clone();
+    here.spec.pipeline.checkpoints.storage.clone_from(&plan.spec.pipeline.checkpoints.storage);
+    match refused_edit(&here, plan) {
         Some(edit) => Err(JobError::EditRefused(Box::new(edit))),
         None => Ok(Some(before)),
     }

@@ -312,7 +312,7 @@ fn exit_codes_tell_success_from_failure_from_what_cannot_be_used() {
     Millrace::new(&workspace, savepoint).finish().expect_code(1).expect_stderr(&["no pipeline runs", "help:"]);
 
     let unusable: [(&[&str], &str); 8] = [
-        (&["run", "-f", "p.yaml"], "--data-dir"),
+        (&["run", "-f", "-", "--watch"], "the manifests were read from the standard input"),
         (&["run", "-f", "p.yaml", "--data-dir", "data", "--parallelism", "0"], "--parallelism"),
         (&["run", "-f", "p.yaml", "--data-dir", "data", "--listen", "nowhere"], "--listen"),
         (&["run", "-f", "p.yaml", "-f", "other.yaml", "--data-dir", "data"], "expected each name once"),
@@ -322,7 +322,8 @@ fn exit_codes_tell_success_from_failure_from_what_cannot_be_used() {
         (&["checkpoints", "inspect", "--data-dir", "data", "99"], "there is no checkpoint 99"),
     ];
     for (args, said) in unusable {
-        Millrace::new(&workspace, args).finish().expect_code(2).expect_stderr(&[said]);
+        let manifest = std::fs::File::open(workspace.join("p.yaml")).unwrap();
+        Millrace::new(&workspace, args).stdin(manifest).finish().expect_code(2).expect_stderr(&[said]);
     }
     std::os::unix::fs::symlink("nothing", workspace.join("astray")).unwrap();
     std::os::unix::fs::symlink("round", workspace.join("round")).unwrap();

@@ -305,3 +305,26 @@ fn checkpoints_are_found_where_the_pipeline_kept_them_last() {
     assert!(deleted.contains("all that recovered remembered"), "{deleted}");
     assert!(!workspace.join("kept/recovered").exists() && workspace.join("kept/another").exists());
 }
+
+#[test]
+fn a_savepoint_whose_manifest_is_damaged_can_be_deleted_and_checkpoints_go_again() {
+    let workspace = Workspace::new();
+    workspace.write("recovered.yaml", pipeline("100ms"));
+    let running = Millrace::run(&workspace, "recovered.yaml").start();
+    Deadline::secs(60).wait_for("the start", || running.stderr().contains("running").then_some(()));
+    let savepoint = checkpoints(&workspace, &["savepoint", "--data-dir", "data"]).expect_success().stdout;
+    let savepoint = savepoint.trim();
+    let store = workspace.join("data/checkpoints/recovered");
+    let manifest = store.join(format!("savepoints/{savepoint}.json"));
+    damage(&manifest);
+    let manifests = || read::all_files(&store.join("manifests")).len();
+    // What the damaged one needs is not known: nothing is deleted while it is there.
+    Deadline::secs(60).wait_for("checkpoints that stay", || (manifests() > 4).then_some(()));
+    checkpoints(&workspace, &["delete", "--data-dir", "data", savepoint]).expect_success();
+    assert!(!manifest.exists());
+    Deadline::secs(60).wait_for("checkpoints that go", || (manifests() <= 4).then_some(()));
+    running.terminate();
+    running.wait().expect_success();
+    Millrace::run(&workspace, "recovered.yaml").finish().expect_success();
+    expect_whole(&workspace);
+}
