@@ -156,6 +156,30 @@ pub fn in_windows(rows: &RecordBatch, time: &str, keys: &[&str], window: Window)
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("every column has a field")
 }
 
+/// Of each key the first row, then the next one that is not less than `within` later, and so on. Which of rows of one key and
+/// time it is does not matter if they are the same.
+///
+/// # Panics
+///
+/// If `time` or one of `keys` is no column.
+pub fn first_of_each(rows: &RecordBatch, time: &str, keys: &[&str], within: Duration) -> RecordBatch {
+    let time = cast(rows.column_by_name(time).expect("the time is a column"), &timestamp()).expect("it is a timestamp");
+    let time = cast(&time, &DataType::Int64).expect("a timestamp is a number");
+    let time = time.as_primitive::<Int64Type>().values();
+    let keys: Vec<&ArrayRef> = keys.iter().map(|key| rows.column_by_name(key).expect("the key is a column")).collect();
+    let mut kept = Vec::new();
+    for group in groups(rows.num_rows(), &keys, time) {
+        let mut last = None;
+        for row in group {
+            if last.is_none_or(|last| time[row] - last >= micros(within)) {
+                last = Some(time[row]);
+                kept.push(row as u32);
+            }
+        }
+    }
+    take_record_batch(rows, &UInt32Array::from(kept)).expect("the rows are there")
+}
+
 /// A row in a window.
 struct Place {
     row: usize,
@@ -227,5 +251,11 @@ mod tests {
         assert_eq!(counts(Window::Session(seconds(8)), "window_start"), [3, 1]);
         assert_eq!(counts(Window::Session(seconds(7)), "window_start"), [1, 2, 1]);
         assert_eq!(counts(Window::Rolling(seconds(9)), "of_row"), [1, 2, 2, 1]);
+    }
+
+    #[test]
+    fn the_first_rows_of_a_key_are_not_less_than_that_apart() {
+        let kept = |seconds| first_of_each(&rows(), "ts", &["k"], Duration::from_secs(seconds)).num_rows();
+        assert_eq!([2, 3, 7, 8, 9, 10, 30, 31].map(kept), [4, 3, 3, 3, 3, 2, 2, 1]);
     }
 }

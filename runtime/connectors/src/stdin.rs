@@ -17,6 +17,8 @@ use crate::{
 
 /// How much is read at once.
 const READ_BYTES: usize = 256 << 10;
+/// Of its replay points.
+const VERSION: u64 = 1;
 
 /// Standard input as a source.
 pub struct StdinSource {
@@ -37,8 +39,11 @@ impl StdinSource {
     ) -> Result<StreamReader, SourceError> {
         let split = split();
         if let Some(point) = cx.restored.get(&split) {
-            let offset = point.0["offset"].as_u64().unwrap_or(0);
-            let ended = point.0["ended"].as_bool().unwrap_or(false);
+            let found = (point.0["version"].as_u64(), point.0["offset"].as_u64(), point.0["ended"].as_bool());
+            let (Some(VERSION), Some(offset), Some(ended)) = found else {
+                let name = &self.spec.name;
+                return Err(unusable(format!("the replay point {} of source {name} is damaged", point.0)));
+            };
             if offset > 0 && !ended {
                 return Err(unusable(format!(
                     "source {}: standard input cannot be read again, and the checkpoint goes on in it at byte {offset}; \
@@ -165,7 +170,7 @@ impl SourceReader for StreamReader {
     }
 
     fn replay_points(&self) -> Vec<(SplitId, ReplayPoint)> {
-        let point = serde_json::json!({"version": 1, "offset": self.position, "ended": self.ended});
+        let point = serde_json::json!({"version": VERSION, "offset": self.position, "ended": self.ended});
         vec![(self.split.clone(), ReplayPoint(point))]
     }
 

@@ -92,7 +92,65 @@ pub fn open<T: DeserializeOwned>(kind: &str, known: u32, place: &str, sealed: &[
 
 #[cfg(test)]
 mod tests {
+    use proptest::{prelude::*, sample::Index};
+
     use super::*;
+
+    /// A body under a right checksum, whatever it is.
+    fn sealed(version: u32, body: &[u8]) -> Vec<u8> {
+        [&header_line("test", version, body)[..], body, b"\n"].concat()
+    }
+
+    fn is_damage<T>(found: &Result<T, StateError>) -> bool {
+        matches!(found, Err(StateError::Damaged { .. }))
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_damage(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let found = open::<serde_json::Value>("test", 1, "here", &bytes);
+            prop_assert!(is_damage(&found));
+        }
+
+        #[test]
+        fn what_was_sealed_is_damage_when_bytes_are_flipped_cut_off_or_added(
+            flips in prop::collection::vec((any::<Index>(), 1_u8..), 0..4),
+            cut in prop::option::of(any::<Index>()),
+            more in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let whole = seal("test", 1, &serde_json::json!({"a": [1, 2.5, null], "b": "c"}));
+            let mut bytes = whole.clone();
+            for (at, bits) in flips {
+                *at.get_mut(&mut bytes) ^= bits;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len() + 1));
+            }
+            bytes.extend(more);
+            let found = open::<serde_json::Value>("test", 1, "here", &bytes);
+            prop_assert_eq!(found.is_ok(), bytes == whole);
+        }
+
+        #[test]
+        fn any_bytes_under_a_right_checksum_are_read_or_damage(
+            body in prop_oneof![
+                prop::collection::vec(any::<u8>(), 0..100),
+                "[\\{\\}\\[\\]\":,0-9a-z\n ]{0,60}".prop_map(String::into_bytes),
+                ".{0,20}".prop_map(|text| serde_json::to_vec(&text).unwrap()),
+                // Deeper than a stack.
+                (0..100_000_usize).prop_map(|depth| b"[".repeat(depth)),
+            ],
+        ) {
+            let sealed = sealed(1, &body);
+            let value = open::<serde_json::Value>("test", 1, "here", &sealed);
+            prop_assert!(value.is_ok() || is_damage(&value));
+            let text = open::<Option<String>>("test", 1, "here", &sealed);
+            prop_assert!(text.is_ok() || is_damage(&text));
+            prop_assert!(text.is_err() || value.is_ok());
+            let number = open::<u64>("test", 1, "here", &sealed);
+            prop_assert!(number.is_err() || value.unwrap().is_u64());
+        }
+    }
 
     #[test]
     fn a_change_of_any_byte_is_found() {

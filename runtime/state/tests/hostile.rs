@@ -77,6 +77,18 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn a_data_folder_is_held_whatever_its_lock_says(bytes in bytes()) {
+        let folder = tempfile::tempdir().unwrap();
+        let _held = DataFolder::open(folder.path(), &opener()).unwrap();
+        fs::write(folder.path().join("lock"), &bytes).unwrap();
+        let again = DataFolder::open(folder.path(), &opener());
+        let is_held = matches!(again, Err(StateError::Held { .. }));
+        prop_assert!(is_held);
+    }
+}
+
 fn resources() -> StoreResources {
     StoreResources::new(1 << 20)
 }

@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use millrace_tests::{Deadline, Millrace, Running, Workspace, manifest, read};
 
+use crate::hostile::may_mount;
+
 const ROWS: i64 = 160_000;
 
 /// A pipeline that counts all its rows, with one transform and one destination that edits change.
@@ -82,9 +84,7 @@ fn some_tens(below: i64) -> String {
 /// A run whose folder `small` has room for one page, and that tries the plan of [`too_much`] for so many times already.
 /// `None`: this user may not mount.
 fn trying(workspace: &Workspace, times: u32) -> Option<Running> {
-    let allowed = std::process::Command::new("unshare").args(["-rm", "true"]).output();
-    if !allowed.is_ok_and(|output| output.status.success()) {
-        println!("skipped: no mount namespaces here");
+    if !may_mount() {
         return None;
     }
     workspace.write("edited.yaml", some_tens(1));

@@ -7,6 +7,8 @@ use millrace_tests::{
     Cell, Deadline, Millrace, Running, Seed, Table, Workspace, exposition::Exposition, http, manifest, read,
 };
 
+use crate::hostile::may_mount;
+
 /// Copies the rows of `t`, and counts them in windows of ten seconds.
 fn pipeline(source: &str) -> String {
     let pipeline = format!(
@@ -64,9 +66,7 @@ fn passed(workspace: &Workspace, running: &Running, count: usize) {
 
 /// Runs in a mount namespace of its own, in which `script` has mounted something; `None` where that is not allowed.
 fn in_namespace(workspace: &Workspace, script: &str) -> Option<Millrace> {
-    let allowed = std::process::Command::new("unshare").args(["-rm", "true"]).output();
-    if !allowed.is_ok_and(|output| output.status.success()) {
-        println!("skipped: no mount namespaces here");
+    if !may_mount() {
         return None;
     }
     let wrapper = ["unshare", "-rm", "sh", "-c", script, "sh"];

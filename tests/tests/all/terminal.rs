@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use millrace_tests::{
-    Deadline, Millrace, Running, Workspace, manifest, wait,
+    Deadline, Millrace, Running, Table, Workspace, manifest, wait,
     workspace::{python, repository},
 };
 
@@ -34,6 +34,11 @@ fn manifests() -> String {
 /// Starts the pipeline in a terminal, in which SIGUSR1 is Ctrl+C.
 fn in_terminal(workspace: &Workspace, args: &[&str]) -> Millrace {
     workspace.write("seen.yaml", manifests());
+    run_in_terminal(workspace, args)
+}
+
+/// Runs what `seen.yaml` says in a terminal.
+fn run_in_terminal(workspace: &Workspace, args: &[&str]) -> Millrace {
     let python = python().into_os_string().into_string().unwrap();
     let script = repository().join("tests/python/in_terminal.py").into_os_string().into_string().unwrap();
     let run = ["run", "-f", "seen.yaml", "--data-dir", "data"];
@@ -175,4 +180,108 @@ fn a_second_ctrl_c_ends_a_pipeline_whose_final_checkpoint_does_not_come() {
         (!running.is_alive()).then_some(())
     });
     running.wait().expect_code(1).expect_stderr(&["without a final checkpoint"]);
+}
+
+/// A pipeline that prints the rows of `in.ndjson`, and how often each word has come by now.
+fn printing(outputs: &[&str]) -> String {
+    let outputs: String = outputs.iter().map(|from| format!("    - {{from: {from}, sink: printed}}\n")).collect();
+    let pipeline = "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {name: printing}
+spec:
+  parallelism: 1
+  sources:
+    - name: t
+      file: {paths: [in.ndjson]}
+      format: {json: {}}
+      columns: [{name: ts, type: TIMESTAMP}, {name: word, type: VARCHAR}, {name: n, type: BIGINT}, {name: x, type: DOUBLE}]
+      eventTime: {column: ts}
+  transforms:
+    - {name: words, emitEvery: 1ms, sql: \"SELECT word, count(*) AS times FROM t GROUP BY word\"}
+  outputs:
+";
+    [pipeline, &outputs, &manifest::sink("printed", "stdout: {}")].concat()
+}
+
+const WORDS: &str = r#"{"ts":"2024-01-01T00:00:00Z","word":"first","n":7,"x":0.5}
+{"ts":"2024-01-01T00:00:00.250Z","word":"\u001b[31mred\n","n":-12345,"x":null}
+{"ts":"2024-01-01T00:00:01Z","word":null,"n":null,"x":1e9}
+{"ts":"2024-01-01T00:00:02Z","word":"the last one, which is rather long","n":9,"x":-2}
+"#;
+
+#[test]
+fn rows_for_the_standard_output_are_json_for_a_program_and_nothing_else_stands_there() {
+    let workspace = Workspace::new();
+    workspace.write("in.ndjson", WORDS);
+    workspace.write("seen.yaml", printing(&["t"]));
+    let finished = Millrace::run(&workspace, "seen.yaml").finish().expect_success();
+    Table::of_json_lines(&finished.stdout).expect_same(&Table::of_json_lines(WORDS), "the rows");
+
+    // What has changed is said first.
+    let workspace = Workspace::new();
+    workspace.write("in.ndjson", WORDS);
+    workspace.write("seen.yaml", printing(&["words"]));
+    let printed = Millrace::run(&workspace, "seen.yaml").finish().expect_success().stdout;
+    assert!(printed.lines().all(|line| line.starts_with("{\"_op\":\"")), "{printed}");
+    let words = Table::of_json_lines(&printed).newest_by(&["word"]);
+    assert_eq!((words.len(), words.sum("times")), (4, 4), "{printed}");
+}
+
+#[test]
+fn rows_for_the_standard_output_are_a_table_for_a_person_and_cannot_do_anything_to_the_terminal() {
+    let workspace = Workspace::new();
+    workspace.write("in.ndjson", WORDS);
+    workspace.write("seen.yaml", printing(&["t"]));
+    let seen = run_in_terminal(&workspace, &[]).finish().expect_success().stdout;
+    let table = [
+        "ts                       word                                     n             x",
+        "───────────────────────  ──────────────────────────────────  ──────  ────────────",
+        "2024-01-01 00:00:00      first                                    7           0.5",
+        "2024-01-01 00:00:00.250  \\u{1b}[31mred\\n                     -12345",
+        "2024-01-01 00:00:01                                                  1000000000.0",
+        "2024-01-01 00:00:02      the last one, which is rather long       9          -2.0",
+    ];
+    assert!(seen.contains(&table.join("\r\n")), "{seen}");
+    assert!(!seen.contains("IN/S"), "rows and the view would write over each other: {seen}");
+    assert!(!seen.contains("\u{1b}[31m"), "{seen}");
+
+    // In a narrow one nothing is broken over lines.
+    let workspace = Workspace::new();
+    workspace.write("in.ndjson", WORDS);
+    workspace.write("seen.yaml", printing(&["t"]));
+    let narrow = run_in_terminal(&workspace, &[]).env("TERMINAL_SIZE", "40x30").finish().expect_success().stdout;
+    let lines: Vec<&str> = narrow.lines().map(str::trim_end).collect();
+    let header = lines.iter().position(|line| line.starts_with("ts ") && line.ends_with('x')).expect("a header");
+    let rows = &lines[header..header + 6];
+    assert!(rows.iter().all(|line| line.chars().count() <= 30), "{rows:?}");
+    assert!(rows[2].contains("first") && rows[5].contains('…'), "{rows:?}");
+
+    // What has changed is shown too.
+    let workspace = Workspace::new();
+    workspace.write("in.ndjson", WORDS);
+    workspace.write("seen.yaml", printing(&["words"]));
+    let seen = run_in_terminal(&workspace, &[]).finish().expect_success().stdout;
+    let header = seen.lines().find(|line| line.starts_with("_op ")).unwrap_or_else(|| panic!("no table: {seen}"));
+    assert_eq!(header.split_whitespace().collect::<Vec<_>>(), ["_op", "word", "times"]);
+    assert!(seen.lines().any(|line| line.split_whitespace().eq(["insert", "first", "1"])), "{seen}");
+}
+
+#[test]
+fn a_program_that_reads_no_more_of_the_standard_output_ends_the_pipeline() {
+    let workspace = Workspace::new();
+    let endless = "generator: {fields: [{name: id, sequence: {}}, {name: ts, timestamp: {start: \"2024-01-01T00:00:00Z\", step: 1ms}}]}";
+    let pipeline = manifest::Pipeline {
+        name: "endless",
+        checkpoints: "interval: 1h",
+        more: "",
+        events: endless,
+        transforms: &[],
+        outputs: &[("events", "printed")],
+    };
+    let pipeline = pipeline.to_string().replace("  transforms:\n", "");
+    workspace.write("p.yaml", pipeline + &manifest::sink("printed", "stdout: {}"));
+    let piped = ["sh", "-c", "{ \"$0\" \"$@\"; echo \"exit code $?\" >&2; } | head -n 3"];
+    let run = Millrace::wrapped(&workspace, &piped, ["run", "-f", "p.yaml", "--data-dir", "data"]).finish();
+    assert_eq!(run.stdout.lines().count(), 3, "{}", run.stdout);
+    run.expect_stderr(&["nobody reads the standard output any more", "exit code 1"]);
 }

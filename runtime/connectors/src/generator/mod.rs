@@ -138,7 +138,7 @@ impl GeneratorReader {
             for (_, next) in &mut self.lanes {
                 if round(*next) == behind && *next < self.end && rows.len() < most {
                     rows.push(*next);
-                    *next += u64::from(LANES);
+                    *next = next.saturating_add(u64::from(LANES));
                 }
             }
             if rows.len() == before {

@@ -12,6 +12,8 @@ use millrace_crds::{
     StringValues, TimestampSteps,
 };
 use millrace_stream::{ManualClock, Timestamp};
+use proptest::prelude::*;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -64,10 +66,19 @@ fn nexmark(stream: NexmarkStream, rows: u64) -> GeneratorSpec {
 
 fn open(
     generator: &GeneratorSpec,
-    (index, parallelism): (u32, u32),
+    tasks: (u32, u32),
     restored: &[(SplitId, ReplayPoint)],
     clock: &Arc<ManualClock>,
 ) -> Box<dyn SourceReader> {
+    try_open(generator, tasks, restored, clock).unwrap()
+}
+
+fn try_open(
+    generator: &GeneratorSpec,
+    (index, parallelism): (u32, u32),
+    restored: &[(SplitId, ReplayPoint)],
+    clock: &Arc<ManualClock>,
+) -> Result<Box<dyn SourceReader>, SourceError> {
     let fields: Vec<Field> = generator
         .columns()
         .iter()
@@ -90,7 +101,7 @@ fn open(
         scratch: std::path::PathBuf::new(),
     };
     let spec = spec(generator.clone());
-    GeneratorSource::new(&spec, generator).open(cx).now_or_never().unwrap().unwrap()
+    GeneratorSource::new(&spec, generator).open(cx).now_or_never().unwrap()
 }
 
 fn next(reader: &mut Box<dyn SourceReader>) -> Read {
@@ -227,5 +238,69 @@ fn nexmark_s_streams_hang_together() {
     for row in 0..bids.num_rows() {
         let id = channels.value(row).strip_prefix("channel-");
         assert_eq!(urls.value(row).split_once("&channel_id=").map(|(_, id)| id), id);
+    }
+}
+
+/// A lane, and what stands in a manifest as its replay point: mostly one.
+fn any_point() -> impl Strategy<Value = (u32, Value)> {
+    let lane = 0..LANES + 2;
+    let round = prop_oneof![0..40_u64, any::<u64>().prop_map(|round| round / u64::from(LANES)), Just(u64::MAX)];
+    let one = (lane.clone(), round).prop_map(|(lane, round)| {
+        let next = round.saturating_mul(u64::from(LANES)).saturating_add(u64::from(lane));
+        (lane, json!({"version": VERSION, "next": next}))
+    });
+    prop_oneof![3 => one, 1 => (lane, any_other())]
+}
+
+/// One that is none, or with something else in its place.
+fn any_other() -> impl Strategy<Value = Value> {
+    let number = any::<u64>().prop_map(Value::from);
+    let other = prop_oneof![
+        Just(Value::Null),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        ".{0,9}".prop_map(Value::from),
+        Just(json!([1])),
+        Just(json!({"next": 0})),
+    ];
+    let field = prop_oneof![4 => number, 1 => other.clone()];
+    let version = prop_oneof![4 => Just(json!(VERSION)), 1 => other.clone(), 1 => Just(json!(VERSION + 1))];
+    let point = (version, field).prop_map(|(version, next)| json!({"version": version, "next": next}));
+    prop_oneof![6 => point, 1 => other]
+}
+
+proptest! {
+    #[test]
+    fn a_lane_goes_on_with_the_row_that_its_replay_point_names_or_it_is_refused(
+        points in prop::collection::vec(any_point(), 0..4).prop_map(BTreeMap::from_iter),
+        (index, parallelism) in (0..3_u32, 1..4_u32),
+        is_nexmark: bool,
+        is_bounded: bool,
+    ) {
+        let mut generator = if is_nexmark { nexmark(NexmarkStream::Auction, 2_000) } else { plain(Some(2_000), None) };
+        generator.rows = generator.rows.filter(|_| is_bounded);
+        let restored: BTreeMap<_, _> =
+            points.iter().map(|(lane, point)| (lane_id(*lane), ReplayPoint(point.clone()))).collect();
+        let row = |point: &Value| (point["version"] == json!(VERSION)).then(|| point["next"].as_u64()).flatten();
+        let is_own = |lane: u32| lane < LANES && lane % parallelism == index;
+        let own = points.iter().filter(|(lane, _)| is_own(**lane));
+        let is_sound = |(lane, point): (&u32, &Value)| {
+            row(point).is_some_and(|row| row % u64::from(LANES) == u64::from(*lane))
+        };
+        let all_sound = own.clone().all(is_sound);
+        let restored: Vec<_> = restored.into_iter().collect();
+        let opened = try_open(&generator, (index, parallelism), &restored, &clock());
+        prop_assert_eq!(opened.is_ok(), all_sound);
+        if let Ok(mut reader) = opened {
+            let read: BTreeMap<_, _> = reader.replay_points().into_iter().collect();
+            for (lane, point) in own {
+                prop_assert_eq!(row(&read[&lane_id(*lane)].0), row(point));
+            }
+            for _ in 0..3 {
+                if let Read::Rows { rows, .. } = next(&mut reader) {
+                    prop_assert!(rows.num_rows() <= 1_000);
+                }
+            }
+        }
     }
 }

@@ -66,6 +66,9 @@ impl Record {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use proptest::{prelude::*, sample::Index};
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::staging::Prepared;
 
@@ -91,6 +94,40 @@ mod tests {
         for bytes in [&b""[..], &text.as_bytes()[..text.len() - 1], text.replace("b.staged", "c.staged").as_bytes()] {
             fs::write(folder.path().join("committed"), bytes).unwrap();
             assert!(!Record::read(scratch()).has("a.staged"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_record_of_any_bytes_says_nothing(
+            bytes in prop::collection::vec(any::<u8>(), 0..300),
+            is_damage: bool,
+            (at, bits) in (any::<Index>(), 1_u8..),
+            cut in prop::option::of(any::<Index>()),
+        ) {
+            let fact = Fact { files: BTreeSet::from(["a.staged".to_owned()]) };
+            let mut damaged = envelope::seal(KIND, VERSION, &fact);
+            *at.get_mut(&mut damaged) ^= bits;
+            damaged.truncate(cut.map_or(damaged.len(), |cut| cut.index(damaged.len())));
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join(KIND), if is_damage { damaged } else { bytes }).unwrap();
+            prop_assert_eq!(Record::read(folder.path().to_path_buf()).fact, Fact::default());
+        }
+
+        #[test]
+        fn a_record_under_a_right_checksum_is_read_or_says_nothing(
+            names in prop::collection::vec(prop_oneof![4 => ".{0,9}".prop_map(Value::from), 1 => Just(json!(1))], 0..4),
+            is_list: bool,
+            version in 0..3_u32,
+        ) {
+            let files = if is_list { json!(names) } else { json!({"x": names}) };
+            let folder = tempfile::tempdir().unwrap();
+            let sealed = envelope::seal(KIND, version, &json!({"files": files}));
+            fs::write(folder.path().join(KIND), sealed).unwrap();
+            let record = Record::read(folder.path().to_path_buf());
+            let is_one = is_list && version <= VERSION && names.iter().all(Value::is_string);
+            let named = names.iter().filter_map(|name| name.as_str()).map(str::to_owned).collect();
+            prop_assert_eq!(record.fact.files, if is_one { named } else { BTreeSet::new() });
         }
     }
 }

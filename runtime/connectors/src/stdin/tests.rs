@@ -8,6 +8,8 @@ use arrow::{
 };
 use millrace_crds::{ColumnSpec, ColumnType, FormatSpec, JsonFormat, OnError};
 use millrace_stream::{ManualClock, Timestamp};
+use proptest::prelude::*;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -61,4 +63,30 @@ fn the_input_is_read_to_its_end_and_cannot_be_resumed_before_it() {
         let mut finished = source().open_input(cx(reader.replay_points()), io::empty()).unwrap();
         assert!(matches!(finished.next().await.unwrap(), Read::Ended));
     });
+}
+
+proptest! {
+    #[test]
+    fn no_replay_point_makes_it_read_again_what_was_read(
+        version in prop_oneof![Just(json!(1)), any::<u64>().prop_map(Value::from), Just(Value::Null)],
+        offset in prop_oneof![any::<u64>().prop_map(Value::from), any::<i64>().prop_map(Value::from), Just(json!("7"))],
+        ended in prop_oneof![any::<bool>().prop_map(Value::from), Just(json!(1)), Just(Value::Null)],
+        other in prop_oneof![Just(json!([])), Just(Value::Null), any::<f64>().prop_map(Value::from)],
+        is_other: bool,
+    ) {
+        let point = if is_other { other } else { json!({"version": version, "offset": offset, "ended": ended}) };
+        let restored = vec![(split(), ReplayPoint(point.clone()))];
+        let opened = source().open_input(cx(restored), io::Cursor::new("{\"n\":1}\n"));
+        let is_known = point["version"] == json!(1) && point["offset"].is_u64() && point["ended"].is_boolean();
+        let went_on = point["offset"].as_u64().is_some_and(|offset| offset > 0);
+        match opened {
+            Ok(mut reader) => {
+                prop_assert!(is_known && (!went_on || point["ended"] == json!(true)), "{point}");
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                let first = runtime.block_on(reader.next()).unwrap();
+                prop_assert_eq!(matches!(first, Read::Ended), point["ended"] == json!(true));
+            }
+            Err(error) => prop_assert!(!is_known || went_on, "{error}"),
+        }
+    }
 }

@@ -165,19 +165,97 @@ impl WindowFacts {
 #[cfg(test)]
 mod tests {
     use millrace_plan::{LateRows, WindowDef, WindowKind};
-    use serde_json::json;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::window::eras::Eras;
+    use crate::window::{
+        eras::{Eras, take_up},
+        tests::damage::{any_json, damaged},
+    };
 
-    #[test]
-    fn the_facts_of_a_window_are_stored_like_this() {
-        let window = WindowDef {
+    fn hopping() -> WindowDef {
+        WindowDef {
             kind: WindowKind::Hopping { size_ms: 60_000, slide_ms: 10_000, offset_ms: 0 },
             allowed_lateness_ms: 5000,
             late_rows: LateRows::Drop,
-        };
-        let facts = WindowFacts::new(KeyGroupRange::ALL, 1000, 2000, 7, Eras::of(&window).list());
+        }
+    }
+
+    /// The version that a value says.
+    fn version_of(value: &Value) -> Option<u64> {
+        value.get("version")?.as_u64()
+    }
+
+    /// Facts of an operator, of a window in both versions, and of a window that was edited, each with damage.
+    fn any_facts() -> impl Strategy<Value = Value> {
+        let operator = Facts::new(KeyGroupRange::ALL, 1000, 2000, 7).to_value();
+        let window = WindowFacts::new(KeyGroupRange::ALL, 1000, 2000, 7, Eras::of(&hopping()).list()).to_value();
+        let older = json!({"version": 1, "keyGroups": {"start": 0, "end": 128}, "watermark": 5, "nextPart": 3});
+        let mut edited = window.clone();
+        let longer = WindowDef { kind: WindowKind::Tumbling { size_ms: 90_000, offset_ms: 0 }, ..hopping() };
+        take_up(&hopping(), &longer, &mut [&mut edited]).unwrap();
+        prop_oneof![any_json(), damaged(&operator), damaged(&window), damaged(&older), damaged(&edited), Just(edited),]
+    }
+
+    proptest! {
+        #[test]
+        fn facts_that_were_written_are_read(
+            (start, end) in any::<(u16, u16)>(), watermark: i64, latest: i64, next_part: u64,
+        ) {
+            let range = KeyGroupRange { start, end };
+            let facts = Facts::new(range, watermark, latest, next_part);
+            let read = Facts::read_all(&[facts.to_value()]).unwrap();
+            prop_assert!(read == [facts] || watermark == i64::MAX, "{read:?}");
+            let facts = WindowFacts::new(range, watermark, latest, next_part, Eras::of(&hopping()).list());
+            let read = WindowFacts::read_all(&[facts.to_value()]).unwrap();
+            prop_assert!(read == [facts] || watermark == i64::MAX, "{read:?}");
+        }
+
+        #[test]
+        fn any_facts_are_read_or_refused(values in prop::collection::vec(any_facts(), 0..4)) {
+            if let Ok(read) = Facts::read_all(&values) {
+                prop_assert!(values.iter().all(|value| version_of(value) == Some(1)));
+                let again: Vec<Value> = read.iter().map(|facts| facts.to_value()).collect();
+                prop_assert_eq!(Facts::read_all(&again).unwrap(), read);
+                prop_assert_eq!(Facts::join(&values).unwrap().is_some(), !values.is_empty());
+            } else {
+                prop_assert!(Facts::join(&values).is_err());
+            }
+            if let Ok(read) = WindowFacts::read_all(&values) {
+                for (facts, value) in read.iter().zip(&values) {
+                    prop_assert!(matches!(version_of(value), Some(1 | 2)));
+                    // The first version says nothing of definitions, and is never written again.
+                    if version_of(value) == Some(2) {
+                        let again = WindowFacts::read_all(&[facts.to_value()]).unwrap();
+                        prop_assert_eq!(&again[..], std::slice::from_ref(facts));
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn an_edit_is_taken_up_from_any_facts_or_refused_and_then_leaves_them_as_they_are(
+            mut values in prop::collection::vec(any_facts(), 1..3),
+            size_ms in 1_i64..100_000,
+        ) {
+            let before = values.clone();
+            let edited = WindowDef { kind: WindowKind::Tumbling { size_ms, offset_ms: 0 }, ..hopping() };
+            let taken = take_up(&hopping(), &edited, &mut values.iter_mut().collect::<Vec<_>>());
+            match taken {
+                Ok(Some(_)) => {
+                    let read = WindowFacts::read_all(&values).unwrap();
+                    let last = |facts: &WindowFacts| facts.eras.last().unwrap().window.kind;
+                    prop_assert!(read.iter().all(|facts| last(facts) == edited.kind));
+                }
+                Ok(None) | Err(_) => prop_assert_eq!(values, before),
+            }
+        }
+    }
+
+    #[test]
+    fn the_facts_of_a_window_are_stored_like_this() {
+        let facts = WindowFacts::new(KeyGroupRange::ALL, 1000, 2000, 7, Eras::of(&hopping()).list());
         let stored = r#"{"eras":[{"number":0,"window":{"allowed_lateness_ms":5000,"kind":{"Hopping":{"offset_ms":0,"size_ms":60000,"slide_ms":10000}},"late_rows":"Drop"}}],"keyGroups":{"end":128,"start":0},"latest":2000,"nextPart":7,"version":2,"watermark":1000}"#;
         assert_eq!(facts.to_value().to_string(), stored);
         assert_eq!(WindowFacts::read_all(&[facts.to_value()]).unwrap(), [facts]);

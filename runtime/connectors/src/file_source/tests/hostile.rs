@@ -136,6 +136,84 @@ proptest! {
     }
 }
 
+/// What stands in a manifest in the place of a field of a replay point.
+fn any_field() -> impl Strategy<Value = serde_json::Value> {
+    use serde_json::{Value, json};
+    let numbers = [0, 1, 9, 490, 491, 1024, 1 << 40, i64::MAX as u64, u64::MAX];
+    prop_oneof![
+        3 => prop::sample::select(numbers.to_vec()).prop_map(Value::from),
+        1 => any::<i64>().prop_map(Value::from),
+        1 => any::<f64>().prop_map(Value::from),
+        2 => any::<bool>().prop_map(Value::from),
+        1 => Just(Value::Null),
+        1 => "[a-z./]{0,9}".prop_map(Value::from),
+        1 => Just(json!("appended")),
+        2 => prop::sample::select(numbers.to_vec()).prop_map(|bytes| json!({"atRest": bytes})),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_file_goes_on_from_a_damaged_replay_point_or_it_is_refused(
+        kind in 0..3_usize,
+        follow: bool,
+        fields in prop::collection::vec((0..9_usize, any_field()), 0..3),
+        grows: bool,
+    ) {
+        const ROWS: usize = 50;
+        let bench = Bench::new();
+        let name = ["a.ndjson", "a.ndjson.gz", "a.parquet"][kind];
+        match kind {
+            0 => bench.append(name, &lines(0..ROWS as i64)),
+            1 => fs::write(bench.path(name), gzip(&lines(0..ROWS as i64))).unwrap(),
+            _ => super::parquet::write_parquet(&bench.path(name), 0..ROWS as i64, 20),
+        }
+        let identity = identity::Identity::at(&bench.path(name)).unwrap();
+        // Behind the ninth row.
+        let offset = if kind == 2 { 9 } else { lines(0..9).len() as u64 };
+        let whole = catalog::Point::new(bench.path(name), identity, offset, false).write().0;
+        let mut point = whole.clone();
+        let names = ["version", "path", "device", "inode", "headBytes", "head", "offset", "ended", "growth"];
+        for (field, value) in fields {
+            point[names[field]] = value;
+        }
+        let is_whole = point == whole;
+        let mut spec = bench.spec(name, follow && kind < 2);
+        if kind == 2 {
+            spec.format = Some(FormatSpec { parquet: Some(Empty {}), ..FormatSpec::default() });
+        }
+        let restored = [(SplitId(bench.path(name).display().to_string().into()), ReplayPoint(point))];
+        let opened = bench.open(&FileSource::new(&spec, spec.file.as_ref().unwrap()), &restored);
+        prop_assert!(opened.is_ok() || !is_whole);
+        let Ok(mut reader) = opened else { return Ok(()) };
+        let (mut rows, mut failed) = (0, false);
+        for _ in 0..20 {
+            match reader.next().now_or_never().unwrap() {
+                Ok(Read::Rows { rows: batch, .. }) => rows += batch.num_rows(),
+                Ok(Read::SplitEnded(_)) => {}
+                Ok(Read::Ended) => break,
+                Ok(Read::Pending(_)) => {
+                    if grows && kind == 0 {
+                        bench.append(name, &lines(50..51));
+                    }
+                    bench.clock.advance(Duration::from_secs(1));
+                }
+                Err(_) => {
+                    failed = true;
+                    break;
+                }
+            }
+        }
+        prop_assert!(!failed || !is_whole);
+        prop_assert!(!is_whole || rows >= ROWS - 9, "{rows}");
+        // The end of a row that an offset falls in is one bad row, which the reader counts.
+        let grown = 20;
+        prop_assert!(rows <= ROWS + grown, "{rows}");
+        let points = reader.replay_points();
+        prop_assert!(points.iter().all(|(split, point)| catalog::Point::read(split, point).is_ok()));
+    }
+}
+
 #[test]
 fn a_replay_point_keeps_its_form() {
     let identity = identity::Identity { device: 3, inode: 9, head_bytes: 1024, head: 77 };

@@ -4,8 +4,10 @@ use arrow::{
     array::Int64Array,
     datatypes::{DataType, Field, Schema, TimeUnit},
 };
+use proptest::prelude::*;
 
 use super::*;
+use crate::window::tests::damage::{any_json, damaged};
 
 const DISORDER_MS: i64 = 100;
 
@@ -162,4 +164,30 @@ fn rows_whose_event_time_cannot_be_used_are_told_by_their_numbers() {
     let reasons = EventTimes::new(&node).reasons(&unusable.rows);
     assert_eq!(reasons[0], "the event time is null");
     assert!(reasons[1].contains("1970-01-01 02:00:00Z") && reasons[2].contains("beyond all calendars"), "{reasons:?}");
+}
+
+proptest! {
+    #[test]
+    fn any_stored_progress_is_gone_on_from_or_passed_over(
+        values in prop::collection::vec(any_progress(), 0..3), row: i64, unread in 0_usize..2,
+    ) {
+        // As a launch reads it.
+        let restored: Vec<StoredProgress> =
+            values.into_iter().filter_map(|value| serde_json::from_value(value).ok()).collect();
+        let now = Duration::from_secs(1);
+        let mut watermarks = SplitWatermarks::new(&node(), &restored, |_| true, now);
+        let before = watermarks.current();
+        prop_assert!(before < EventTime::MAX, "nothing that was stored is the end");
+        watermarks.rows(&split("a"), Some(EventTime(row)), now);
+        let _ = watermarks.advance(unread, now, |_| now);
+        prop_assert!(watermarks.current() >= before);
+        let stored = watermarks.stored();
+        let written = serde_json::to_value(&stored).unwrap();
+        prop_assert_eq!(serde_json::from_value::<StoredProgress>(written).unwrap(), stored);
+    }
+}
+
+fn any_progress() -> impl Strategy<Value = serde_json::Value> {
+    let whole = serde_json::to_value(stored(&[("a", 5_000), ("b", 1_000)], 900)).unwrap();
+    prop_oneof![any_json(), damaged(&whole), Just(whole)]
 }

@@ -9,7 +9,7 @@ use millrace_stream::{Epoch, EventTime, KeyGroup, KeyGroupRange, ManualClock, Ti
 use tempfile::TempDir;
 
 use crate::{
-    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, Progress},
+    operator::{Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, Progress},
     window::{eras, make_operator, states},
 };
 
@@ -42,6 +42,13 @@ struct Task {
 
 /// What a restart goes on from.
 pub(crate) struct Checkpoint(Vec<(RestoreFrom, serde_json::Value)>);
+
+impl Checkpoint {
+    /// What each task has left in the manifest.
+    pub(crate) fn left(&self) -> Vec<&serde_json::Value> {
+        self.0.iter().map(|(_, meta)| meta).collect()
+    }
+}
 
 impl Fleet {
     pub(crate) fn new(op: KeyedOp, exchange: Vec<usize>, tasks: u32, budget_bytes: usize, batch_rows: usize) -> Self {
@@ -191,6 +198,19 @@ impl Fleet {
     /// Ends the tasks and starts `tasks` of them from the checkpoint.
     pub(crate) fn restart(&mut self, tasks: u32, from: &Checkpoint) {
         self.start(tasks, from);
+    }
+
+    /// The operator that goes on with the state of the first task, and with these facts.
+    pub(crate) fn go_on_from(&self, restored: Vec<serde_json::Value>) -> Result<Box<dyn KeyedOperator>, OperatorError> {
+        let cx = OperatorContext {
+            store: Arc::clone(&self.tasks[0].store),
+            key_groups: self.tasks[0].range,
+            restored,
+            memory_budget_bytes: self.budget_bytes,
+            batch_rows: self.batch_rows,
+            clock: self.clock.clone(),
+        };
+        make_operator(&self.op, cx)
     }
 
     /// The same with another definition of the window, as an edit has it.

@@ -6,7 +6,9 @@
 
 pub(crate) mod aligned;
 mod bounded;
+pub(crate) mod damage;
 mod eras;
+mod facts;
 pub(crate) mod fleet;
 pub(crate) mod plans;
 mod rolling;

@@ -91,10 +91,8 @@ fn expected(of: &str, value: Option<&Value>) -> Result<Value, ()> {
         "BIGINT" => match value.as_i64() {
             Some(number) => Ok(json!(number)),
             // Whole numbers that are written as doubles.
-            None => match value.as_f64() {
-                Some(number) if number.fract() == 0.0 && number.abs() < 9e18 => Ok(json!(number as i64)),
-                _ => Err(()),
-            },
+            None if value.is_number() => whole(&value.to_string()).map(Value::from).ok_or(()),
+            None => Err(()),
         },
         "DOUBLE" => value.as_f64().map(Value::from).ok_or(()),
         "BOOLEAN" => value.as_bool().map(Value::from).ok_or(()),
@@ -104,6 +102,17 @@ fn expected(of: &str, value: Option<&Value>) -> Result<Value, ()> {
         },
         _ => Ok(reread(value)),
     }
+}
+
+/// The whole number that a text like `1.5e3` says, to the last digit: as a double it may be its neighbour.
+fn whole(text: &str) -> Option<i64> {
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let fraction = fraction.trim_end_matches('0');
+    let shift = exponent.parse::<i64>().unwrap().checked_sub_unsigned(fraction.len() as u64)?;
+    let digits: i128 = format!("{whole}{fraction}").parse().unwrap();
+    let number = digits.checked_mul(10i128.checked_pow(u32::try_from(shift).ok()?)?)?;
+    i64::try_from(number).ok().filter(|number| number.unsigned_abs() < 9_000_000_000_000_000_000)
 }
 
 /// The value as `serde_json` reads what it has written, which is not always the same double.
