@@ -7,7 +7,7 @@ use millrace_state::{CheckpointStore, ErrorKind, FilePointer, Latest, Manifest, 
 
 use crate::{
     Failure, clear,
-    cli::{CheckpointsCommand, DataArgs},
+    cli::{CheckpointsCommand, DATA_DIR, DataArgs},
     context, control, owner, repair,
     run::{self, REPAIR},
     storage::Storage,
@@ -28,7 +28,8 @@ pub fn run(command: CheckpointsCommand) -> Result<(), Failure> {
             }
             CheckpointsCommand::Repair { data, pipeline } => repair::repair(&data, pipeline.as_deref()).await,
             CheckpointsCommand::Delete(args) => {
-                let Some(data_dir) = args.data_dir.clone() else { return clear::clear(&args).await };
+                let of_savepoint = args.savepoint.is_some().then(|| DATA_DIR.into());
+                let Some(data_dir) = args.data_dir.clone().or(of_savepoint) else { return clear::clear(&args).await };
                 let data = DataArgs { data_dir, storage: args.storage };
                 match args.savepoint {
                     Some(savepoint) => delete(&data, &savepoint).await,
@@ -170,7 +171,7 @@ async fn list(data: &DataArgs) -> Result<(), Failure> {
         pointed = pointed.and_then(|()| found.latest.whole());
         let row = match found.store.read_manifest(&found.location).await {
             Ok(manifest) => (manifest.epoch.0, line(&found, &manifest)),
-            Err(error) => (u64::MAX, format!("{:<16} damaged: {}", found.location, millrace_engine::chain(&error))),
+            Err(error) => (u64::MAX, format!("{:<16} damaged: {}", found.name(), millrace_engine::chain(&error))),
         };
         rows.push(row);
     }

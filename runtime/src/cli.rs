@@ -9,7 +9,7 @@ pub const EXIT_FAILED: u8 = 1;
 /// Exit code of manifests, options or an edit that cannot be used: nothing was started.
 pub const EXIT_USAGE: u8 = 2;
 /// The data folder of `millrace run`, unless it is given another.
-const DATA_DIR: &str = "millrace-data";
+pub const DATA_DIR: &str = "millrace-data";
 
 /// Millrace, a stream processor: manifests in, exactly-once results out.
 #[derive(Debug, Parser)]
@@ -291,12 +291,13 @@ Examples:
 /// `millrace checkpoints delete`.
 #[derive(Args, Debug)]
 pub struct DeleteArgs {
-    /// The folder that `millrace run` was given. Without it, with --all, what is in the object store of --storage.
-    #[arg(long, value_name = "DIR", required_unless_present = "all")]
+    /// The folder that `millrace run` was given: for a savepoint millrace-data, unless given. Without it, with --all, what is in
+    /// the object store of --storage.
+    #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
     /// Where the checkpoints are. Unless given, where the pipeline that last ran in the data folder kept them.
-    #[arg(long, value_name = "URL", required_unless_present = "data_dir")]
+    #[arg(long, value_name = "URL", required_unless_present_any = ["data_dir", "savepoint"])]
     pub storage: Option<String>,
 
     /// The savepoint's name.

@@ -94,22 +94,11 @@ impl Storage {
             Err(error) if error.kind() == ErrorKind::Corrupt => None,
             noted => noted?,
         };
-        let place = self.place(data_dir)?;
-        let elsewhere = |noted: &Self| !noted.place(data_dir).is_ok_and(|noted| noted == place);
-        let Some(was) = noted.filter(elsewhere) else { return Ok(()) };
+        let Some(was) = noted.filter(|noted| noted != self) else { return Ok(()) };
         match self.has_any(data_dir, pipeline).await? || !was.has_any(data_dir, pipeline).await? {
             true => Ok(()),
             false => Err(JobError::StorageMoved { was: was.shown(data_dir), is: self.shown(data_dir) }),
         }
-    }
-
-    /// The same text for each way to say where it is: a folder by its path, a link to it or its URL; a bucket with or without
-    /// slashes at the end.
-    fn place(&self, data_dir: &Path) -> Result<String, StateError> {
-        Ok(match (self.folder(data_dir)?, &self.0) {
-            (Some(folder), _) => fs::canonicalize(&folder).unwrap_or(folder).display().to_string(),
-            (None, said) => said.as_deref().unwrap_or_default().trim_end_matches('/').to_owned(),
-        })
     }
 
     /// Whether a checkpoint of the pipeline is there. No folder is made for the question.
@@ -210,7 +199,7 @@ mod tests {
                     let found = found.unwrap();
                     assert_eq!(found.0.as_deref(), value.as_str());
                     // Whether it is a place does not matter.
-                    let _ = (found.folder(folder.path()), found.place(folder.path()), found.shown(folder.path()));
+                    let _ = (found.folder(folder.path()), found.shown(folder.path()));
                 }
                 Err(error) => assert!(error.is_damaged_note() && !value.is_string(), "{error}: {value}"),
             }

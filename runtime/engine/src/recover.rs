@@ -264,10 +264,7 @@ fn plan_before(plan: &Plan, manifest: &Manifest) -> Result<Option<Plan>, JobErro
         return Ok(None);
     }
     let before = stored_plan(manifest)?;
-    // Its checkpoints stay behind nowhere: it was found where the plan has them.
-    let mut here = before.clone();
-    here.spec.pipeline.checkpoints.storage.clone_from(&plan.spec.pipeline.checkpoints.storage);
-    match refused_edit(&here, plan) {
+    match refused_edit(&before, plan) {
         Some(edit) => Err(JobError::EditRefused(Box::new(edit))),
         None => Ok(Some(before)),
     }

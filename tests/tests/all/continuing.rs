@@ -176,32 +176,3 @@ fn checkpoints_that_would_stay_behind_in_another_place_are_told_and_nothing_is_r
     Millrace::run(&workspace, "counted.yaml").finish().expect_success();
     expect_all_counted(&workspace);
 }
-
-#[test]
-fn checkpoints_that_are_in_the_same_place_in_other_words_or_were_moved_are_gone_on_from() {
-    let workspace = Workspace::new();
-    let write = |storage: &str| {
-        let text = manifests().replace("minPause: 10ms}", &format!("minPause: 10ms, storage: {storage}}}"));
-        workspace.write("counted.yaml", text);
-    };
-    let killed = || {
-        let killed = Millrace::run(&workspace, "counted.yaml").env("MILLRACE_FAULT_POINT", "after-pointer:2").finish();
-        assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);
-        killed.stderr
-    };
-    write("kept");
-    killed();
-    let path = workspace.join("kept").display().to_string();
-    std::os::unix::fs::symlink(&path, workspace.join("link")).unwrap();
-    for same in ["./kept/", &path, &format!("file://{path}"), "link"] {
-        write(same);
-        let told = killed();
-        assert!(told.contains("restored"), "{same}: {told}");
-    }
-    std::fs::remove_file(workspace.join("link")).unwrap();
-    std::fs::rename(workspace.join("kept"), workspace.join("moved")).unwrap();
-    write("moved");
-    let finished = Millrace::run(&workspace, "counted.yaml").finish().expect_success();
-    assert!(finished.stderr.contains("restored"), "{}", finished.stderr);
-    expect_all_counted(&workspace);
-}
