@@ -8,6 +8,7 @@ mod buckets;
 mod chart;
 mod columns;
 mod dashboard;
+mod demo;
 mod edits;
 mod examples;
 mod faults;

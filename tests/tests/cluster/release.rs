@@ -4,9 +4,14 @@ use std::{collections::BTreeSet, fs};
 
 use millrace_tests::{
     Deadline, cluster,
-    cluster::{Cluster, Namespace},
+    cluster::{Cluster, Namespace, Tool},
     manifest,
     workspace::repository,
+};
+
+use crate::{
+    live::{Live, Rows},
+    restarts::{Spec, expect_each_row_once},
 };
 
 /// Ten rows into a file on the Pipeline's volume.
@@ -21,7 +26,7 @@ fn pipeline(name: &str, on_delete: &str) -> String {
 
 /// Waits until there is nothing beside what was before, but for these.
 #[track_caller]
-fn nothing_is_left(cluster: &Cluster, before: &BTreeSet<String>, but: impl Fn(&str) -> bool) {
+pub fn nothing_is_left(cluster: &Cluster, before: &BTreeSet<String>, but: impl Fn(&str) -> bool) {
     let mut left = Vec::new();
     let done = Deadline::secs(90).poll(|| {
         let now = cluster.everything();
@@ -66,19 +71,62 @@ fn a_release_leaves_nothing_behind_but_what_retain_says() {
     assert!(done.is_some(), "these are left: {left:#?}, and {kept:?} should be");
 }
 
-/// Removes what Helm writes into definitions of which it is made the owner.
-struct Disown<'c>(&'c Cluster);
+/// Removes the release `millrace`, and what Helm writes into definitions of which it is made the owner.
+pub struct Release<'c>(pub &'c Cluster);
 
-impl Drop for Disown<'_> {
+impl Drop for Release<'_> {
     fn drop(&mut self) {
+        let _ = helm(self.0, &["uninstall", "millrace", "--ignore-not-found", "--wait", "--timeout", "60s"]).attempt();
         let definitions = ["crd/pipelines.millrace.dev", "crd/windows.millrace.dev", "crd/sinks.millrace.dev"];
         let of_helm = ["meta.helm.sh/release-name-", "meta.helm.sh/release-namespace-", "helm.sh/resource-policy-"];
         let _ = self.0.kubectl(["annotate"].into_iter().chain(definitions).chain(of_helm)).attempt();
         let labels = ["app.kubernetes.io/managed-by-", "app.kubernetes.io/instance-", "helm.sh/chart-"];
         let _ = self.0.kubectl(["label"].into_iter().chain(definitions).chain(labels)).attempt();
-        let _ =
-            self.0.kubectl(["delete", "namespace", "millrace-system", "--ignore-not-found", "--wait=false"]).attempt();
+        // Another test may want it at once.
+        let namespace = ["delete", "namespace", "millrace-system", "--ignore-not-found", "--wait", "--timeout=90s"];
+        let _ = self.0.kubectl(namespace).attempt();
     }
+}
+
+/// Helm in the namespace of the release `millrace`.
+fn helm(cluster: &Cluster, command: &[&str]) -> Tool {
+    cluster.helm(command.iter().copied().chain(["--namespace", "millrace-system"]))
+}
+
+/// The images under test as values of the chart.
+pub fn images(cluster: &Cluster) -> String {
+    let images = cluster.images();
+    let (operator, tag) = images.operator.rsplit_once(':').unwrap();
+    format!("image.repository={operator},image.tag={tag},{}", runtime(&images.runtime))
+}
+
+/// The runtime's image as values of the chart.
+fn runtime(image: &str) -> String {
+    let (repository, tag) = image.rsplit_once(':').unwrap();
+    format!("runtimeImage.repository={repository},runtimeImage.tag={tag}")
+}
+
+/// Installs the release `millrace` with all that the chart has by default, the definitions too. These are there already.
+fn install(cluster: &Cluster, values: &str) -> String {
+    let how = ["--take-ownership", "--create-namespace", "--set", values, "--wait", "--timeout", "120s"];
+    helm(cluster, &[&["install", "millrace", "charts/millrace"][..], &how].concat()).run()
+}
+
+/// Upgrades it to these values, the others being as they are.
+fn upgrade(cluster: &Cluster, values: &str) {
+    let how = ["--reuse-values", "--set", values, "--wait", "--timeout", "120s"];
+    helm(cluster, &[&["upgrade", "millrace", "charts/millrace"][..], &how].concat()).run();
+}
+
+/// Whether it is the namespace of the release `millrace`, or what every namespace has.
+pub fn is_the_namespace(name: &str) -> bool {
+    let there = ["ServiceAccount millrace-system/default", "ConfigMap millrace-system/kube-root-ca.crt"];
+    name == "Namespace <none>/millrace-system" || there.contains(&name)
+}
+
+/// Uninstalls it.
+pub fn uninstall(cluster: &Cluster) {
+    helm(cluster, &["uninstall", "millrace", "--wait", "--timeout", "60s"]).run();
 }
 
 /// A Pipeline of a namespace that is not the operator's runs, and the operator lacks no right.
@@ -102,38 +150,21 @@ fn every_namespace_is_watched_by_a_release_of_the_defaults_and_by_install_yaml()
     let Some(cluster) = cluster::cluster() else { return };
     // An operator of the whole cluster would meddle with the others'.
     let namespace = cluster.alone("everywhere");
-    let _disown = Disown(cluster);
+    let _release = Release(cluster);
     let before = cluster.everything();
-    let images = cluster.images();
-    let repository_and_tag = |image: &str| {
-        let (repository, tag) = image.rsplit_once(':').unwrap();
-        (repository.to_owned(), tag.to_owned())
-    };
-    let ((operator, operator_tag), (runtime, runtime_tag)) =
-        (repository_and_tag(&images.operator), repository_and_tag(&images.runtime));
-    let values = format!(
-        "image.repository={operator},image.tag={operator_tag},runtimeImage.repository={runtime},runtimeImage.tag={runtime_tag}"
-    );
     // It brings the definitions, which are there already.
-    let place = ["--namespace", "millrace-system", "--create-namespace"];
-    let command = ["install", "millrace", "charts/millrace", "--take-ownership", "--set", &values, "--wait"];
-    let notes = cluster.helm(command.into_iter().chain(place).chain(["--timeout", "120s"])).run();
+    let notes = install(cluster, &images(cluster));
     assert!(notes.contains("runs the Pipelines of all namespaces"), "{notes}");
     let release = cluster.kubectl(["get", "crd", "sinks.millrace.dev", "-o", "jsonpath={.metadata.annotations}"]).run();
     assert!(release.contains("\"meta.helm.sh/release-name\":\"millrace\""), "{release}");
     runs_elsewhere(cluster, &namespace, "by-helm");
-    let place = ["--namespace", "millrace-system"];
-    let command = ["upgrade", "millrace", "charts/millrace", "--reuse-values", "--set", "logLevel=debug"];
-    cluster.helm(command.into_iter().chain(place).chain(["--wait", "--timeout", "120s"])).run();
-    cluster.helm(["uninstall", "millrace", "--wait", "--timeout", "60s"].into_iter().chain(place)).run();
-    let is_the_namespaces = |name: &str| {
-        name == "Namespace <none>/millrace-system"
-            || ["ServiceAccount millrace-system/default", "ConfigMap millrace-system/kube-root-ca.crt"].contains(&name)
-    };
-    nothing_is_left(cluster, &before, is_the_namespaces);
+    upgrade(cluster, "logLevel=debug");
+    uninstall(cluster);
+    nothing_is_left(cluster, &before, is_the_namespace);
     // The definitions stay, for with them every Pipeline would go.
     cluster.kubectl(["get", "crd", "pipelines.millrace.dev", "windows.millrace.dev", "sinks.millrace.dev"]).run();
 
+    let images = cluster.images();
     let text = fs::read_to_string(repository().join("charts/install.yaml")).unwrap();
     let version = env!("CARGO_PKG_VERSION");
     let [operator, runtime] = ["operator", "runtime"].map(|name| format!("millrace/{name}:{version}"));
@@ -146,4 +177,103 @@ fn every_namespace_is_watched_by_a_release_of_the_defaults_and_by_install_yaml()
     let rest: Vec<&str> = documents.collect();
     cluster.kubectl(["delete", "--wait", "-f", "-"]).input(&rest.join("\n---\n")).run();
     nothing_is_left(cluster, &before, |_| false);
+}
+
+/// The same Pipeline with another number in each row.
+fn numbered(every: &'static str) -> Spec {
+    Spec { every, ..Spec::new() }
+}
+
+#[test]
+fn a_pipeline_runs_on_while_its_operator_is_upgraded_uninstalled_and_installed_again() {
+    let Some(cluster) = cluster::cluster() else { return };
+    let namespace = cluster.alone("outlives");
+    let _release = Release(cluster);
+    let mut values = images(cluster);
+    install(cluster, &values);
+    let live = Live::new(&namespace, "web");
+    namespace.apply(&numbered("SELECT id, 0 AS edit FROM ids").manifests());
+    live.is_ready();
+    live.completes(2);
+    let process = live.process();
+    let mut rows = Rows::of(&live.data().join("out/every"));
+    let stateful_set = || live.set.last().unwrap()["metadata"]["generation"].clone();
+    let set = stateful_set();
+
+    // Other operators: rows and checkpoints go on in the same process, and an edit is taken up by it.
+    upgrade(cluster, "logLevel=debug,replicas=1");
+    live.completes(2);
+    live.takes_up(&numbered("SELECT id, 1 AS edit FROM ids").manifests());
+    rows.wait_for("rows of the edit", |rows| rows.last("edit") == 1);
+    assert_eq!(
+        (live.process(), stateful_set()),
+        (process.clone(), set),
+        "an upgrade of the operator leaves the pod alone"
+    );
+
+    // Another image of the runtime: the pod is made anew, from its last checkpoint.
+    let image = &cluster.images().runtime;
+    if cluster.is_ours() && !image.contains('/') {
+        values = format!("{values},{}", runtime(&format!("docker.io/library/{image}")));
+        upgrade(cluster, &values);
+        live.object.wait_for("another pod", |object| {
+            let newest = &object["status"]["history"][0];
+            newest["class"] == "Restart" && newest["result"] == "TakenUp"
+        });
+        live.is_ready();
+        let after = live.process();
+        assert_ne!(after, process);
+        assert_eq!(
+            live.report()["restoredFrom"].as_u64(),
+            Some(live.last_epoch_before(&after)),
+            "no row is read twice"
+        );
+    }
+    let process = live.process();
+
+    // No operator: what it has made stays, and goes on.
+    uninstall(cluster);
+    cluster.kubectl(["get", "crd", "pipelines.millrace.dev", "windows.millrace.dev", "sinks.millrace.dev"]).run();
+    let ours =
+        ["pipeline.millrace.dev/web", "sink.millrace.dev/every", "sink.millrace.dev/sums", "window.millrace.dev/w"];
+    namespace.wait_for_objects("pipelines,windows,sinks", &ours);
+    live.completes(3);
+    assert_eq!(live.process(), process, "the pod outlives the operator");
+    // An edit waits for somebody who takes it up, and a pod that is killed comes back without anybody's help.
+    let before = live.newest();
+    namespace.apply(&numbered("SELECT id, 2 AS edit FROM ids").manifests());
+    namespace.signal("KILL", "web-0");
+    let last = rows.more().last("id");
+    rows.wait_for("rows after the kill", |rows| rows.last("id") > last + 2000);
+    let process = live.process();
+    assert_eq!(live.newest(), before, "nobody has seen the edit");
+
+    // An operator again: it takes up what was edited meanwhile, and what is edited then.
+    install(cluster, &values);
+    live.is_ready();
+    let after = live.newest();
+    assert!(after["result"] == "TakenUp" && after["revision"] != before["revision"], "{before:#} {after:#}");
+    rows.wait_for("rows of the edit that was made meanwhile", |rows| rows.last("edit") == 2);
+    live.takes_up(&numbered("SELECT id, 3 AS edit FROM ids").manifests());
+    rows.wait_for("rows of the last edit", |rows| rows.last("edit") == 3);
+    live.completes(2);
+    assert_eq!(live.process(), process, "edits are taken up by the process that runs");
+
+    // Each row is there once, and the edits came one after the other.
+    expect_each_row_once(&live);
+    let mut edits: Vec<(i64, i64)> =
+        rows.more().table.rows.iter().map(|row| (row["id"].int(), row["edit"].int())).collect();
+    edits.sort_unstable();
+    assert!(edits.is_sorted_by_key(|(_, edit)| *edit), "a row is of an edit that was made before the row's before it");
+    let log = cluster
+        .kubectl([
+            "--namespace=millrace-system",
+            "logs",
+            "--selector=app.kubernetes.io/name=millrace-operator",
+            "--tail=-1",
+        ])
+        .run();
+    cluster::expect_nothing_forbidden(&log);
+    namespace.kubectl(["delete", "pipelines,windows,sinks", "--all", "--wait"]).run();
+    uninstall(cluster);
 }
