@@ -2,8 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use arrow::datatypes::{DataType, Field, Schema};
-use millrace_plan::{KeyedOp, RunningAggregate};
+use millrace_plan::KeyedOp;
 
 use crate::{
     operator::Emitted,
@@ -20,18 +19,8 @@ fn run(seed: u64, budget: usize) {
     let keys = [vec![1], vec![2], vec![1, 2], vec![]][seed as usize % 4].clone();
     let (aggregates, results): (_, Results) =
         if seed % 3 == 2 { (generic(&input()), generic_results) } else { (native(&input()), native_results) };
-    let mut output = vec![Field::new("_event_time", plans::millis(), false), Field::new("_op", DataType::UInt8, false)];
-    output.extend(keys.iter().map(|key| input().field(*key).clone()));
-    let fields = aggregates.iter().enumerate();
-    output.extend(fields.map(|(at, of)| Field::new(format!("a{at}"), of.call.field().data_type().clone(), true)));
     let emit_every_ms = [0, 1000][random.below(2) as usize];
-    let plan = RunningAggregate {
-        input: input(),
-        keys: keys.clone(),
-        aggregates,
-        emit_every_ms,
-        output: Schema::new(output).into(),
-    };
+    let plan = plans::running(&input(), &keys, aggregates, emit_every_ms);
     let tasks = if keys.is_empty() { 1 } else { 1 + random.below(2) as u32 };
     let mut fleet = Fleet::new(KeyedOp::Running(plan), keys.clone(), tasks, budget, 9);
     let key_of = |row: &Row| -> Vec<String> {

@@ -2,10 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use arrow::{
-    compute::SortOptions,
-    datatypes::{DataType, Field, Schema},
-};
 use millrace_plan::{KeyedOp, TopN};
 
 use crate::{
@@ -14,22 +10,12 @@ use crate::{
         Random,
         aligned::{Row, batch_of, input, instant, random_row, random_rows},
         fleet::Fleet,
-        for_seeds, lines, or_dash, rounded,
+        for_seeds, lines, or_dash, plans, rounded,
     },
 };
 
 fn plan(partition_by: Vec<usize>, limit: usize) -> TopN {
-    let input = input();
-    let mut output: Vec<Field> = input.fields().iter().map(|field| field.as_ref().clone()).collect();
-    output.push(Field::new("row_number", DataType::UInt64, false));
-    TopN {
-        partition_by,
-        order_by: vec![(3, SortOptions { descending: true, nulls_first: false })],
-        limit,
-        row_number: true,
-        output: Schema::new(output).into(),
-        input,
-    }
+    plans::top(&input(), &partition_by, 3, limit)
 }
 
 fn line(row: &Row, number: usize) -> String {

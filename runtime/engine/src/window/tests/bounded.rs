@@ -3,12 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use arrow::{
-    array::RecordBatch,
-    compute::SortOptions,
-    datatypes::{DataType, Field, Schema},
-};
-use millrace_plan::{Distinct, KeyedOp, RunningAggregate, TopN, WindowKind};
+use arrow::array::RecordBatch;
+use millrace_plan::{Distinct, KeyedOp, WindowKind};
 
 use super::{
     Random,
@@ -170,23 +166,7 @@ fn rolling_windows_keep_to_the_budget() {
 fn running_aggregates_keep_to_the_budget() {
     for_seeds(1, |seed| {
         run(seed, || {
-            let aggregates = native(&input());
-            let mut output =
-                vec![Field::new("_event_time", plans::millis(), false), Field::new("_op", DataType::UInt8, false)];
-            output.push(input().field(1).clone());
-            let fields = aggregates.iter().enumerate();
-            let field = |(at, of): (usize, &millrace_plan::Aggregate)| {
-                Field::new(format!("a{at}"), of.call.field().data_type().clone(), true)
-            };
-            output.extend(fields.map(field));
-            let output = Schema::new(output).into();
-            let op = KeyedOp::Running(RunningAggregate {
-                input: input(),
-                keys: vec![1],
-                aggregates,
-                emit_every_ms: 10_000,
-                output,
-            });
+            let op = KeyedOp::Running(plans::running(&input(), &[1], native(&input()), 10_000));
             Case { op, keys: vec![1], distinct: 100_000, grain_ms: 1, behind_ms: 0, times: 20 }
         });
     });
@@ -213,16 +193,7 @@ fn distinct_rows_keep_to_the_budget() {
 fn the_first_rows_of_each_group_keep_to_the_budget() {
     for_seeds(1, |seed| {
         run(seed, || {
-            let mut output: Vec<Field> = input().fields().iter().map(|field| field.as_ref().clone()).collect();
-            output.push(Field::new("row_number", DataType::UInt64, false));
-            let top = TopN {
-                partition_by: vec![1],
-                order_by: vec![(3, SortOptions { descending: true, nulls_first: false })],
-                limit: 3,
-                row_number: true,
-                output: Schema::new(output).into(),
-                input: input(),
-            };
+            let top = plans::top(&input(), &[1], 3, 3);
             Case { op: KeyedOp::Top(top), keys: vec![1], distinct: 30_000, grain_ms: 100, behind_ms: 50_500, times: 10 }
         });
     });

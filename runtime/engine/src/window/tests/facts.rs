@@ -3,11 +3,7 @@
 
 use std::cell::Cell;
 
-use arrow::{
-    compute::SortOptions,
-    datatypes::{DataType, Field, Schema},
-};
-use millrace_plan::{Aggregate, Distinct, KeyedOp, RunningAggregate, TopN, WindowKind};
+use millrace_plan::{Distinct, KeyedOp, WindowKind};
 use proptest::{
     prelude::*,
     test_runner::{Config, TestRunner},
@@ -111,16 +107,7 @@ fn rolling_windows_go_on_from_damaged_facts_or_refuse_them() {
 
 #[test]
 fn the_first_rows_of_each_group_go_on_from_damaged_facts_or_refuse_them() {
-    let mut output: Vec<Field> = input().fields().iter().map(|field| field.as_ref().clone()).collect();
-    output.push(Field::new("row_number", DataType::UInt64, false));
-    run(&[KeyedOp::Top(TopN {
-        partition_by: vec![1],
-        order_by: vec![(3, SortOptions { descending: true, nulls_first: false })],
-        limit: 3,
-        row_number: true,
-        output: Schema::new(output).into(),
-        input: input(),
-    })]);
+    run(&[KeyedOp::Top(plans::top(&input(), &[1], 3, 3))]);
 }
 
 #[test]
@@ -130,11 +117,5 @@ fn distinct_rows_go_on_from_damaged_facts_or_refuse_them() {
 
 #[test]
 fn running_aggregates_go_on_from_damaged_facts_or_refuse_them() {
-    let aggregates = native(&input());
-    let mut output = vec![Field::new("_event_time", plans::millis(), false), Field::new("_op", DataType::UInt8, false)];
-    output.push(input().field(1).clone());
-    let field = |(at, of): (usize, &Aggregate)| Field::new(format!("a{at}"), of.call.field().data_type().clone(), true);
-    output.extend(aggregates.iter().enumerate().map(field));
-    let output = Schema::new(output).into();
-    run(&[KeyedOp::Running(RunningAggregate { input: input(), keys: vec![1], aggregates, emit_every_ms: 0, output })]);
+    run(&[KeyedOp::Running(plans::running(&input(), &[1], native(&input()), 0))]);
 }

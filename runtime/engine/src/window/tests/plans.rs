@@ -2,14 +2,19 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::{
+    compute::SortOptions,
+    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+};
 use datafusion_expr::AggregateUDF;
 use datafusion_physical_expr::{
     PhysicalExpr,
     aggregate::AggregateExprBuilder,
     expressions::{Column, Literal},
 };
-use millrace_plan::{Aggregate, LateRows, NativeAggregate, WindowAggregate, WindowDef, WindowKind};
+use millrace_plan::{
+    Aggregate, LateRows, NativeAggregate, RunningAggregate, TopN, WindowAggregate, WindowDef, WindowKind,
+};
 
 /// The type of event time.
 pub(crate) fn millis() -> DataType {
@@ -68,8 +73,7 @@ pub(crate) fn window(
         Field::new("window_pane", DataType::Int32, false),
     ];
     output.extend(keys.iter().map(|key| input.field(*key).clone()));
-    let results = aggregates.iter().enumerate();
-    output.extend(results.map(|(at, of)| Field::new(format!("a{at}"), of.call.field().data_type().clone(), true)));
+    output.extend(results(&aggregates));
     WindowAggregate {
         window: "w".into(),
         def: WindowDef { kind, allowed_lateness_ms, late_rows: LateRows::SideOutput },
@@ -79,5 +83,44 @@ pub(crate) fn window(
         carried: Vec::new(),
         late: (0..input.fields().len()).collect(),
         output: Arc::new(Schema::new(output)),
+    }
+}
+
+/// A GROUP BY without a window.
+pub(crate) fn running(
+    input: &SchemaRef,
+    keys: &[usize],
+    aggregates: Vec<Aggregate>,
+    emit_every_ms: u64,
+) -> RunningAggregate {
+    let mut output = vec![Field::new("_event_time", millis(), false), Field::new("_op", DataType::UInt8, false)];
+    output.extend(keys.iter().map(|key| input.field(*key).clone()));
+    output.extend(results(&aggregates));
+    RunningAggregate {
+        input: Arc::clone(input),
+        keys: keys.to_vec(),
+        aggregates,
+        emit_every_ms,
+        output: Arc::new(Schema::new(output)),
+    }
+}
+
+/// The columns with what aggregates give.
+fn results(aggregates: &[Aggregate]) -> impl Iterator<Item = Field> {
+    let results = aggregates.iter().enumerate();
+    results.map(|(at, of)| Field::new(format!("a{at}"), of.call.field().data_type().clone(), true))
+}
+
+/// The first rows of each group, with their numbers, by a column from its greatest value.
+pub(crate) fn top(input: &SchemaRef, partition_by: &[usize], by: usize, limit: usize) -> TopN {
+    let mut output: Vec<Field> = input.fields().iter().map(|field| field.as_ref().clone()).collect();
+    output.push(Field::new("row_number", DataType::UInt64, false));
+    TopN {
+        partition_by: partition_by.to_vec(),
+        order_by: vec![(by, SortOptions { descending: true, nulls_first: false })],
+        limit,
+        row_number: true,
+        output: Arc::new(Schema::new(output)),
+        input: Arc::clone(input),
     }
 }
