@@ -66,7 +66,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// What a note may have become: each of its bits flipped, cut off anywhere, with more at its end, and bytes of any kind.
-    pub(crate) fn damaged(whole: &[u8]) -> Vec<Vec<u8>> {
+    fn damaged(whole: &[u8]) -> Vec<Vec<u8>> {
         let flips = (0..whole.len() * 8).map(|bit| {
             let mut bytes = whole.to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);
@@ -83,7 +83,7 @@ pub(crate) mod tests {
     }
 
     /// What a note may say under a right checksum.
-    pub(crate) fn any_values() -> Vec<Value> {
+    fn any_values() -> Vec<Value> {
         let deep = (0..100).fold(json!("web"), |inner, _| json!([inner]));
         let long = "w".repeat(1 << 20);
         let texts =
@@ -91,6 +91,35 @@ pub(crate) mod tests {
         let numbers = [json!(0), json!(-1), json!(u64::MAX), json!(0.5)];
         let others = [json!(null), json!(true), json!([]), json!(["web"]), json!({}), json!({"pipeline": "web"}), deep];
         texts.into_iter().map(Value::from).chain(numbers).chain(others).collect()
+    }
+
+    /// The note at a path, which says `text`, is refused when it is damaged, and means nothing but what it says. `read` reads it;
+    /// the inner `None` is what `null` says.
+    pub(crate) fn expect_nothing_guessed(
+        path: &Path,
+        (kind, version): (&str, u32),
+        text: &str,
+        read: impl Fn() -> Result<Option<Option<String>>, StateError>,
+    ) {
+        let whole = fs::read(path).unwrap();
+        let read = |bytes: &[u8]| {
+            fs::write(path, bytes).unwrap();
+            read()
+        };
+        assert_eq!(read(&whole).unwrap(), Some(Some(text.to_owned())));
+        for bytes in damaged(&whole) {
+            let error = read(&bytes).unwrap_err();
+            assert!(matches!(error, StateError::Damaged { .. } | StateError::TooNew { .. }), "{error}: {bytes:?}");
+        }
+        for value in any_values() {
+            match read(&envelope::seal(kind, version, &value)) {
+                Ok(found) => assert_eq!(found.unwrap().as_deref(), value.as_str()),
+                Err(error) => assert!(error.is_damaged_note() && !value.is_string(), "{error}: {value}"),
+            }
+        }
+        let newer = read(&envelope::seal(kind, version + 1, &text));
+        assert!(matches!(newer, Err(StateError::TooNew { .. })), "{newer:?}");
+        assert!(read(&envelope::seal("another", version, &text)).is_err(), "the note of something else");
     }
 
     #[test]
@@ -116,24 +145,6 @@ pub(crate) mod tests {
     fn a_damaged_note_is_refused_and_no_name_is_guessed() {
         let folder = tempfile::tempdir().unwrap();
         note(folder.path(), "web").unwrap();
-        let whole = fs::read(path(folder.path())).unwrap();
-        let read = |bytes: &[u8]| {
-            fs::write(path(folder.path()), bytes).unwrap();
-            of(folder.path())
-        };
-        assert_eq!(read(&whole).unwrap().as_deref(), Some("web"));
-        for bytes in damaged(&whole) {
-            let error = read(&bytes).unwrap_err();
-            assert!(matches!(error, StateError::Damaged { .. } | StateError::TooNew { .. }), "{error}: {bytes:?}");
-        }
-        for value in any_values() {
-            match read(&envelope::seal(OWNER, VERSION, &value)) {
-                Ok(found) => assert_eq!(found.as_deref(), value.as_str()),
-                Err(error) => assert!(error.is_damaged_note() && !value.is_string(), "{error}: {value}"),
-            }
-        }
-        let newer = read(&envelope::seal(OWNER, VERSION + 1, &"web"));
-        assert!(matches!(newer, Err(StateError::TooNew { .. })), "{newer:?}");
-        assert!(read(&envelope::seal("storage", VERSION, &"web")).is_err(), "the note of something else");
+        expect_nothing_guessed(&path(folder.path()), (OWNER, VERSION), "web", || Ok(of(folder.path())?.map(Some)));
     }
 }
