@@ -18,6 +18,24 @@ fn document(kind: &str, name: &str, spec: &str) -> String {
     format!("---\napiVersion: millrace.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n  {spec}\n")
 }
 
+/// A claim of a volume on a cluster, as a document.
+pub fn claim(name: &str) -> String {
+    let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
+    let metadata = json!({"name": name});
+    json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}).to_string()
+}
+
+/// With another text in the place of one that is there.
+///
+/// # Panics
+///
+/// If it is not there.
+#[track_caller]
+pub fn edited(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "there is no {from:?} in {text}");
+    text.replace(from, to)
+}
+
 /// A generator of `id` from 0 on and `ts`, a millisecond a row, at so many rows a second.
 pub fn numbers(rows: impl Display, rate: impl Display) -> String {
     format!(
@@ -48,7 +66,10 @@ impl Display for Pipeline<'_> {
         let Self { name, checkpoints, more, events, transforms, outputs } = self;
         writeln!(f, "---\napiVersion: millrace.dev/v1alpha1\nkind: Pipeline\nmetadata: {{name: {name}}}\nspec:")?;
         writeln!(f, "  checkpoints: {{{checkpoints}}}\n{more}")?;
-        writeln!(f, "  sources:\n    - name: events\n      {events}\n      eventTime: {{column: ts}}\n  transforms:")?;
+        writeln!(f, "  sources:\n    - name: events\n      {events}\n      eventTime: {{column: ts}}")?;
+        if !transforms.is_empty() {
+            writeln!(f, "  transforms:")?;
+        }
         for (name, window, sql) in *transforms {
             let window = if window.is_empty() { String::new() } else { format!("window: {window}, ") };
             writeln!(f, "    - {{name: {name}, {window}sql: {}}}", json!(sql))?;

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::Write,
     path::{Path, PathBuf},
+    process::Command,
     sync::LazyLock,
 };
 
@@ -82,6 +83,17 @@ pub fn repository() -> &'static Path {
         above.expect("a package lies in the checkout").to_path_buf()
     });
     &REPOSITORY
+}
+
+/// The text of a gzipped file of the checkout.
+///
+/// # Panics
+///
+/// If it is none.
+pub fn unpacked(file: &str) -> String {
+    let unpacked = Command::new("gzip").args(["-dc", file]).current_dir(repository()).output().expect("gzip is there");
+    assert!(unpacked.status.success(), "{}", String::from_utf8_lossy(&unpacked.stderr));
+    String::from_utf8(unpacked.stdout).expect("it is text")
 }
 
 /// Where downloads are kept, and the Python venv.

@@ -1,10 +1,12 @@
 //! What README.md and docs/getting-started.md tell a reader to do, done from their own text.
 
-use std::{collections::BTreeMap, ffi::OsStr, fs, os::unix::fs::symlink, path::Path, process::Command};
+use std::{collections::BTreeMap, ffi::OsStr, fs, os::unix::fs::symlink, path::Path};
 
 use millrace_tests::{
-    Deadline, Millrace, Running, Table, Workspace, delta, process,
-    workspace::{python, repository},
+    Deadline, Millrace, Running, Table, Workspace, delta,
+    manifest::edited,
+    process,
+    workspace::{python, repository, unpacked},
 };
 
 /// A part of a document: from a heading to the next one.
@@ -46,10 +48,10 @@ fn shell(workspace: &Workspace, lines: &str) -> Millrace {
 }
 
 /// A file of the workspace with something else in it.
+#[track_caller]
 fn edit(workspace: &Workspace, file: &str, from: &str, to: &str) {
     let text = fs::read_to_string(workspace.join(file)).unwrap();
-    assert!(text.contains(from), "no {from:?} in {file}");
-    workspace.write(file, text.replace(from, to));
+    workspace.write(file, edited(&text, from, to));
 }
 
 fn wait_for(running: &Running, what: &str) {
@@ -146,10 +148,7 @@ struct Flight {
 }
 
 fn flights() -> Vec<Flight> {
-    let file = repository().join("examples/flights/flights-2013-01.csv.gz");
-    let unpacked = Command::new("gzip").arg("-dc").arg(file).output().unwrap();
-    assert!(unpacked.status.success());
-    let text = String::from_utf8(unpacked.stdout).unwrap();
+    let text = unpacked("examples/flights/flights-2013-01.csv.gz");
     let mut lines = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
     let header = lines.next().unwrap();
     let column = |name: &str| header.iter().position(|column| *column == name).unwrap();

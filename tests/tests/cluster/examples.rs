@@ -5,14 +5,15 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::Path,
-    process::Command,
 };
 
 use millrace_tests::{
     Cell, Deadline, Millrace, Table, Workspace, cluster,
     cluster::{Cluster, Namespace},
-    delta, manifest, read,
-    workspace::repository,
+    delta,
+    manifest::{self, claim, edited},
+    read,
+    workspace::{repository, unpacked},
 };
 use serde_json::{Value, json};
 
@@ -139,20 +140,6 @@ fn flights_land_on_a_volume() {
     namespace.wait_for_objects("persistentvolumeclaims", &["persistentvolumeclaim/data-flights-0"]);
 }
 
-/// A claim of a volume.
-fn claim(name: &str) -> String {
-    let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}});
-    let metadata = json!({"name": name});
-    json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata, "spec": spec}).to_string()
-}
-
-/// With another text in the place of one that is there.
-#[track_caller]
-fn edited(text: &str, from: &str, to: &str) -> String {
-    assert!(text.contains(from), "there is no {from:?} in {text}");
-    text.replace(from, to)
-}
-
 /// The flights' manifests, of a folder that is followed.
 fn flights_that_come() -> String {
     let text = edited(
@@ -165,9 +152,7 @@ fn flights_that_come() -> String {
 
 /// The flights' records as lines, and the line with the names of their columns.
 fn records() -> (String, Vec<String>) {
-    let unpacked = Command::new("gzip").args(["-dc", FLIGHTS]).current_dir(repository()).output().unwrap();
-    assert!(unpacked.status.success(), "{}", String::from_utf8_lossy(&unpacked.stderr));
-    let text = String::from_utf8(unpacked.stdout).unwrap();
+    let text = unpacked(FLIGHTS);
     let mut lines = text.lines().map(str::to_owned);
     (lines.next().unwrap(), lines.collect())
 }

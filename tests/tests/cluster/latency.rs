@@ -115,11 +115,7 @@ fn first_rows_edits_and_rows_after_a_kill_are_there_within_seconds() {
     let Some(cluster) = cluster::cluster() else { return };
     let namespace = cluster.namespace("latency");
     let _installed = namespace.install(&[]);
-    let claim = json!({
-        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "output"},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
-    });
-    namespace.apply(&claim.to_string());
+    namespace.apply(&manifest::claim("output"));
     namespace.wait_for("persistentvolumeclaim/output", ".status.phase", "Bound");
     let output = namespace.volume("output");
     measure(&namespace, &output, &Setting::often(), "often");

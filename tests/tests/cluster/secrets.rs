@@ -24,12 +24,8 @@ fn manifests(gateway: &Gateway) -> String {
     });
     let pipeline =
         json!({"apiVersion": "millrace.dev/v1alpha1", "kind": "Pipeline", "metadata": {"name": "web"}, "spec": spec});
-    let claim = json!({
-        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "output"},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
-    });
     [
-        format!("{pipeline}\n---\n{claim}\n"),
+        format!("{pipeline}\n---\n{}\n", manifest::claim("output")),
         manifest::window("w", "tumbling: {size: 1s}"),
         manifest::sink(
             "every",

@@ -3,7 +3,7 @@
 use std::{fs, panic::resume_unwind, thread, time::Duration};
 
 use millrace_plan::handover::RunPhase;
-use millrace_tests::{Deadline, cluster, cluster::Processes, coordination::Site, wait};
+use millrace_tests::{Deadline, cluster, cluster::Processes, coordination::Site, manifest, wait};
 use serde_json::{Value, json};
 
 use super::flow::{Flow, RATE, Shape, slowly};
@@ -22,12 +22,6 @@ const SHARED: Shape = Shape {
 ",
 };
 
-const CLAIM: &str = "apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {name: shared}
-spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
-";
-
 #[test]
 fn a_coordinator_that_is_frozen_past_its_lease_and_replaced_wakes_up_to_decide_and_report_nothing() {
     let Some(cluster) = cluster::cluster() else { return };
@@ -37,7 +31,7 @@ fn a_coordinator_that_is_frozen_past_its_lease_and_replaced_wakes_up_to_decide_a
     }
     let site = Site::over(cluster.namespace("zombie"));
     let installed = site.namespace().install(&["replicas=1"]);
-    site.namespace().apply(CLAIM);
+    site.namespace().apply(&manifest::claim("shared"));
     thread::scope(|scope| {
         let same_volume = scope.spawn(|| same_volume(&site));
         other_volume(&site);
