@@ -181,9 +181,10 @@ enum Then {
 impl Worker {
     async fn live(&mut self) -> Result<(), Failure> {
         loop {
+            let is_held = self.standing.borrow().is_held();
             let then = if *self.stopped.borrow() {
                 Then::End(Ok(()))
-            } else if !self.standing.borrow().is_held() {
+            } else if !is_held {
                 self.is_remembered = false;
                 self.board.update(|said| said.idle = Some(RunPhase::Starting));
                 Then::Wait(None)
@@ -197,7 +198,7 @@ impl Worker {
             };
             match then {
                 Then::Again => {}
-                Then::Wait(limit) => self.wait(limit).await,
+                Then::Wait(limit) => self.wait(is_held, limit).await,
                 Then::End(done) => return done,
             }
         }
@@ -256,21 +257,13 @@ impl Worker {
         }
     }
 
-    /// Waits for another plan, for the Lease to be lost, for a signal, or for so long.
-    async fn wait(&mut self, limit: Option<Duration>) {
-        let was_held = self.standing.borrow().is_held();
-        let mut limit = std::pin::pin!(sleep(limit));
-        loop {
-            tokio::select! {
-                () = &mut limit => return,
-                Ok(()) = self.wanted.changed() => return,
-                Ok(()) = self.stopped.changed() => return,
-                Ok(()) = self.standing.changed() => {
-                    if self.standing.borrow().is_held() != was_held {
-                        return;
-                    }
-                }
-            }
+    /// Waits for another plan, for the Lease to be taken or lost since the turn began, for a signal, or for so long.
+    async fn wait(&mut self, was_held: bool, limit: Option<Duration>) {
+        tokio::select! {
+            () = sleep(limit) => {}
+            Ok(()) = self.wanted.changed() => {}
+            Ok(()) = self.stopped.changed() => {}
+            () = passes(&mut self.standing, was_held) => {}
         }
     }
 
@@ -471,9 +464,53 @@ fn has_source(plan: &Plan, name: &str) -> bool {
     plan.spec.pipeline.sources.iter().any(|source| source.name == *name)
 }
 
+/// Waits until the Lease is ours, or is not, unlike before: also if that has come before this is called.
+async fn passes(standing: &mut watch::Receiver<Standing>, was_held: bool) {
+    if standing.wait_for(|standing| standing.is_held() != was_held).await.is_err() {
+        // Nobody keeps it any more.
+        std::future::pending().await
+    }
+}
+
 async fn sleep(wait: Option<Duration>) {
     match wait {
         Some(wait) => tokio::time::sleep(wait).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn held(seconds: u64) -> Standing {
+        Standing::Held { confirmed: Duration::from_secs(seconds) }
+    }
+
+    #[test]
+    fn a_lease_that_passes_before_it_is_waited_for_is_no_less_seen() {
+        let nobodys = Standing::Waiting { holder: None };
+        let cases = [
+            (nobodys.clone(), vec![held(1)]),
+            (nobodys.clone(), vec![held(1), held(2)]),
+            (held(1), vec![nobodys.clone()]),
+        ];
+        for (at_first, then) in cases {
+            let (keeper, mut standing) = watch::channel(at_first.clone());
+            let was_held = standing.borrow_and_update().is_held();
+            for standing in &then {
+                keeper.send_replace(standing.clone());
+            }
+            assert!(passes(&mut standing, was_held).now_or_never().is_some(), "{at_first:?}, then {then:?}");
+        }
+    }
+
+    #[test]
+    fn a_lease_that_is_only_renewed_wakes_nobody() {
+        let (keeper, mut standing) = watch::channel(held(1));
+        keeper.send_replace(held(4));
+        assert!(passes(&mut standing, true).now_or_never().is_none());
     }
 }
