@@ -187,9 +187,19 @@ fn files_that_are_cut_short_are_told_by_name_and_what_was_committed_stays() {
 
 #[test]
 fn a_log_that_is_rotated_compressed_and_truncated_while_it_is_read_is_read_once() {
-    let mut seed = Seed::of_test("rotation");
+    rotate("rotation", "");
+}
+
+#[test]
+fn logs_that_begin_alike_are_told_apart_when_they_are_rotated_compressed_and_truncated() {
+    rotate("rotation with a banner", &format!("{}\n", "#".repeat(1_500)));
+}
+
+/// Each log begins with the banner, which is dropped.
+fn rotate(test: &str, banner: &str) {
+    let mut seed = Seed::of_test(test);
     let workspace = Workspace::new();
-    workspace.write("in/app.log", "");
+    workspace.write("in/app.log", banner);
     workspace.write("p.yaml", pipeline(FOLLOWED));
     let log = |name: &str| workspace.join("in").join(name);
     let run = || Millrace::run(&workspace, "p.yaml").start();
@@ -212,10 +222,10 @@ fn a_log_that_is_rotated_compressed_and_truncated_while_it_is_read_is_read_once(
         }
         turns += 1;
         if turns % 4 == 0 {
-            fs::write(log("app.log"), "").unwrap();
-            // As long as before it would be the same file with other contents; it is noticed when it is shorter.
-            workspace.append("in/app.log", row(1_704_067_200_000, written));
-            written += 1;
+            fs::write(log("app.log"), banner).unwrap();
+            let count = seed.between(1, 6_000);
+            workspace.append("in/app.log", rows(written, written + count));
+            written += count;
             passed(&workspace, &running, written as usize);
             continue;
         }
@@ -223,8 +233,9 @@ fn a_log_that_is_rotated_compressed_and_truncated_while_it_is_read_is_read_once(
             let _ = fs::rename(log(&format!("app.log.{old}.gz")), log(&format!("app.log.{}.gz", old + 1)));
         }
         fs::rename(log("app.log"), log("app.log.1")).unwrap();
-        workspace.append("in/app.log", rows(written, written + 5));
-        written += 5;
+        let count = seed.between(1, 3_000);
+        workspace.append("in/app.log", format!("{banner}{}", rows(written, written + count)));
+        written += count;
         let compress = || {
             let done = std::process::Command::new("gzip").arg(log("app.log.1")).status();
             assert!(done.is_ok_and(|status| status.success()), "gzip is there");
@@ -233,7 +244,15 @@ fn a_log_that_is_rotated_compressed_and_truncated_while_it_is_read_is_read_once(
             passed(&workspace, &running, written as usize);
             running.terminate();
             running.wait().expect_success();
-            compress();
+            if seed.one_in(2) {
+                compress();
+            } else {
+                fs::rename(log("app.log.1"), workspace.join(format!("moved-away-{turns}"))).unwrap();
+                let count = seed.between(1, 3_000);
+                fs::rename(log("app.log"), log("app.log.1")).unwrap();
+                workspace.append("in/app.log", format!("{banner}{}", rows(written, written + count)));
+                written += count;
+            }
             running = run();
         } else {
             compress();

@@ -21,8 +21,14 @@ use super::{
     archive::{self, Copy},
     identity::Identity,
     paths::{self, Unlisted},
+    place::Place,
+    split::{QUIET_POLLS, Split},
+    stream::Stream,
 };
-use crate::{ReplayPoint, SourceError, SplitId, format::unusable};
+use crate::{
+    ReplayPoint, SourceError, SplitId,
+    format::{tail::TailDigest, unusable},
+};
 
 /// Linux's number for a link that leads in a circle.
 const ELOOP: i32 = 40;
@@ -37,8 +43,8 @@ pub(super) struct Point {
     pub(super) path: PathBuf,
     #[serde(flatten)]
     pub(super) identity: Identity,
-    /// Of the uncompressed bytes; for Parquet, of the rows.
-    pub(super) offset: u64,
+    #[serde(flatten)]
+    pub(super) place: Place,
     pub(super) ended: bool,
     /// It has ended only because the source did not follow: one that follows reads it on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -75,8 +81,8 @@ impl Growth {
 }
 
 impl Point {
-    pub(super) fn new(path: PathBuf, identity: Identity, offset: u64, ended: bool) -> Self {
-        Self { version: VERSION, path, identity, offset, ended, bounded: false, growth: Growth::None }
+    pub(super) fn new(path: PathBuf, identity: Identity, place: Place, ended: bool) -> Self {
+        Self { version: VERSION, path, identity, place, ended, bounded: false, growth: Growth::None }
     }
 
     pub(super) fn write(&self) -> ReplayPoint {
@@ -105,6 +111,13 @@ pub(super) struct Entry {
     pub(super) present: bool,
 }
 
+impl Entry {
+    /// A task has it: it was not only found in a checkpoint.
+    pub(super) fn is_being_read(&self) -> bool {
+        self.owner != u32::MAX
+    }
+}
+
 /// Which files there are.
 pub(super) struct Catalog {
     source: String,
@@ -117,8 +130,12 @@ struct State {
     opened: BTreeSet<u32>,
     parallelism: u32,
     entries: Vec<Entry>,
+    parts: Parts,
     scanned: Duration,
 }
+
+/// Compressed files that hold a part of what their original holds: how long they are, and at how many looks they were so.
+type Parts = BTreeMap<PathBuf, (u64, u32)>;
 
 /// A file as a glob found it.
 pub(super) struct Listed {
@@ -154,7 +171,7 @@ impl Catalog {
         if state.opened.is_empty() {
             let (mut entries, mut gone) = self.restore(restored)?;
             let listed = self.list(restored.is_empty())?;
-            self.merge(&mut entries, &mut gone, listed)?;
+            self.merge(&mut entries, &mut gone, &mut state.parts, listed)?;
             self.report(&gone)?;
             state.entries = entries;
             assign(&mut state.entries, parallelism);
@@ -166,22 +183,23 @@ impl Catalog {
     /// The files of one task as they are now; listed again if the last time is longer ago than the poll interval.
     pub(super) fn scan(&self, index: u32, now: Duration) -> Result<Vec<Entry>, SourceError> {
         let mut state = self.state();
-        let State { entries, scanned, parallelism, .. } = &mut *state;
+        let State { entries, parts, scanned, parallelism, .. } = &mut *state;
         if now.saturating_sub(*scanned) >= self.spec.poll_interval.get() {
             *scanned = now;
             entries.iter_mut().for_each(|entry| entry.present = false);
             let listed = self.list(false)?;
-            self.merge(entries, &mut Vec::new(), listed)?;
+            self.merge(entries, &mut Vec::new(), parts, listed)?;
             entries.retain(|entry| entry.present || !entry.point.ended);
             assign(entries, *parallelism);
         }
         Ok(owned(entries, index))
     }
 
-    /// A task has come to the end of a file for good, or reads it from its beginning because it has other bytes now.
-    pub(super) fn update(&self, id: &SplitId, identity: &Identity, ended: bool) {
-        if let Some(entry) = self.state().entries.iter_mut().find(|entry| entry.id == *id) {
-            entry.point.identity = identity.clone();
+    /// A task has read on in a file, has come to its end for good, or reads it from its beginning because it has other bytes now.
+    pub(super) fn update(&self, split: &Split, ended: bool) {
+        if let Some(entry) = self.state().entries.iter_mut().find(|entry| entry.id == split.id) {
+            entry.point.identity = split.identity.clone();
+            entry.point.place = split.place();
             entry.point.ended |= ended;
         }
     }
@@ -199,7 +217,7 @@ impl Catalog {
             if self.spec.follow && point.bounded {
                 (point.ended, point.bounded) = (false, false);
             }
-            let found = find(&point);
+            let found = self.find(&point);
             let mut bytes = 0;
             if let Some(path) = &found {
                 bytes = fs::metadata(path).map_or(0, |metadata| metadata.len());
@@ -217,6 +235,26 @@ impl Catalog {
         Ok((entries, gone))
     }
 
+    /// Where the file of a replay point is: at its path, or beside it under another name.
+    fn find(&self, point: &Point) -> Option<PathBuf> {
+        let is_it = |path: &Path| point.identity.begins_at(path);
+        let same_inode = |path: &Path| fs::metadata(path).is_ok_and(|metadata| point.identity.same_inode(&metadata));
+        // What stands before the place is looked at when it is opened.
+        if same_inode(&point.path) && is_it(&point.path) {
+            return Some(point.path.clone());
+        }
+        let folder = point.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let beside = fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path());
+        beside.filter(|path| same_inode(path)).find(|path| is_it(path)).or_else(|| {
+            // The same contents under the same path: the file was copied back, or the device has another number now.
+            let has_read = || {
+                point.place.tail == TailDigest::default()
+                    || matches!(Stream::open_at(&point.path, self.spec.compression, false, point.place), Ok(Some(_)))
+            };
+            (point.identity.head_bytes > 0 && is_it(&point.path) && has_read()).then(|| point.path.clone())
+        })
+    }
+
     /// Says which files are gone that had not been read to their ends.
     fn report(&self, gone: &[Entry]) -> Result<(), SourceError> {
         for Entry { point, .. } in gone.iter().filter(|entry| !entry.point.ended) {
@@ -225,11 +263,11 @@ impl Catalog {
                     "source {}: {} is gone or has other contents; the checkpoint goes on in it at byte {}",
                     self.source,
                     point.path.display(),
-                    point.offset
+                    point.place.offset
                 )));
             }
-            tracing::warn!(source = %self.source, file = %point.path.display(), read_bytes = point.offset,
-                "a file that was being read is gone; what had not been read of it is lost");
+            tracing::warn!(source = %self.source, file = %point.path.display(), read_bytes = point.place.offset,
+                "a file that was being read is gone, or was truncated; what it had behind these bytes, if anything, is lost");
         }
         Ok(())
     }
@@ -273,7 +311,13 @@ impl Catalog {
 
     /// Brings what is known up to what is there. Of the entries that are `gone` those are taken whose file is there as a
     /// compressed copy.
-    fn merge(&self, entries: &mut Vec<Entry>, gone: &mut Vec<Entry>, listed: Vec<Listed>) -> Result<(), SourceError> {
+    fn merge(
+        &self,
+        entries: &mut Vec<Entry>,
+        gone: &mut Vec<Entry>,
+        parts: &mut Parts,
+        listed: Vec<Listed>,
+    ) -> Result<(), SourceError> {
         let known: BTreeMap<(u64, u64), usize> = entries
             .iter()
             .enumerate()
@@ -316,8 +360,9 @@ impl Catalog {
             }
             let entry = match copy {
                 Copy::Unfinished => continue,
-                Copy::None => {
-                    let point = Point::new(path.clone(), identity, 0, false);
+                Copy::Part if !is_at_rest(parts, &path, metadata.len()) => continue,
+                Copy::None | Copy::Part => {
+                    let point = Point::new(path.clone(), identity, Place::default(), false);
                     Entry { id: unique(&path, &mut ids), point, owner: u32::MAX, bytes: metadata.len(), present: true }
                 }
                 Copy::Of(original) => {
@@ -327,13 +372,13 @@ impl Catalog {
                         // Nobody reads the original any more: its copy is read on in its place.
                         Some(index) => {
                             let Entry { id, point, owner, .. } = gone.swap_remove(index);
-                            let point = Point::new(path, identity, point.offset, point.ended);
+                            let point = Point::new(path, identity, point.place, point.ended);
                             Entry { id, point, owner, bytes: metadata.len(), present: true }
                         }
                         // The original is read to its end, also once it has no name any more.
                         None => {
                             let id = unique(&path, &mut ids);
-                            let point = Point::new(path, identity, 0, true);
+                            let point = Point::new(path, identity, Place::default(), true);
                             Entry { id, point, owner: u32::MAX, bytes: metadata.len(), present: true }
                         }
                     }
@@ -343,6 +388,18 @@ impl Catalog {
         }
         Ok(())
     }
+}
+
+/// Looks at a compressed file that holds a part of its original. Whether it has not grown since it was seen to for the first time.
+fn is_at_rest(parts: &mut Parts, path: &Path, bytes: u64) -> bool {
+    let (before, looks) = parts.entry(path.to_owned()).or_insert((bytes, 0));
+    *looks = if *before == bytes { *looks + 1 } else { 1 };
+    *before = bytes;
+    let rests = *looks > QUIET_POLLS;
+    if rests {
+        parts.remove(path);
+    }
+    rests
 }
 
 /// The path, with a number if a file that had it before has the name already.
@@ -357,25 +414,11 @@ pub(super) fn unique(path: &Path, ids: &mut BTreeSet<Arc<str>>) -> SplitId {
     SplitId(id)
 }
 
-/// Where the file of a replay point is: at its path, or beside it under another name.
-fn find(point: &Point) -> Option<PathBuf> {
-    let is_it = |path: &Path| point.identity.begins_at(path);
-    let same_inode = |path: &Path| fs::metadata(path).is_ok_and(|metadata| point.identity.same_inode(&metadata));
-    if same_inode(&point.path) && is_it(&point.path) {
-        return Some(point.path.clone());
-    }
-    let folder = point.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let beside = fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path());
-    beside.filter(|path| same_inode(path)).find(|path| is_it(path)).or_else(|| {
-        // The same contents under the same path: the file was copied back, or the device has another number now.
-        (point.identity.head_bytes > 0 && is_it(&point.path)).then(|| point.path.clone())
-    })
-}
-
 /// Gives every file that has no task to the one with the least to read.
 fn assign(entries: &mut [Entry], parallelism: u32) {
     let mut loads = vec![0_u64; parallelism.max(1) as usize];
-    let load = |entry: &Entry| if entry.point.ended { 0 } else { entry.bytes.saturating_sub(entry.point.offset) + 1 };
+    let load =
+        |entry: &Entry| if entry.point.ended { 0 } else { entry.bytes.saturating_sub(entry.point.place.offset) + 1 };
     for entry in entries.iter() {
         if let Some(total) = loads.get_mut(entry.owner as usize) {
             *total += load(entry);

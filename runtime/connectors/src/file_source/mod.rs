@@ -7,11 +7,12 @@
 //! ```
 //!
 //! A file is a split. It is known by device, inode and its first 1024 bytes, so a renamed file is no new one. Its replay
-//! point is the offset, in its uncompressed bytes, of the first row that was not returned; for Parquet the number of
-//! rows. A compressed file is read from its beginning up to that offset when it is resumed.
+//! point is the offset, in its uncompressed bytes, of the first row that was not returned, with a digest of the 1024 bytes
+//! before it; for Parquet the number of rows. A compressed file is read from its beginning up to that offset when it is
+//! resumed. Where other bytes stand before the offset, it is another file, or was truncated and has grown again.
 //!
-//! A compressed copy of a followed file, as log rotation makes it, is recognised by its name and its first uncompressed
-//! bytes, and stands for the file: what was read of the one is not read again from the other.
+//! A compressed copy of a followed file, as log rotation makes it, is recognised by its name and by what it holds, and
+//! stands for the file: what was read of the one is not read again from the other.
 //!
 //! # Guarantees
 //!
@@ -26,6 +27,7 @@ mod members;
 mod moved;
 mod parquet;
 mod paths;
+mod place;
 mod reader;
 mod split;
 mod stream;

@@ -14,6 +14,7 @@ use super::{
     catalog::{Catalog, Point, unique},
     identity::Identity,
     parquet,
+    place::Place,
     reader::failed,
     stream::Stream,
 };
@@ -50,7 +51,7 @@ impl Catalog {
                 let mut ids: BTreeSet<_> = points.keys().map(|id| id.0.clone()).collect();
                 unique(path, &mut ids)
             });
-            points.insert(id, Point::new(path.to_owned(), identity, *offset, false).write());
+            points.insert(id, Point::new(path.to_owned(), identity, Place::at(*offset), false).write());
         }
         Ok(points)
     }
@@ -68,12 +69,8 @@ fn expect_row(path: &Path, compression: Compression, offset: u64) -> Result<(), 
 }
 
 fn byte_at(path: &Path, compression: Compression, place: u64) -> io::Result<Option<u8>> {
-    let mut stream = Stream::open(path, compression, 0)?;
-    if stream.is_compressed() {
-        io::copy(&mut (&mut stream).take(place), &mut io::sink())?;
-    } else {
-        stream = Stream::open(path, compression, place)?;
-    }
+    let opened = Stream::open_at(path, compression, false, Place::at(place))?;
+    let Some((mut stream, _)) = opened else { return Ok(None) };
     let mut byte = [0];
     Ok((stream.read(&mut byte)? == 1).then_some(byte[0]))
 }

@@ -67,7 +67,7 @@ impl FileReader {
     fn poll(&mut self, now: Duration) -> Result<(), SourceError> {
         self.polled = now;
         for split in &self.splits {
-            self.shared.catalog.update(&split.id, &split.identity, false);
+            self.shared.catalog.update(split, false);
         }
         let entries = self.shared.catalog.scan(self.cx.index, now)?;
         self.splits.iter_mut().for_each(|split| split.begin_poll());
@@ -150,11 +150,11 @@ impl FileReader {
                     });
                 }
                 Step::Ended => {
-                    self.shared.catalog.update(&split.id, &split.identity, true);
+                    self.shared.catalog.update(split, true);
                     return Ok(Read::SplitEnded(split.id.clone()));
                 }
                 Step::Rests => return Ok(Read::SplitEnded(split.id.clone())),
-                Step::Replaced => self.shared.catalog.update(&split.id, &split.identity, false),
+                Step::Replaced => self.shared.catalog.update(split, false),
                 Step::Nothing => {}
             }
         }
@@ -192,7 +192,7 @@ impl SourceReader for FileReader {
 
     fn replay_points(&self) -> Vec<(SplitId, ReplayPoint)> {
         let point = |split: &Split| {
-            let mut point = Point::new(split.path.clone(), split.identity.clone(), split.position(), split.ended);
+            let mut point = Point::new(split.path.clone(), split.identity.clone(), split.place(), split.ended);
             point.bounded = split.is_bounded(self.shared.catalog.spec().follow);
             point.growth = split.growth;
             point.write()

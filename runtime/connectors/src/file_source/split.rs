@@ -23,6 +23,7 @@ use super::{
     catalog::{Entry, Growth},
     identity::Identity,
     parquet::ParquetSplit,
+    place::{Place, stands_before},
     reader::failed,
     stream::Stream,
 };
@@ -31,11 +32,12 @@ use crate::{
     format::{
         BadRows,
         records::{Decoded, Records},
+        tail::Tail,
     },
 };
 
 /// After how many polls without growth a file that is gone has ended, and a compressed one is at rest.
-const QUIET_POLLS: u32 = 3;
+pub(super) const QUIET_POLLS: u32 = 3;
 /// Until the end of 1980 after 1970: no file was written then.
 const NO_MOMENT: Duration = Duration::from_secs(347_155_200);
 
@@ -68,7 +70,7 @@ pub(super) struct Split {
 }
 
 enum Contents {
-    Records { records: Box<Records>, stream: Option<Stream>, start: u64 },
+    Records { records: Box<Records>, stream: Option<Stream>, start: Place },
     Parquet(Box<ParquetSplit>),
 }
 
@@ -100,11 +102,11 @@ impl Split {
             Contents::Parquet(Box::new(ParquetSplit::new(
                 shared.format.clone(),
                 bad_rows(shared, &point.path),
-                point.offset,
+                point.place.offset,
             )))
         } else {
             let records = records(shared, &point.path)?;
-            Contents::Records { records: Box::new(records), stream: None, start: point.offset }
+            Contents::Records { records: Box::new(records), stream: None, start: point.place }
         };
         let at_rest = point.growth.at_rest();
         let rests = at_rest == Some(entry.bytes) && !point.ended;
@@ -150,9 +152,10 @@ impl Split {
     }
 
     pub(super) fn close(&mut self) {
+        let place = self.place();
         match &mut self.contents {
             Contents::Records { records, stream, start } => {
-                *start = records.position().max(*start);
+                *start = place;
                 records.rewind();
                 *stream = None;
             }
@@ -205,11 +208,18 @@ impl Split {
     }
 
     /// Where reading is resumed.
-    pub(super) fn position(&self) -> u64 {
+    pub(super) fn place(&self) -> Place {
         match &self.contents {
-            Contents::Records { records, start, .. } => records.position().max(*start),
-            Contents::Parquet(parquet) => parquet.position(),
+            Contents::Records { records, start, .. } if records.position() > start.offset => {
+                Place { offset: records.position(), tail: records.tail().digest() }
+            }
+            Contents::Records { start, .. } => *start,
+            Contents::Parquet(parquet) => Place::at(parquet.position()),
         }
+    }
+
+    fn position(&self) -> u64 {
+        self.place().offset
     }
 
     pub(super) fn unread_bytes(&self) -> Option<u64> {
@@ -364,7 +374,8 @@ impl Split {
 
     /// Opens the file if it is not. Whether it turns out to have other contents than were read of it.
     fn open(&mut self, shared: &Shared, follow: bool) -> Result<bool, SourceError> {
-        let Contents::Records { records, stream, start } = &mut self.contents else { return Ok(false) };
+        let place = self.place();
+        let Contents::Records { records, stream, .. } = &mut self.contents else { return Ok(false) };
         let what = || self.path.display().to_string();
         let fail = |error| failed(what(), error);
         let compression = shared.catalog.spec().compression;
@@ -375,13 +386,21 @@ impl Split {
             let file = open.file().map_err(fail)?;
             let length = file.metadata().map_err(fail)?.len();
             let read_to = open.compressed_bytes().unwrap_or_else(|| records.read_to());
-            let replaced = length < read_to || (length > read_to && !self.identity.begins(file).map_err(fail)?);
+            let is_as_read = |file: &File| {
+                let tail = if open.is_compressed() { &Tail::default() } else { records.tail() };
+                Ok(self.identity.begins(file)? && stands_before(file, records.position(), tail)?)
+            };
+            let replaced = length < read_to || (length > read_to && !is_as_read(file).map_err(fail)?);
             if replaced || read_to > 0 || open.is_still(&self.path, compression).map_err(fail)? {
                 return Ok(replaced);
             }
             *stream = None;
         }
-        let resume_at = records.position().max(*start);
+        let resume_at = place.offset;
+        let changed = || {
+            let changed = format!("{} has changed since {resume_at} bytes of it were read", self.path.display());
+            crate::format::unusable(changed)
+        };
         if resume_at > 0 || self.seen.is_some() {
             let file = File::open(&self.path).map_err(fail)?;
             let metadata = file.metadata().map_err(fail)?;
@@ -391,32 +410,25 @@ impl Split {
             let length = metadata.len();
             let shorter = match &self.seen {
                 Some(seen) => length < seen.bytes,
-                None => length < resume_at && !Stream::open(&self.path, compression, 0).map_err(fail)?.is_compressed(),
+                None => length < resume_at && !Stream::open(&self.path, compression).map_err(fail)?.is_compressed(),
             };
             if shorter || !self.identity.begins(&file).map_err(fail)? {
-                if follow {
-                    return Ok(true);
-                }
-                return Err(crate::format::unusable(format!(
-                    "{} has changed since {resume_at} bytes of it were read",
-                    self.path.display()
-                )));
+                return if follow { Ok(true) } else { Err(changed()) };
             }
         }
-        let open_at = |offset| match follow {
-            true => Stream::follow(&self.path, compression, offset),
-            false => Stream::open(&self.path, compression, offset).map(Some),
+        let open_at = |place| Stream::open_at(&self.path, compression, follow, place).map_err(fail);
+        let Some((opened, tail)) = open_at(place)? else {
+            return if follow { Ok(true) } else { Err(changed()) };
         };
-        let Some(opened) = open_at(resume_at).map_err(fail)? else { return Ok(true) };
         // Renamed since it was listed, and another one has its name.
         if follow && !self.identity.same_inode(&opened.file().and_then(File::metadata).map_err(fail)?) {
             return Err(fail(io::ErrorKind::NotFound.into()));
         }
         if resume_at > 0
-            && let Some(head) = open_at(0).map_err(fail)?
+            && let Some((head, _)) = open_at(Place::default())?
         {
             records.rewind();
-            records.resume(head, resume_at, &what())?;
+            records.resume(head, resume_at, tail, &what())?;
         }
         *stream = Some(opened);
         Ok(false)
@@ -434,7 +446,7 @@ impl Split {
         .map_err(fail)?;
         self.bad_rows_before = self.bad_rows();
         let records = records(shared, &self.path)?;
-        self.contents = Contents::Records { records: Box::new(records), stream: None, start: 0 };
+        self.contents = Contents::Records { records: Box::new(records), stream: None, start: Place::default() };
         (self.growth, self.seen) = (Growth::None, None);
         Ok(())
     }

@@ -8,7 +8,8 @@ use std::{
 
 use millrace_crds::Compression;
 
-use super::{identity::magic, members::Members};
+use super::{identity::magic, members::Members, place::Place};
+use crate::format::tail::{TAIL_BYTES, Tail, TailDigest};
 
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
@@ -24,29 +25,39 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    /// Opens a file at an offset of its uncompressed bytes. A compressed file is read from its beginning up to there.
-    pub(super) fn open(path: &Path, compression: Compression, offset: u64) -> io::Result<Self> {
-        let mut stream = Self::open_at_start(path, compression, false)?;
-        let passed = stream.pass(offset)?;
-        if passed < offset {
-            let short = format!("it has {passed} bytes uncompressed, of which {offset} had been read");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, short));
-        }
-        Ok(stream)
+    /// Opens a file at its first byte.
+    pub(super) fn open(path: &Path, compression: Compression) -> io::Result<Self> {
+        Self::open_at_start(path, compression, false)
     }
 
-    /// Opens a file that may still be being written. `None`: it has ended before the offset.
+    /// Opens a file at a place, which may still be being written if the source `follow`s, and gives what stands before it. A
+    /// compressed file is read from its beginning up to there. `None`: it has ended before that, or other bytes stand there.
     ///
     /// # Errors
     ///
     /// `UnexpectedEof` if not enough of it is there yet.
-    pub(super) fn follow(path: &Path, compression: Compression, offset: u64) -> io::Result<Option<Self>> {
-        let mut stream = Self::open_at_start(path, compression, true)?;
-        match stream.pass(offset)? {
-            passed if passed == offset => Ok(Some(stream)),
-            _ if stream.is_torn() => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(None),
+    pub(super) fn open_at(
+        path: &Path,
+        compression: Compression,
+        follow: bool,
+        place: Place,
+    ) -> io::Result<Option<(Self, Tail)>> {
+        let Place { offset, tail } = place;
+        // What an earlier version has written says nothing of the bytes before.
+        let known = if tail == TailDigest::default() { offset.min(TAIL_BYTES as u64) } else { tail.tail_bytes };
+        if known > offset.min(TAIL_BYTES as u64) {
+            return Ok(None);
         }
+        let mut stream = Self::open_at_start(path, compression, follow)?;
+        let passed = stream.pass(offset - known)?;
+        let mut before = Vec::with_capacity(TAIL_BYTES);
+        (&mut stream).take(known).read_to_end(&mut before)?;
+        let is_short = passed < offset - known || (before.len() as u64) < known;
+        if is_short && stream.is_torn() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let is_it = !is_short && (tail == TailDigest::default() || tail.is_of(&before));
+        Ok(is_it.then(|| (stream, Tail::of(&before))))
     }
 
     fn open_at_start(path: &Path, compression: Compression, follow: bool) -> io::Result<Self> {
@@ -124,22 +135,13 @@ pub(super) fn compressed_head(path: &Path, compression: Compression, wanted: u64
     if file.metadata()?.len() == 0 && by_name(path) != Compression::None {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    let mut stream = Stream::open(path, compression, 0)?;
+    let mut stream = Stream::open(path, compression)?;
     if !stream.is_compressed() {
         return Ok(None);
     }
     let mut head = Vec::new();
     (&mut stream).take(wanted).read_to_end(&mut head)?;
     Ok(Some(head))
-}
-
-/// How many uncompressed bytes a file has.
-///
-/// # Errors
-///
-/// As [`compressed_head`].
-pub(super) fn uncompressed_bytes(path: &Path, compression: Compression) -> io::Result<u64> {
-    io::copy(&mut Stream::open(path, compression, 0)?, &mut io::sink())
 }
 
 fn by_name(path: &Path) -> Compression {

@@ -27,6 +27,7 @@ mod lines;
 mod logfmt;
 pub(crate) mod records;
 mod syslog;
+pub(crate) mod tail;
 mod temporal;
 mod text;
 

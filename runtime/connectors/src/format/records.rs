@@ -14,7 +14,7 @@ use std::io::{self, Read};
 use arrow::array::RecordBatch;
 use millrace_stream::Timestamp;
 
-use super::{BadRows, Chunk, Decoder, MAX_RECORD_BYTES, PADDING};
+use super::{BadRows, Chunk, Decoder, MAX_RECORD_BYTES, PADDING, tail::Tail};
 use crate::{Origin, Position, SourceError};
 
 /// How much of a record that is too long is kept for the error.
@@ -47,6 +47,8 @@ pub(crate) struct Records {
     /// The chunk that was decoded last, for whoever asks for the bytes of its rows.
     last: Option<Chunk>,
     position: u64,
+    /// What stands before `position`.
+    tail: Tail,
     begun: bool,
     overlong: Option<Overlong>,
     row_bytes: usize,
@@ -56,6 +58,8 @@ pub(crate) struct Records {
 struct Overlong {
     head: Vec<u8>,
     passed: u64,
+    /// What stands before the next byte.
+    tail: Tail,
 }
 
 impl Records {
@@ -68,6 +72,7 @@ impl Records {
             spare: Vec::new(),
             last: None,
             position: 0,
+            tail: Tail::default(),
             begun: false,
             overlong: None,
             row_bytes: 128,
@@ -77,6 +82,11 @@ impl Records {
     /// Where the first byte stands that was not decoded.
     pub(crate) fn position(&self) -> u64 {
         self.position
+    }
+
+    /// What stands before [`Self::position`].
+    pub(crate) fn tail(&self) -> &Tail {
+        &self.tail
     }
 
     /// Where the first byte stands that was not read.
@@ -94,12 +104,18 @@ impl Records {
         self.bad.total()
     }
 
-    /// Goes on at `position`. `head` are the stream's first bytes, as many as there are or as it needs.
+    /// Goes on at `position`, behind `tail`. `head` are the stream's first bytes, as many as there are or as it needs.
     ///
     /// # Errors
     ///
     /// When the decoder cannot use the stream at all.
-    pub(crate) fn resume(&mut self, mut head: impl Read, position: u64, what: &str) -> Result<(), SourceError> {
+    pub(crate) fn resume(
+        &mut self,
+        mut head: impl Read,
+        position: u64,
+        tail: Tail,
+        what: &str,
+    ) -> Result<(), SourceError> {
         let mut bytes = Vec::new();
         loop {
             let ended = {
@@ -107,7 +123,10 @@ impl Records {
                 (&mut head).take(64 << 10).read_to_end(&mut bytes).map_err(failed)? == 0
             };
             if let Some(taken) = self.decoder.preamble(&bytes, ended)? {
-                self.position = position.max(taken as u64);
+                (self.position, self.tail) = match taken as u64 > position {
+                    true => (taken as u64, Tail::of(&bytes[..taken.min(bytes.len())])),
+                    false => (position, tail),
+                };
                 self.begun = true;
                 return Ok(());
             }
@@ -194,7 +213,9 @@ impl Records {
                 return Ok(None);
             };
             self.begun = true;
-            self.pending.drain(..taken.min(self.pending.len()));
+            let preamble = self.pending.drain(..taken.min(self.pending.len()));
+            self.tail.pass(preamble.as_slice());
+            drop(preamble);
             self.position += taken as u64;
         }
         self.pass_over(last);
@@ -205,7 +226,9 @@ impl Records {
         if complete == 0 {
             if self.pending.len() > MAX_RECORD_BYTES {
                 let head = self.pending[..KEPT_BYTES].to_vec();
-                self.overlong = Some(Overlong { head, passed: self.pending.len() as u64 });
+                let mut tail = self.tail.clone();
+                tail.pass(&self.pending);
+                self.overlong = Some(Overlong { head, passed: self.pending.len() as u64, tail });
                 self.pending.clear();
             }
             return self.empty();
@@ -216,6 +239,7 @@ impl Records {
         let chunk = Chunk::new(std::mem::replace(&mut self.pending, next), complete, self.position);
         let rows = self.decoder.decode(&chunk, &mut self.bad)?;
         self.position += complete as u64;
+        self.tail.pass(chunk.bytes());
         self.last = Some(chunk);
         if rows.num_rows() > 0 {
             self.row_bytes = (complete / rows.num_rows()).max(1);
@@ -238,12 +262,15 @@ impl Records {
             None if last => self.pending.len(),
             None => {
                 overlong.passed += self.pending.len() as u64;
+                overlong.tail.pass(&self.pending);
                 self.pending.clear();
                 return;
             }
         };
         self.bad.push(&overlong.head, self.position, "the row is longer than 16 MiB");
         self.position += overlong.passed + end as u64;
+        overlong.tail.pass(&self.pending[..end]);
+        self.tail = std::mem::take(&mut overlong.tail);
         self.pending.drain(..end);
         self.overlong = None;
     }

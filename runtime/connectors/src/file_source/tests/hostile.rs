@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::format::tail::Tail;
 
 /// Reads a file of these bytes to its end, or to the error that it gives.
 fn read_all(bytes: &[u8], name: &str) -> Result<(usize, u64), SourceError> {
@@ -157,7 +158,7 @@ proptest! {
     fn a_file_goes_on_from_a_damaged_replay_point_or_it_is_refused(
         kind in 0..3_usize,
         follow: bool,
-        fields in prop::collection::vec((0..9_usize, any_field()), 0..3),
+        fields in prop::collection::vec((0..11_usize, any_field()), 0..3),
         grows: bool,
     ) {
         const ROWS: usize = 50;
@@ -171,9 +172,11 @@ proptest! {
         let identity = identity::Identity::at(&bench.path(name)).unwrap();
         // Behind the ninth row.
         let offset = if kind == 2 { 9 } else { lines(0..9).len() as u64 };
-        let whole = catalog::Point::new(bench.path(name), identity, offset, false).write().0;
+        let whole = catalog::Point::new(bench.path(name), identity, place::Place::at(offset), false).write().0;
         let mut point = whole.clone();
-        let names = ["version", "path", "device", "inode", "headBytes", "head", "offset", "ended", "growth"];
+        let names = [
+            "version", "path", "device", "inode", "headBytes", "head", "offset", "tailBytes", "tail", "ended", "growth",
+        ];
         for (field, value) in fields {
             point[names[field]] = value;
         }
@@ -217,14 +220,23 @@ proptest! {
 #[test]
 fn a_replay_point_keeps_its_form() {
     let identity = identity::Identity { device: 3, inode: 9, head_bytes: 1024, head: 77 };
-    let written = catalog::Point::new(PathBuf::from("/logs/a.log"), identity, 4_096, true).write();
+    let written = catalog::Point::new(PathBuf::from("/logs/a.log"), identity, place::Place::at(4_096), true).write();
     let golden = serde_json::json!({
         "version": 1, "path": "/logs/a.log", "device": 3, "inode": 9, "headBytes": 1024, "head": 77,
         "offset": 4096, "ended": true,
     });
     assert_eq!(written.0, golden);
     let identity = identity::Identity { device: 3, inode: 9, head_bytes: 1024, head: 77 };
-    let mut point = catalog::Point::new(PathBuf::from("/logs/a.gz"), identity, 4_096, false);
+    let place = place::Place { offset: 4_096, tail: Tail::of(b"{\"n\":9}\n").digest() };
+    let written = catalog::Point::new(PathBuf::from("/logs/a.log"), identity, place, false).write();
+    let golden = serde_json::json!({
+        "version": 1, "path": "/logs/a.log", "device": 3, "inode": 9, "headBytes": 1024, "head": 77,
+        "offset": 4096, "tailBytes": 8, "tail": 17_533_705_530_255_290_053_u64, "ended": false,
+    });
+    assert_eq!(written.0, golden);
+    assert_eq!(catalog::Point::read(&SplitId("a".into()), &written).unwrap().place, place);
+    let identity = identity::Identity { device: 3, inode: 9, head_bytes: 1024, head: 77 };
+    let mut point = catalog::Point::new(PathBuf::from("/logs/a.gz"), identity, place::Place::at(4_096), false);
     for (growth, golden) in [
         (catalog::Growth::AtRest(99), serde_json::json!({"atRest": 99})),
         (catalog::Growth::Appended, serde_json::json!("appended")),
