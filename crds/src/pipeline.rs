@@ -282,7 +282,8 @@ impl OutputSpec {
     "credentials are for a storage that is an object store, as s3://lake/checkpoints"
 ))]
 pub struct CheckpointsSpec {
-    /// The time from one checkpoint's start to the next one's.
+    /// The time from one checkpoint's start to the next one's. After a start, a restart and an edit the first one comes after a
+    /// fifth of it, though not within a second unless it is shorter.
     #[schemars(extend("pattern" = POSITIVE_PATTERN))]
     pub interval: DurationStr,
     /// A checkpoint that takes longer than this is given up; the one before it stands.

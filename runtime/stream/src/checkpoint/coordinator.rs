@@ -81,7 +81,7 @@ impl Coordinator {
             tasks: start.tasks,
             decided: start.decided,
             next: start.first,
-            due: now.saturating_add(settings.interval),
+            due: now.saturating_add(settings.first_after()),
             asked: Asked::default(),
             sources_ended: false,
             phase: Phase::Resting,

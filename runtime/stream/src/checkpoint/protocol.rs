@@ -20,6 +20,20 @@ pub struct Settings {
     pub retain: u32,
 }
 
+/// Which part of the interval the first checkpoint comes after.
+const FIRST_PART: u32 = 5;
+/// How long that is at the least: an edit that fails before its first checkpoint is taken back, so rows have to flow before it.
+const FIRST_AFTER: Duration = Duration::from_secs(1);
+
+impl Settings {
+    /// How long after the tasks have started their first checkpoint is opened: a fifth of the interval, but a second at the least,
+    /// or the interval if that is shorter. People wait for what they have just started or edited, and its rows are seen with that
+    /// checkpoint.
+    pub fn first_after(&self) -> Duration {
+        (self.interval / FIRST_PART).max(FIRST_AFTER).max(self.min_pause).min(self.interval)
+    }
+}
+
 /// What the executor has seen. Times come beside it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {

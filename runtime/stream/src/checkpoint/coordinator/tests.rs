@@ -132,13 +132,27 @@ fn an_epoch_goes_from_barrier_to_retirement() {
 #[test]
 fn the_interval_runs_from_opening_to_opening() {
     let mut script = Script::fresh();
-    assert_eq!(script.coordinator.next_deadline(), Some(ms(5000)));
-    assert_eq!(script.at(ms(4999)).tick(), []);
-    assert_eq!(script.at(ms(5000)).tick(), [checkpoint(1)]);
+    script.at(ms(5000)).tick();
     script.at(ms(6000)).completes(1);
     assert_eq!(script.coordinator.next_deadline(), Some(ms(10_000)));
     assert_eq!(script.at(ms(9999)).tick(), []);
     assert_eq!(script.at(ms(10_000)).tick(), [checkpoint(2)]);
+}
+
+#[test]
+fn the_first_one_comes_after_a_fifth_of_the_interval_and_no_sooner_than_a_second_and_the_least_pause() {
+    let mut script = Script::fresh();
+    assert_eq!(script.coordinator.next_deadline(), Some(ms(1000)));
+    assert_eq!(script.at(ms(999)).tick(), []);
+    assert_eq!(script.at(ms(1000)).tick(), [checkpoint(1)]);
+    script.completes(1);
+    assert_eq!(script.coordinator.next_deadline(), Some(ms(6000)));
+    for (interval, min_pause, first) in
+        [(60_000, 0, 12_000), (5000, 2000, 2000), (4000, 0, 1000), (500, 0, 500), (500, 800, 500)]
+    {
+        let settings = Settings { interval: ms(interval), min_pause: ms(min_pause), ..SETTINGS };
+        assert_eq!(settings.first_after(), ms(first), "{interval} {min_pause}");
+    }
 }
 
 #[test]
