@@ -334,3 +334,73 @@ fn a_data_folder_that_nobody_names_lies_in_the_working_directory() {
     millrace(&["run", "-f", "examples/hopping"]).expect_success().expect_stderr(&["nothing is left to do"]);
     read::folder(&workspace.join("out/hopping/popular")).expect_same(&first, "popular pages");
 }
+
+#[test]
+fn a_csv_file_with_a_header_that_cannot_be_used_costs_its_own_rows_and_no_others_however_often_the_process_is_killed() {
+    const EACH: i64 = 40_000;
+    let source = "      file: {paths: [\"in/*.csv\"]}
+      format: {csv: {}}
+      columns:
+        - {name: id, type: BIGINT}
+        - {name: ts, type: TIMESTAMP}
+      eventTime: {column: ts}";
+    let manifest = pipeline(source, "SELECT window_start, count(*) AS n FROM log");
+    let time = |id: i64| format!("2024-01-01T00:{:02}:{:02}.{:03}Z", id / 60_000, id / 1_000 % 60, id % 1_000);
+    let line = |id: i64| format!("{id},{}\n", time(id));
+    let headers = [
+        ("\"id\" , ts\n", "the CSV header is malformed: line 1: text stands behind a closing quote"),
+        ("id,at\n", "the CSV header has no ts; it has id, at"),
+        ("\r\n\nid,ts,id\n", "the CSV header has id more than once: as its fields 1, 3"),
+    ];
+    let good = ["id,ts\n", "\n\r\n\nid,ts\n", "ts2,ts,ts2,id\n"];
+    let workspace = Workspace::new();
+    let mut expected = Vec::new();
+    for (number, (header, reason)) in (0..).zip(headers) {
+        let (mut text, mut position) = (header.to_owned(), header.len());
+        if reason.contains("malformed") {
+            position = 0;
+        }
+        (number * EACH..(number + 1) * EACH).for_each(|id| text += &line(id));
+        while position < text.len() {
+            let end = position + text[position..].find('\n').unwrap();
+            expected.push((
+                format!("in/bad-{number}.csv"),
+                position as i64,
+                text.as_bytes()[position..end].to_vec(),
+                reason,
+            ));
+            position = end + 1;
+        }
+        workspace.write(format!("in/bad-{number}.csv"), text);
+    }
+    for (number, header) in (0..).zip(good) {
+        let mut text = header.to_owned();
+        for id in number * EACH..(number + 1) * EACH {
+            match header.starts_with("ts2") {
+                true => text += &format!("x,{},y,{id}\n", time(id)),
+                false => text += &line(id),
+            }
+        }
+        workspace.write(format!("in/good-{number}.csv"), text);
+    }
+    workspace.write("p.yaml", &manifest);
+    run_with_kills(&workspace);
+
+    let counts = read::folder(&workspace.join("out/counts"));
+    assert_eq!(counts.sum("n"), 3 * EACH);
+    let rows = read::folder(&workspace.join("out/rows"));
+    assert_eq!((rows.len() as i64, rows.sum("id")), (3 * EACH, 3 * EACH * (3 * EACH - 1) / 2));
+    let found = letters(&workspace);
+    assert_eq!(found.len(), expected.len());
+    for (letter, (name, position, raw, reason)) in found.iter().zip(&expected) {
+        assert!(letter.source.ends_with(name), "{letter:?} is not of {name}");
+        assert_eq!((letter.position, &letter.raw, letter.reason.as_str()), (*position, raw, *reason));
+    }
+
+    // The header itself is told, whether or not there are rows under it.
+    workspace.write("in/bad-0.csv", headers[0].0);
+    let manifest = manifest.replace("DeadLetter", "Fail").replace("    - {from: log.errors, sink: letters}\n", "");
+    workspace.write("p.yaml", manifest.replace("in/*.csv", "in/bad-0.csv").replace("path: out/", "path: other/"));
+    let failed = Millrace::new(&workspace, ["run", "-f", "p.yaml", "--data-dir", "other"]).finish().expect_code(1);
+    failed.expect_stderr(&["in/bad-0.csv at byte 0: the CSV header is malformed: line 1: ", "row: \"id\" , ts"]);
+}

@@ -1,8 +1,14 @@
 //! CSV, as RFC 4180 has it: fields in quotes may hold delimiters, line breaks and, doubled, quotes.
 //!
-//! With a header, columns are found by its names; without one, by the order of their declaration. A row with another
-//! number of fields than the header is bad. A field without quotes that is the `nullValue`, and an empty field of another
-//! type than `VARCHAR`, is null; with an empty `nullValue`, empty fields without quotes are null for all types.
+//! With a header, columns are found by its names; without one, by the order of their declaration. Empty lines in front of
+//! the header are passed over, as those between rows are. A row with another number of fields than the header is bad.
+//!
+//! Under a header that lacks a column, has a column twice, or cannot be split into names, all rows are bad, each cut as it
+//! would be under any other header. A header that cannot be split into names is itself the first of them: what it has
+//! swallowed is not lost.
+//!
+//! A field without quotes that is the `nullValue`, and an empty field of another type than `VARCHAR`, is null; with an empty
+//! `nullValue`, empty fields without quotes are null for all types.
 //!
 //! A quote that is not closed within `maxRowSize` of the row's beginning, or by the end of the file, makes a bad row of the
 //! line that the row begins in, and the next line is the next row's: one stray quote costs one line, not the file.
@@ -35,8 +41,8 @@ pub struct CsvDecoder {
     fields: Vec<Option<usize>>,
     /// The fields of a row must be as many as `fields`.
     exact: bool,
-    /// Which columns the file's header lacks, if it lacks some: none of its rows can be decoded then.
-    lacks: Option<String>,
+    /// What is wrong with the file's header, if something is: none of its rows can be decoded then.
+    fault: Option<String>,
     spans: Vec<Span>,
 }
 
@@ -78,7 +84,7 @@ impl CsvDecoder {
             table,
             fields,
             exact: false,
-            lacks: None,
+            fault: None,
             spans: Vec::new(),
         })
     }
@@ -151,8 +157,8 @@ impl CsvDecoder {
     }
 
     fn row(&mut self, chunk: &Chunk) -> Result<(), String> {
-        if let Some(lacks) = &self.lacks {
-            return Err(lacks.clone());
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
         }
         if self.exact && self.spans.len() != self.fields.len() {
             return Err(format!("{} fields, where the header has {}", self.spans.len(), self.fields.len()));
@@ -180,6 +186,32 @@ impl CsvDecoder {
 }
 
 impl CsvDecoder {
+    /// Takes the columns' names from a header that was split.
+    fn take_names(&mut self, head: &[u8]) {
+        let quote = char::from(self.quote).to_string();
+        let name = |span: &Span| {
+            let name = String::from_utf8_lossy(&head[span.start..span.end]).trim().to_owned();
+            if span.doubled { name.replace(&quote.repeat(2), &quote) } else { name }
+        };
+        let names: Vec<String> = self.spans.iter().map(name).collect();
+        let (mut missing, mut faults) = (Vec::new(), Vec::new());
+        for input in &self.table.inputs {
+            let places = names.iter().zip(1..).filter(|(name, _)| **name == input.path);
+            let places: Vec<String> = places.map(|(_, place): (_, usize)| place.to_string()).collect();
+            match places.len() {
+                0 => missing.push(&*input.path),
+                1 => {}
+                _ => faults.push(format!("{} more than once: as its fields {}", input.path, places.join(", "))),
+            }
+        }
+        if !missing.is_empty() {
+            faults.insert(0, format!("no {}; it has {}", missing.join(", "), names.join(", ")));
+        }
+        self.fault = (!faults.is_empty()).then(|| format!("the CSV header has {}", faults.join("; it has ")));
+        self.fields = names.iter().map(|name| self.table.named(name)).collect();
+        self.exact = true;
+    }
+
     /// Fills the table with the rows of a chunk, of which each is told by its beginning and its end.
     fn rows(&mut self, chunk: &Chunk, bad: &mut BadRows, mut each: impl FnMut(usize, usize)) {
         let bytes = chunk.bytes();
@@ -191,7 +223,7 @@ impl CsvDecoder {
                     continue;
                 }
                 Some(Ok(end)) => (end, self.row(chunk)),
-                Some(Err((end, reason))) => (end, Err(reason.to_owned())),
+                Some(Err((end, reason))) => (end, Err(self.fault.clone().unwrap_or_else(|| reason.to_owned()))),
                 None => (bytes.len(), Err("the row ends too early".to_owned())),
             };
             match outcome {
@@ -206,35 +238,42 @@ impl CsvDecoder {
     }
 }
 
+/// Where the first line begins that is not empty; `None`: more bytes are needed, which there are unless `ended`.
+fn behind_empty_lines(head: &[u8], mut start: usize, ended: bool) -> Option<usize> {
+    loop {
+        match &head[start..] {
+            [b'\n', ..] => start += 1,
+            [b'\r', b'\n', ..] => start += 2,
+            [] | [b'\r'] => return ended.then_some(head.len()),
+            _ => return Some(start),
+        }
+    }
+}
+
 impl Decoder for CsvDecoder {
     fn preamble(&mut self, head: &[u8], ended: bool) -> Result<Option<usize>, SourceError> {
         let Some(mark) = lines::byte_order_mark(head, ended) else { return Ok(None) };
         if !self.header {
             return Ok(Some(mark));
         }
-        let end = match self.split(head, mark, ended) {
-            None => return Ok(None),
-            Some(Ok(end)) => end,
-            Some(Err((_, reason))) => return Err(unusable(format!("line 1, the CSV header, is malformed: {reason}"))),
-        };
-        let name = |span: &Span| String::from_utf8_lossy(&head[span.start..span.end]).trim().replace("\"\"", "\"");
-        let names: Vec<String> = self.spans.iter().map(name).collect();
-        if end == mark && ended {
+        self.fault = None;
+        let Some(start) = behind_empty_lines(head, mark, ended) else { return Ok(None) };
+        if start == head.len() {
             // Nothing at all is no rows.
-            return Ok(Some(mark));
+            return Ok(Some(start));
         }
-        let missing: Vec<&str> = self
-            .table
-            .inputs
-            .iter()
-            .map(|input| &*input.path)
-            .filter(|path| !names.iter().any(|name| name == path))
-            .collect();
-        self.lacks = (!missing.is_empty())
-            .then(|| format!("the CSV header has no {}; it has {}", missing.join(", "), names.join(", ")));
-        self.fields = names.iter().map(|name| self.table.named(name)).collect();
-        self.exact = true;
-        Ok(Some(end))
+        let reason = match self.split(head, start, ended) {
+            Some(Ok(end)) if end <= MAX_RECORD_BYTES => {
+                self.take_names(head);
+                return Ok(Some(end));
+            }
+            Some(Err((_, reason))) => reason,
+            None if head.len() <= MAX_RECORD_BYTES => return Ok(None),
+            None | Some(Ok(_)) => "it is longer than 16 MiB",
+        };
+        let line = 1 + memchr::memchr_iter(b'\n', &head[..start]).count();
+        self.fault = Some(format!("the CSV header is malformed: line {line}: {reason}"));
+        Ok(Some(start))
     }
 
     fn complete(&mut self, bytes: &[u8]) -> usize {

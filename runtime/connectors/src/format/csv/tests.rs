@@ -64,8 +64,12 @@ fn without_a_header_columns_are_found_by_their_order() {
 #[test]
 fn carriage_returns_without_line_feeds_are_told_and_do_not_hide_rows_in_a_header() {
     for ended in [false, true] {
-        let told = decoder(CsvFormat::default()).preamble(b"n,s\r1,a\r2,b\r", ended).unwrap_err().to_string();
-        assert!(told.contains("line 1, the CSV header, is malformed: a carriage return stands without"), "{told}");
+        let (text, mut decoder) = (b"n,s\r1,a\r2,b\r", decoder(CsvFormat::default()));
+        assert_eq!(decoder.preamble(text, ended).unwrap(), Some(0));
+        assert_eq!(decoder.complete(text), 0);
+        let (rows, bad) = decode_rest(&mut decoder, text);
+        assert!(rows.is_empty() && bad.len() == 1, "{rows:?} {bad:?}");
+        assert!(bad[0].starts_with("the CSV header is malformed: line 1: a carriage return stands without"), "{bad:?}");
     }
     let text = b"n,s\r\n1,a\r\n2,b\rc\r\n3,\"d\re\"\r\n4,f\r";
     let (rows, bad) = decode(CsvFormat::default(), text);
@@ -150,6 +154,90 @@ fn under_a_header_without_a_column_no_row_can_be_decoded() {
     let (rows, bad) = decode_rest(&mut lacking, b"x,2\n");
     assert_eq!((rows.len(), bad.len()), (1, 0));
     assert_eq!(decoder(CsvFormat::default()).preamble(b"a,n", false).unwrap(), None);
+}
+
+#[test]
+fn under_a_malformed_header_every_line_is_a_bad_row_wherever_the_text_is_cut() {
+    let headers = [
+        ("\"n\" ,s\n", "text stands behind a closing quote"),
+        ("\"n,s and more than a row may have\n", NOT_CLOSED),
+        ("n\r,s\n", BARE_RETURN),
+        ("\u{feff}\r\n\n\"n\"x\n", "text stands behind a closing quote"),
+    ];
+    for (header, why) in headers {
+        let csv = || CsvFormat { max_row_size: Quantity::from_bytes(24), ..CsvFormat::default() };
+        let text = format!("{header}1,a\n\n2,\"b\nc\"\n\"3\"d\n4,\"e\n5,f");
+        let text = text.as_bytes();
+        let mut whole = decoder(csv());
+        let start = whole.preamble(text, true).unwrap().unwrap();
+        let line = if header.contains("\r\n") { 3 } else { 1 };
+        let lines = |range: &[u8]| range.iter().filter(|byte| **byte == b'\n').count();
+        assert_eq!((line, start > 0), (1 + lines(&text[..start]), line == 3));
+        let (rows, bad) = decode_rest(&mut whole, &text[start..]);
+        assert!(rows.is_empty(), "{rows:?}");
+        let reason = format!("the CSV header is malformed: line {line}: {why}");
+        assert_eq!(bad, vec![reason; 6], "{header:?}");
+        for cut in 0..text.len() {
+            let mut first = decoder(csv());
+            // What is too short to tell is asked about again, with more.
+            let Some(begin) = first.preamble(&text[..cut], false).unwrap() else { continue };
+            assert_eq!(begin, start, "{header:?} cut at {cut}");
+            let end = begin + first.complete(&text[begin..cut]);
+            let (_, head_bad) = decode_rest(&mut first, &text[begin..end]);
+            let mut resumed = decoder(csv());
+            assert_eq!(resumed.preamble(text, true).unwrap(), Some(start));
+            let (_, tail_bad) = decode_rest(&mut resumed, &text[end..]);
+            assert_eq!([head_bad, tail_bad].concat(), bad, "{header:?} cut at {cut}");
+        }
+    }
+    // A file that is all header loses nothing, and the next one is as any other.
+    let mut decoder = decoder(CsvFormat::default());
+    assert_eq!(decoder.preamble(b"\"n\" ,s", true).unwrap(), Some(0));
+    assert_eq!(decode_rest(&mut decoder, b"\"n\" ,s").1.len(), 1);
+    assert_eq!(decoder.preamble(b"n,s\n", false).unwrap(), Some(4));
+    assert_eq!(decode_rest(&mut decoder, b"1,a\n"), (vec![row(1, "a")], vec![]));
+}
+
+#[test]
+fn a_header_longer_than_a_record_may_be_is_a_bad_row_and_no_end() {
+    for (end, ended) in [("", false), ("", true), ("\n", false), ("\n1,a\n", true)] {
+        let mut decoder = decoder(CsvFormat::default());
+        let text = format!("n,s{}{end}", ",".repeat(MAX_RECORD_BYTES));
+        assert_eq!(decoder.preamble(text.as_bytes(), ended).unwrap(), Some(0));
+        let reason = "the CSV header is malformed: line 1: it is longer than 16 MiB";
+        assert_eq!(decode_rest(&mut decoder, b"1,a\n"), (vec![], vec![reason.to_owned()]));
+    }
+}
+
+#[test]
+fn a_column_that_the_header_has_twice_is_told_where_it_is_read() {
+    let (rows, bad) = decode(CsvFormat::default(), b"n,s,x,n\n1,a,b,2\n\n3,c\n");
+    assert_eq!((rows, bad), (vec![], vec!["the CSV header has n more than once: as its fields 1, 4".to_owned(); 2]));
+    let (_, bad) = decode(CsvFormat::default(), b"s, s ,\"s\"\na,b,c\n");
+    assert_eq!(bad, ["the CSV header has no n; it has s, s, s; it has s more than once: as its fields 1, 2, 3"]);
+    // Nothing reads x.
+    assert_eq!(decode(CsvFormat::default(), b"x,n,s,x\n0,1,a,0\n"), (vec![row(1, "a")], vec![]));
+}
+
+#[test]
+fn empty_lines_in_front_of_the_header_are_passed_over() {
+    for (front, header) in [("\n", "n,s\n"), ("\r\n\n\r\n", "n,s\r\n"), ("\u{feff}\n", "n,s\n")] {
+        let text = format!("{front}{header}1,a\n");
+        assert_eq!(decode(CsvFormat::default(), text.as_bytes()), (vec![row(1, "a")], vec![]), "{text:?}");
+        let taken = front.len() + header.len();
+        for cut in 0..text.len() {
+            let told = decoder(CsvFormat::default()).preamble(&text.as_bytes()[..cut], false).unwrap();
+            assert_eq!(told, (cut >= taken).then_some(taken), "{text:?} cut at {cut}");
+        }
+    }
+    for text in ["", "\n", "\n\r\n\r", "\u{feff}\n"] {
+        assert_eq!(decoder(CsvFormat::default()).preamble(text.as_bytes(), false).unwrap(), None);
+        assert_eq!(decoder(CsvFormat::default()).preamble(text.as_bytes(), true).unwrap(), Some(text.len()));
+        assert_eq!(decode(CsvFormat::default(), text.as_bytes()), (vec![], vec![]));
+    }
+    // A line of blanks is a header.
+    let (_, bad) = decode(CsvFormat::default(), b" \n1,a\n");
+    assert_eq!(bad, ["the CSV header has no n, s; it has "]);
 }
 
 proptest! {
