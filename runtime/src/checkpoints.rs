@@ -94,6 +94,37 @@ fn stores(data: &DataArgs) -> Result<Vec<(String, CheckpointStore)>, Failure> {
     opened.collect()
 }
 
+/// Fails where checkpoints should be and are not. `--storage` looks where it is told to, whatever the data folder knows.
+///
+/// # Errors
+///
+/// As the next run would tell of it.
+pub async fn refuse_gone(data: &DataArgs) -> Result<(), Failure> {
+    // These commands do not look into an object store.
+    if data.storage.is_some() || storage(data)?.folder(&data.data_dir).map_err(failed)?.is_none() {
+        return Ok(());
+    }
+    match gone(data).await? {
+        Some((_, error)) => Err(run::failure(&error)),
+        None => Ok(()),
+    }
+}
+
+/// The pipeline whose checkpoints are gone as a whole from where its last run kept them; `None`: they are there, or there were
+/// none, or another place is meant.
+async fn gone(data: &DataArgs) -> Result<Option<(String, JobError)>, Failure> {
+    let storage = storage(data)?;
+    if Storage::noted(&data.data_dir).ok().flatten().as_ref() != Some(&storage) {
+        return Ok(None);
+    }
+    let Some(owner) = owner::of(&data.data_dir).map_err(failed)? else { return Ok(None) };
+    match storage.refuse_gone(&data.data_dir, &owner).await {
+        Ok(()) => Ok(None),
+        Err(error @ JobError::CheckpointsGone { .. }) => Ok(Some((owner, error))),
+        Err(error) => Err(run::failure(&error)),
+    }
+}
+
 struct Found {
     store: CheckpointStore,
     location: String,
@@ -153,6 +184,7 @@ impl Pointed {
 }
 
 async fn all(data: &DataArgs) -> Result<Vec<Found>, Failure> {
+    refuse_gone(data).await?;
     let mut found = Vec::new();
     for (_, store) in stores(data)? {
         let latest = Pointed::by(&store)?;
@@ -303,7 +335,11 @@ async fn verify(data: &DataArgs, wanted: Option<&str>) -> Result<(), Failure> {
         telemetry::say(&format!("checkpoints that are whole: {checked}, with {} files", whole.len()));
         return Ok(());
     }
-    Err(Failure::failed(format!("{} files are damaged or missing", damaged.len())).advise(
+    let damages = match damaged.len() {
+        1 => "1 file is damaged or missing".to_owned(),
+        files => format!("{files} files are damaged or missing"),
+    };
+    Err(Failure::failed(damages).advise(
         "put them back from a backup; until then a run goes on from the copy in its data folder if that is whole, or with \
          `--allow-previous-checkpoint` from a checkpoint before",
     ))
@@ -359,6 +395,17 @@ async fn delete(data: &DataArgs, wanted: &str) -> Result<(), Failure> {
 
 /// Deletes what a pipeline remembers: its checkpoints, savepoints and pointer, and its tasks' state.
 async fn delete_all(data: &DataArgs, pipeline: Option<&str>) -> Result<(), Failure> {
+    if let Some((name, _)) = gone(data).await?
+        && pipeline.is_none_or(|wanted| wanted == name)
+    {
+        let folder = context::open_folder(&data.data_dir).map_err(failed)?;
+        folder.retain_tasks([]).map_err(failed)?;
+        folder.forget_decided().map_err(failed)?;
+        telemetry::say(&format!(
+            "deleted all that {name} remembered: its state; its checkpoints are not where they were and stay wherever they are"
+        ));
+        return Ok(());
+    }
     let stores = stores(data)?;
     let known = stores.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     let (name, store) = match (pipeline, stores.as_slice()) {
@@ -377,6 +424,10 @@ async fn delete_all(data: &DataArgs, pipeline: Option<&str>) -> Result<(), Failu
     let manifests = store.list().await.map_err(failed)?.len();
     store.delete_all().await.map_err(failed)?;
     folder.retain_tasks([]).map_err(failed)?;
+    // Last, so that what is deleted by half is never taken for a beginning.
+    if owner::of(&data.data_dir).ok().flatten().is_none_or(|owner| owner == *name) {
+        folder.forget_decided().map_err(failed)?;
+    }
     telemetry::say(&format!(
         "deleted all that {name} remembered: {manifests} checkpoints and savepoints, and its state"
     ));

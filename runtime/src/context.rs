@@ -58,7 +58,7 @@ pub struct Beginning {
 ///
 /// # Errors
 ///
-/// [`JobError::State`], [`JobError::OtherPipeline`], [`JobError::StorageMoved`].
+/// [`JobError::State`], [`JobError::OtherPipeline`], [`JobError::StorageMoved`], [`JobError::CheckpointsGone`].
 pub async fn open(
     plan: &Plan,
     place: &Place,
@@ -70,9 +70,10 @@ pub async fn open(
     owner::take(&folder, &plan.spec.name)?;
     let spec = &plan.spec.pipeline.checkpoints;
     let storage = place.storage(spec.storage.as_deref())?;
-    // On a cluster the operator refuses such an edit.
+    // On a cluster the operator refuses such an edit, and the pointer, which is elsewhere, tells of checkpoints that are gone.
     if place.namespace.is_none() {
         storage.stays(&place.data_dir, &plan.spec.name).await?;
+        storage.refuse_gone(&place.data_dir, &plan.spec.name).await?;
     }
     let store = storage.open(&place.data_dir, &plan.spec.name)?;
     storage.note(&place.data_dir)?;

@@ -13,7 +13,7 @@ use millrace_crds::{
     Pipeline,
     manifest::{Complaint, Located, Manifests, Problem, read},
 };
-use millrace_plan::{Doubts, Plan, PlanError, resolve_and_compile_here};
+use millrace_plan::{Doubts, Plan, PlanError, UnknownLoss, resolve_and_compile_here, unknown_losses};
 
 use crate::{Failure, cli::ManifestArgs, telemetry};
 
@@ -28,7 +28,7 @@ pub fn read_files(paths: &[PathBuf]) -> Result<Texts, Failure> {
     let mut texts = Texts::new();
     let mut unreadable = Vec::new();
     for path in paths {
-        if path.as_os_str() == "-" {
+        if path == Path::new("-") {
             let mut text = Vec::new();
             match io::stdin().lock().read_to_end(&mut text) {
                 Ok(_) => texts.push(("<stdin>".to_owned(), text)),
@@ -54,6 +54,11 @@ pub fn read_files(paths: &[PathBuf]) -> Result<Texts, Failure> {
         [] => Ok(texts),
         _ => Err(Failure::usage(unreadable.join(&format!("\n{} ", telemetry::paint("error:", telemetry::RED))))),
     }
+}
+
+/// Whether a path stands for the standard input.
+pub fn is_stdin(path: &Path) -> bool {
+    ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].iter().any(|name| path == Path::new(name))
 }
 
 fn files_in(path: &Path) -> io::Result<Vec<PathBuf>> {
@@ -119,11 +124,13 @@ fn compile_and_look(
             // What the manifest reader has said already is not said again by the plan.
             let place_of = |problem: &Problem| (problem.file.clone(), problem.line, problem.column);
             let said: BTreeSet<_> = problems.iter().filter(|problem| problem.is_error()).map(place_of).collect();
-            let found = errors.iter().map(|error| place(pipeline, error));
+            let found = errors.iter().map(|error| place(&manifests, pipeline, error));
             problems.extend(found.filter(|problem| !said.contains(&place_of(problem))));
         }
     }
     problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    // What is wrong with a Sink may be found once for each output that goes to it.
+    problems.dedup();
     let wrong = problems.iter().any(Problem::is_error);
     messages.extend(problems.iter().map(render));
     Compiled { plan: plan.filter(|_| !wrong), messages }
@@ -166,8 +173,15 @@ fn choose<'a>(manifests: &'a Manifests, wanted: Option<&str>) -> Result<&'a Loca
     }
 }
 
-fn place(pipeline: &Located<Pipeline>, error: &PlanError) -> Problem {
-    let mut complaint = Complaint::new(error.message.as_str());
+/// A problem where it stands: in a Sink's manifest, if that is where something has to change.
+fn place(manifests: &Manifests, pipeline: &Located<Pipeline>, error: &PlanError) -> Problem {
+    let sink = error.sink.as_ref().and_then(|field| {
+        let namespace = pipeline.namespace();
+        let mut sinks = manifests.sinks.iter().filter(|sink| sink.namespace() == namespace);
+        Some((sinks.find(|sink| sink.name() == field.sink)?, field))
+    });
+    let message = sink.map_or(&error.message, |(_, field)| &field.message);
+    let mut complaint = Complaint::new(message.as_str());
     if let Some(expected) = &error.expected {
         complaint = complaint.expected(expected.as_str());
     }
@@ -177,9 +191,10 @@ fn place(pipeline: &Located<Pipeline>, error: &PlanError) -> Problem {
     if let Some(offending) = &error.offending {
         complaint = complaint.offending(offending.as_str());
     }
-    match error.span {
-        Some((line, column)) => pipeline.problem_in(&error.path, line, column, complaint),
-        None => pipeline.problem(&error.path, complaint),
+    match (sink, error.span) {
+        (Some((sink, field)), _) => sink.problem(&field.path, complaint),
+        (None, Some((line, column))) => pipeline.problem_in(&error.path, line, column, complaint),
+        (None, None) => pipeline.problem(&error.path, complaint),
     }
 }
 
@@ -209,6 +224,18 @@ fn missing_files(pipeline: &Located<Pipeline>) -> Vec<Problem> {
     missing.map(problem).collect()
 }
 
+/// The names in `allowStateLoss` that no node has and that are like the name of one. Others may be those of nodes that the edit
+/// takes away.
+fn misspelled_losses(pipeline: &Located<Pipeline>) -> Vec<Problem> {
+    let unknown = unknown_losses(&pipeline.value.spec, None).into_iter().filter(|loss| loss.nearest.is_some());
+    let problem = |loss: UnknownLoss| {
+        let complaint = Complaint::new(format!("no source or transform is called `{}`", loss.name)).warning();
+        let complaint = complaint.expected("the name of one, or of one that the edit takes away");
+        pipeline.problem(&loss.path, complaint.nearest(loss.nearest))
+    };
+    unknown.map(problem).collect()
+}
+
 /// The plan of the arguments' manifests. What is wrong goes to standard error.
 ///
 /// # Errors
@@ -217,12 +244,13 @@ pub fn load(args: &ManifestArgs) -> Result<Plan, Failure> {
     told(compile(&read_files(&args.files)?, args.pipeline.as_deref()))
 }
 
-/// The same, with a warning of each path of a source that no file matches on this machine.
+/// The same, with a warning of each path of a source that no file matches on this machine, and of what is probably misspelled.
 ///
 /// # Errors
 /// Something is wrong, and has been said.
 pub fn load_and_look(args: &ManifestArgs) -> Result<Plan, Failure> {
-    told(compile_and_look(&read_files(&args.files)?, args.pipeline.as_deref(), missing_files))
+    let look = |pipeline: &Located<Pipeline>| [missing_files(pipeline), misspelled_losses(pipeline)].concat();
+    told(compile_and_look(&read_files(&args.files)?, args.pipeline.as_deref(), look))
 }
 
 fn told(compiled: Compiled) -> Result<Plan, Failure> {

@@ -1,6 +1,6 @@
 //! `millrace check` and `millrace plan`.
 
-use millrace_plan::{Edit, EditClass, diff, explain};
+use millrace_plan::{Edit, EditClass, diff, explain, unknown_losses};
 
 use crate::{
     Failure,
@@ -28,6 +28,9 @@ pub fn show(args: &PlanArgs) -> Result<(), Failure> {
     }
     let against = ManifestArgs { files: args.against.clone(), pipeline: args.manifests.pipeline.clone() };
     let old = manifests::load(&against)?;
+    for loss in unknown_losses(&plan.spec.pipeline, Some(&old.spec.pipeline)) {
+        eprintln!("warning: {loss}");
+    }
     telemetry::print(&edit_text(&diff(&old, &plan)));
     Ok(())
 }

@@ -15,7 +15,7 @@ use millrace_stream::{
 
 use crate::{
     Failure,
-    checkpoints::{failed, pipelines, storage},
+    checkpoints::{failed, pipelines, refuse_gone, storage},
     cli::DataArgs,
     context, owner,
     storage::Storage,
@@ -63,6 +63,7 @@ pub async fn repair(data: &DataArgs, pipeline: Option<&str>) -> Result<(), Failu
         let kept = folder.renew_generation(last).map_err(failed)?;
         told.anew("generation", kept, &format!("the next run has one above {last}"));
     }
+    refuse_gone(data).await?;
     if !told.0 {
         telemetry::say("nothing that can be made anew is damaged; `millrace checkpoints list` shows the checkpoints");
     }

@@ -1,15 +1,20 @@
 //! `millrace run`: the wiring of one pipeline in this process.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use millrace_crds::{OnDelete, SourceSpec};
 use millrace_engine::{
-    Command, JobError, Outcome, chain,
+    Command, JobContext, JobError, Outcome, chain,
     metrics::Metrics,
+    recover::savepoint_name,
     status::{JobPhase, Status},
 };
-use millrace_plan::{NodeKind, Plan};
-use millrace_state::{CheckpointStore, DataFolder, ErrorKind, FilePointer, Pointer, StateError};
+use millrace_plan::{NodeKind, Plan, ResolvedSpec, unknown_losses};
+use millrace_state::{CheckpointStore, DataFolder, ErrorKind, FilePointer, ManifestId, Pointer, StateError};
 use millrace_stream::{Clock, checkpoint::Refusal};
 use tokio::sync::mpsc;
 
@@ -43,19 +48,28 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
         ))
         .advise("set `suspend: false`, or take it out, and run again; it goes on from its last checkpoint"));
     }
-    let reads_manifests = args.manifests.files.iter().any(|file| file.as_os_str() == "-");
-    if reads_manifests && args.watch {
-        return Err(Failure::usage(
-            "`--watch` takes up edits of files, and the manifests were read from the standard input (`-f -`)",
-        )
-        .advise("put the manifests into a file"));
+    let stdin = args.manifests.files.iter().find(|file| manifests::is_stdin(file));
+    if let Some(stdin) = stdin {
+        let why = match stdin_source(&plan) {
+            _ if args.watch => Some(
+                "`--watch` takes up edits of files, and the manifests were read from the standard input".to_owned(),
+            ),
+            Some(source) => {
+                Some(format!("source {} reads the standard input, and the manifests were read from it", source.name))
+            }
+            None => None,
+        };
+        if let Some(why) = why {
+            let why = format!("{why} (`-f {}`)", stdin.display());
+            return Err(Failure::usage(why).advise("put the manifests into a file"));
+        }
     }
-    if reads_manifests && let Some(source) = stdin_source(&plan) {
-        return Err(Failure::usage(format!(
-            "source {} reads the standard input, and the manifests were read from it (`-f -`)",
-            source.name
-        ))
-        .advise("put the manifests into a file"));
+    let is_read_once = |path: &&PathBuf| path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir());
+    if args.watch
+        && let Some(pipe) = args.manifests.files.iter().find(is_read_once)
+    {
+        let why = format!("`--watch` takes up edits of files, and {} is none that can be read again", pipe.display());
+        return Err(Failure::usage(why).advise("put the manifests into a file"));
     }
     for notice in notices(&plan) {
         eprintln!("note: {notice}");
@@ -120,6 +134,7 @@ async fn run_plan(plan: Plan, texts: Texts, args: RunArgs) -> Result<(), Failure
     let place = Place { data_dir: args.data_dir.clone(), namespace: None };
     let cx = context::open(&plan, &place, file_pointer, beginning, instruments).await;
     let cx = Arc::new(cx.map_err(|error| failure(&error))?);
+    tell_of_unknown_losses(&plan, &cx).await;
     let (commands, inbox) = mpsc::channel(16);
     let _control = control::serve(cx.folder.path(), overview.clone(), readiness(&overview), commands.clone());
     let _control = _control.await.map_err(|error| {
@@ -133,7 +148,8 @@ async fn run_plan(plan: Plan, texts: Texts, args: RunArgs) -> Result<(), Failure
     stop_on_signals(&commands, &cx.clock)?;
     tokio::spawn(overview.clone().note_counts_always());
     if args.watch {
-        tokio::spawn(watch::watch(args.manifests.clone(), args.parallelism, texts, commands.clone(), overview.clone()));
+        let (manifests, seen) = (args.manifests.clone(), watch::Seen { texts, plan: plan.clone() });
+        tokio::spawn(watch::watch(manifests, args.parallelism, seen, commands.clone(), overview.clone()));
     }
     let view = is_live.then(|| live::show(overview.clone()));
     let ended = millrace_engine::run(plan, cx.clone(), inbox).await;
@@ -154,6 +170,34 @@ async fn run_plan(plan: Plan, texts: Texts, args: RunArgs) -> Result<(), Failure
             Ok(())
         }
         Err(error) => Err(failure(&error)),
+    }
+}
+
+/// Warns of each name in `allowStateLoss` that no node has, nor had in the plan that wrote the checkpoint that is gone on from.
+async fn tell_of_unknown_losses(plan: &Plan, cx: &JobContext) {
+    if unknown_losses(&plan.spec.pipeline, None).is_empty() {
+        return;
+    }
+    // What keeps the checkpoint from being read is told by the start itself.
+    let Ok(latest) = cx.pointer.read().await else { return };
+    let newest = latest.as_ref().and_then(|latest| latest.decided.last());
+    let id = match (&cx.from_savepoint, newest) {
+        (Some(name), _) => Some(ManifestId::Savepoint { name: name.clone() }),
+        (None, Some(newest)) if newest.savepoint => {
+            Some(ManifestId::Savepoint { name: savepoint_name(newest.taken.epoch) })
+        }
+        (None, newest) => newest.map(|newest| ManifestId::from(newest.taken)),
+    };
+    let before = match id {
+        None => None,
+        Some(id) => {
+            let Ok(manifest) = cx.store.read_manifest(&id.location()).await else { return };
+            let Ok(spec) = serde_json::from_value::<ResolvedSpec>(manifest.plan) else { return };
+            Some(spec.pipeline)
+        }
+    };
+    for loss in unknown_losses(&plan.spec.pipeline, before.as_ref()) {
+        tracing::warn!("{loss}");
     }
 }
 
@@ -195,6 +239,14 @@ pub fn failure(error: &JobError) -> Failure {
         ),
         JobError::StorageMoved { .. } => Failure::usage(text).advise(
             "name the place again, or give the new pipeline a data folder of its own",
+        ),
+        JobError::CheckpointsGone { .. } => Failure::failed(text).advise(
+            "mount the volume, or put the folder back, and run again: it goes on from the last checkpoint. Or begin at the beginning: \
+             `millrace checkpoints delete --all` with this --data-dir forgets them; what sinks have stays there, and every row comes again",
+        ),
+        JobError::SteppedDown { .. } => Failure::failed(text).advise(
+            "another process runs this pipeline with the same checkpoints, from another data folder: let one of them run, or give each a \
+             `checkpoints.storage` of its own",
         ),
         JobError::OtherPipeline { .. } | JobError::NoSavepoint { .. } => Failure::usage(text),
         JobError::Refused(refusal) => Failure::failed(text).advise(match refusal {

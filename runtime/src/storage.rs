@@ -10,7 +10,7 @@ use std::{
 };
 
 use millrace_engine::JobError;
-use millrace_state::{CheckpointStore, DataFolder, ErrorKind, StateError, durable, envelope};
+use millrace_state::{CheckpointStore, DataFolder, ErrorKind, FilePointer, StateError, durable, envelope};
 
 const STORAGE: &str = "storage";
 const VERSION: u32 = 1;
@@ -89,16 +89,52 @@ impl Storage {
     ///
     /// [`JobError::StorageMoved`] if they would; [`JobError::State`] if that cannot be found out.
     pub async fn stays(&self, data_dir: &Path, pipeline: &str) -> Result<(), JobError> {
+        let Some(was) = self.was(data_dir)? else { return Ok(()) };
+        match self.has_any(data_dir, pipeline).await? || !was.has_any(data_dir, pipeline).await? {
+            true => Ok(()),
+            false => Err(JobError::StorageMoved { was: was.shown(data_dir), is: self.shown(data_dir) }),
+        }
+    }
+
+    /// Finds out whether checkpoints of the pipeline should be there and nothing of them is, as where a volume is not mounted. What
+    /// the data folder notes is not changed for the question, and no folder is made: one that was moved away can be moved back.
+    ///
+    /// # Errors
+    ///
+    /// [`JobError::CheckpointsGone`] if so; [`JobError::State`] if that cannot be found out.
+    pub async fn refuse_gone(&self, data_dir: &Path, pipeline: &str) -> Result<(), JobError> {
+        if !DataFolder::has_decided(data_dir)? || self.has_anything(data_dir, pipeline).await? {
+            return Ok(());
+        }
+        let was = self.was(data_dir)?.map(|was| was.shown(data_dir));
+        Err(JobError::CheckpointsGone { place: format!("{}/{pipeline}", self.shown(data_dir)), was })
+    }
+
+    /// Whether a checkpoint of the pipeline is there, or the pointer to the newest, wherever that points.
+    async fn has_anything(&self, data_dir: &Path, pipeline: &str) -> Result<bool, StateError> {
+        let exists = |path: &Path| match path.try_exists() {
+            Ok(exists) => Ok(exists),
+            Err(source) => Err(StateError::Io { action: "look at", path: path.to_owned(), source }),
+        };
+        let folder = self.folder(data_dir)?.map(|folder| folder.join(pipeline));
+        let of_pointer = folder.clone().unwrap_or_else(|| DataFolder::checkpoints_of(data_dir));
+        if exists(&of_pointer.join(FilePointer::FILE))? {
+            return Ok(true);
+        }
+        match folder {
+            Some(folder) if !exists(&folder)? => Ok(false),
+            _ => Ok(!self.open(data_dir, pipeline)?.list().await?.is_empty()),
+        }
+    }
+
+    /// Where the last run kept the checkpoints, if that was elsewhere.
+    fn was(&self, data_dir: &Path) -> Result<Option<Self>, StateError> {
         let noted = match Self::noted(data_dir) {
             // It is written anew.
             Err(error) if error.kind() == ErrorKind::Corrupt => None,
             noted => noted?,
         };
-        let Some(was) = noted.filter(|noted| noted != self) else { return Ok(()) };
-        match self.has_any(data_dir, pipeline).await? || !was.has_any(data_dir, pipeline).await? {
-            true => Ok(()),
-            false => Err(JobError::StorageMoved { was: was.shown(data_dir), is: self.shown(data_dir) }),
-        }
+        Ok(noted.filter(|noted| noted != self))
     }
 
     /// Whether a checkpoint of the pipeline is there. No folder is made for the question.
@@ -169,6 +205,42 @@ mod tests {
         }
         fs::write(Storage::path(folder.path()), "null").unwrap();
         assert!(Storage::noted(folder.path()).unwrap_err().is_damaged_note(), "and never guessed");
+    }
+
+    #[tokio::test]
+    async fn checkpoints_are_gone_where_one_was_decided_and_neither_a_manifest_nor_the_pointer_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let opener = millrace_state::Opener::this_process(millrace_stream::Timestamp(0), "instance".to_owned());
+        let (data_dir, kept) = (folder.path().join("data"), folder.path().join("kept"));
+        let data = DataFolder::open(&data_dir, &opener).unwrap();
+        for said in [None, Some(kept.to_str().unwrap())] {
+            let storage = Storage::said(said).unwrap();
+            let own = storage.folder(&data_dir).unwrap().unwrap().join("web");
+            data.forget_decided().unwrap();
+            storage.refuse_gone(&data_dir, "web").await.unwrap();
+            data.note_decided(millrace_stream::Epoch(1)).unwrap();
+            let gone = storage.refuse_gone(&data_dir, "web").await.unwrap_err().to_string();
+            assert!(gone.contains(&format!("there are no checkpoints in {}", own.display())), "{gone}");
+            assert!(!own.exists(), "no folder is in the way of the one that is put back");
+            // One of another pipeline changes nothing, nor does what is no checkpoint; a damaged pointer is somebody else's to tell.
+            for (file, is_found) in [
+                ("../shop/latest", false),
+                ("files/t-0/1-000007-00.sst", false),
+                ("manifests/1-1.json", true),
+                ("savepoints/mine.json", true),
+                ("latest", true),
+            ] {
+                let file = own.join(file);
+                fs::create_dir_all(&own).unwrap();
+                fs::create_dir_all(file.parent().unwrap()).unwrap();
+                fs::write(&file, "").unwrap();
+                assert_eq!(storage.refuse_gone(&data_dir, "web").await.is_ok(), is_found, "{}", file.display());
+                fs::remove_dir_all(own.parent().unwrap()).unwrap();
+            }
+            storage.note(&data_dir).unwrap();
+        }
+        let gone = Storage(None).refuse_gone(&data_dir, "web").await.unwrap_err().to_string();
+        assert!(gone.contains(&format!("which the last run kept in {}", kept.display())), "{gone}");
     }
 
     #[test]

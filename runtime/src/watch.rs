@@ -6,6 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use millrace_engine::Command;
+use millrace_plan::{Plan, unknown_losses};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -17,11 +18,19 @@ use crate::{
 
 const EVERY: Duration = Duration::from_millis(250);
 
+/// What runs, and what it was made from.
+pub struct Seen {
+    /// The manifests.
+    pub texts: Texts,
+    /// The plan.
+    pub plan: Plan,
+}
+
 /// Watches until the job is gone.
 pub async fn watch(
     args: ManifestArgs,
     parallelism: Option<u32>,
-    mut seen: Texts,
+    mut seen: Seen,
     commands: mpsc::Sender<Command>,
     overview: Arc<Overview>,
 ) {
@@ -30,7 +39,7 @@ pub async fn watch(
         tokio::time::sleep(EVERY).await;
         // A file that is being replaced may be missing for a moment.
         let Ok(texts) = manifests::read_files(&args.files) else { continue };
-        if texts == seen {
+        if texts == seen.texts {
             unsettled = None;
             continue;
         }
@@ -39,8 +48,8 @@ pub async fn watch(
             unsettled = Some(texts);
             continue;
         }
-        seen = texts;
-        let compiled = manifests::compile(&seen, args.pipeline.as_deref());
+        seen.texts = texts;
+        let compiled = manifests::compile(&seen.texts, args.pipeline.as_deref());
         for message in &compiled.messages {
             telemetry::tell(&message.to_string());
         }
@@ -62,13 +71,19 @@ pub async fn watch(
             let _ = commands.send(Command::Stop).await;
             return;
         }
+        for loss in unknown_losses(&plan.spec.pipeline, Some(&seen.plan.spec.pipeline)) {
+            tracing::warn!("{loss}");
+        }
         let (reply, answer) = oneshot::channel();
         let edited = plan.clone();
         if commands.send(Command::Edit { plan: Box::new(plan), reply }).await.is_err() {
             return;
         }
         match answer.await {
-            Ok(Ok(())) => overview.set_plan(&edited),
+            Ok(Ok(())) => {
+                overview.set_plan(&edited);
+                seen.plan = edited;
+            }
             Ok(Err(why)) => tracing::warn!("edit refused, the running plan stays:\n{why}"),
             Err(_) => return,
         }

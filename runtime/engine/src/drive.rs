@@ -405,7 +405,7 @@ impl Driver<'_> {
         let duration = now.saturating_sub(self.opened.get(&epoch).copied().unwrap_or(now));
         let newest = self.manifest.as_ref().map(|manifest| newest(manifest, self.cx, duration));
         let next = Latest { generation: self.generation, decided, newest };
-        let outcome = match self.cx.pointer.advance(from, next).await {
+        let outcome = match self.decide(epoch, from, next).await {
             Ok(Advance::Move(_) | Advance::AlreadyMoved) => PointerOutcome::Moved,
             Ok(Advance::Fenced { by }) => PointerOutcome::Fenced { by },
             Ok(Advance::Lost) => PointerOutcome::Lost,
@@ -417,6 +417,13 @@ impl Driver<'_> {
             }
         };
         Event::PointerMoved { epoch, outcome }
+    }
+
+    async fn decide(&self, epoch: Epoch, from: Option<Epoch>, next: Latest) -> Result<Advance, StateError> {
+        if from.is_none() {
+            self.cx.folder.note_decided(epoch)?;
+        }
+        self.cx.pointer.advance(from, next).await
     }
 
     fn manifest_failed(&mut self, epoch: Epoch, error: &StateError) -> ManifestOutcome {

@@ -197,6 +197,17 @@ pub enum JobError {
         /// Where they are looked for.
         is: String,
     },
+    /// There were checkpoints, and nothing of them is there, not even the pointer to the newest.
+    #[error(
+        "there are no checkpoints in {place}, nor the pointer to the newest, although this data folder's pipeline has decided some{}: every \
+         row would be read and committed once more", was.as_ref().map_or_else(String::new, |was| format!(", which the last run kept in {was}"))
+    )]
+    CheckpointsGone {
+        /// Where they are looked for.
+        place: String,
+        /// Where the last run kept them, if that was elsewhere.
+        was: Option<String>,
+    },
     /// There is no such savepoint.
     #[error("there is no savepoint {name}; there are: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })]
     NoSavepoint {
@@ -302,12 +313,12 @@ async fn run_generations(
     cx: &Arc<JobContext>,
     commands: &mut mpsc::Receiver<Command>,
 ) -> Result<Outcome, JobError> {
-    let mut run = Run { plan, cx, attempts: Attempts::default(), trial: None, abandoned: Vec::new() };
+    let mut run = Run { plan, cx, claimed: None, attempts: Attempts::default(), trial: None, abandoned: Vec::new() };
     let mut inbox = Inbox::default();
     let mut first = true;
     let mut turn = Turn::First;
     loop {
-        let ended = match recover::recover(&run.plan, cx, turn, &mut run.abandoned).await {
+        let ended = match recover::recover(&run.plan, cx, turn, &mut run.claimed, &mut run.abandoned).await {
             Ok(recovered) if recovered.finished => return Ok(Outcome::Finished { already: first }),
             Ok(recovered) => {
                 turn = turn.next(recovered.epoch());
@@ -316,6 +327,9 @@ async fn run_generations(
             }
             Err(error) => Err(error),
         };
+        if let Some(by) = run.taken_over(&ended).await {
+            return Err(JobError::SteppedDown { by });
+        }
         let (error, most) = match ended {
             Ok(Driven::Ended { kind: BarrierKind::Reconfigure(revision), epoch }) => {
                 if let Some(edited) = inbox.take_edit(&revision) {
@@ -368,6 +382,8 @@ async fn run_generations(
 struct Run<'a> {
     plan: Plan,
     cx: &'a JobContext,
+    /// The generation that was claimed last.
+    claimed: Option<Generation>,
     attempts: Attempts,
     trial: Option<Trial>,
     /// Plans that were on trial and whose sinks may have staged what nobody needs.
@@ -375,6 +391,22 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// The generation that has taken the pipeline over, if that may be why this one has failed: whoever comes after it clears away
+    /// what it has staged, and its tasks find that before its next checkpoint would be refused.
+    async fn taken_over(&self, ended: &Result<Driven, JobError>) -> Option<Generation> {
+        let error = match ended {
+            Ok(Driven::Failed(error)) => error,
+            Err(error) => error,
+            Ok(_) => return None,
+        };
+        // Whoever keeps the pointer does not answer.
+        if matches!(error, JobError::State(StateError::Pointer { .. })) {
+            return None;
+        }
+        let latest = self.cx.pointer.read().await.ok().flatten();
+        recover::successor(self.claimed, latest.map(|latest| latest.generation))
+    }
+
     /// An edited plan takes the place of the one that wrote this checkpoint.
     fn take_up(&mut self, edited: Plan, since: Option<Epoch>) {
         let before = self.replace(edited);
@@ -510,6 +542,18 @@ mod tests {
         let mut attempts = Attempts::default();
         let waits: Vec<_> = (0..3).map(|_| attempts.next(&disk(), 2)).collect();
         assert_eq!(waits, [Some(FIRST_WAIT), Some(FIRST_WAIT * 2), None]);
+    }
+
+    #[test]
+    fn whoever_claimed_last_is_followed_by_a_greater_generation_and_by_none_that_it_has_seen_or_claimed() {
+        let successor = |claimed: Option<u64>, seen: Option<u64>| {
+            recover::successor(claimed.map(Generation), seen.map(Generation)).map(|by| by.0)
+        };
+        assert_eq!(successor(Some(3), Some(4)), Some(4));
+        assert_eq!(successor(Some(3), Some(3)), None);
+        assert_eq!(successor(Some(4), Some(3)), None, "the claim of 4 has failed");
+        assert_eq!(successor(Some(3), None), None);
+        assert_eq!(successor(None, Some(3)), None, "a first start takes over");
     }
 
     #[test]

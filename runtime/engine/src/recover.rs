@@ -91,19 +91,24 @@ impl Turn {
 }
 
 /// Claims the pointer, decides what to start from, commits what was decided and cleans up, after the sinks of `abandoned`
-/// plans too.
+/// plans too. `claimed` is the generation that this run has claimed last: another that came after it is left in peace.
 pub async fn recover(
     plan: &Plan,
     cx: &Arc<JobContext>,
     turn: Turn,
+    claimed_last: &mut Option<Generation>,
     abandoned: &mut Vec<Plan>,
 ) -> Result<Recovered, JobError> {
     let first_turn = turn == Turn::First;
     let before = cx.pointer.read().await?;
     if before.is_none() {
-        refuse_lost_pointer(cx).await?;
+        refuse_lost_pointer(cx, turn).await?;
     }
-    let (mut generation, claimed) = claim(cx, before.as_ref().map(|latest| latest.generation)).await?;
+    let seen = before.as_ref().map(|latest| latest.generation);
+    if let Some(by) = successor(*claimed_last, seen) {
+        return Err(JobError::SteppedDown { by });
+    }
+    let (mut generation, claimed) = claim(cx, seen, claimed_last).await?;
     fault::point("before-recover").map_err(StateError::from)?;
     let mut manifests = read_manifests(cx).await?;
     let wanted = match &cx.from_savepoint {
@@ -140,6 +145,9 @@ pub async fn recover(
     if first_turn && let Some(started) = &started {
         abandoned.extend(started.left_behind([Some(plan), before.as_ref()]));
     }
+    if let Some(manifest) = &manifest {
+        cx.folder.note_decided(manifest.epoch)?;
+    }
     let moved_back = decided != claimed.decided;
     if moved_back {
         move_pointer(cx, claimed.epoch(), generation, &decided, manifest.as_ref()).await?;
@@ -154,7 +162,7 @@ pub async fn recover(
             first = concluded.epoch.next();
             manifest = Some(concluded);
             // What comes now stages under names of its own: a commit that is done again must not find another file there.
-            (generation, _) = claim(cx, Some(generation)).await?;
+            (generation, _) = claim(cx, Some(generation), claimed_last).await?;
         }
     }
     let committers = committers_of(plan, before.as_ref(), manifest.as_ref(), committers, generation, cx).await?;
@@ -192,9 +200,20 @@ pub async fn recover(
     Ok(Recovered { generation, decided, first, manifest, moved, committers, finished })
 }
 
+/// The generation that came after the one that a run has claimed last.
+pub fn successor(claimed: Option<Generation>, seen: Option<Generation>) -> Option<Generation> {
+    seen.filter(|seen| claimed.is_some_and(|claimed| *seen > claimed))
+}
+
 /// Claims the pointer for the next generation after the last that was seen.
-async fn claim(cx: &JobContext, seen: Option<Generation>) -> Result<(Generation, Pointer), JobError> {
+async fn claim(
+    cx: &JobContext,
+    seen: Option<Generation>,
+    claimed: &mut Option<Generation>,
+) -> Result<(Generation, Pointer), JobError> {
     let generation = cx.folder.next_generation(seen)?;
+    // Before it is: without an answer nobody knows whether it was.
+    *claimed = Some(generation);
     match cx.pointer.claim(generation).await? {
         Claim::Take(pointer) => Ok((generation, pointer)),
         Claim::Fenced { by } => Err(JobError::SteppedDown { by }),

@@ -11,7 +11,7 @@ use millrace_stream::EVENT_TIME_COLUMN;
 
 use crate::{
     columns::type_name,
-    error::{Fault, nearest},
+    error::{Fault, SinkField, nearest},
     logical::{Tables, unknown_column},
     pseudo, sink_rules,
     sql::{Sql, normal, span_of},
@@ -95,7 +95,7 @@ impl Finder<'_> {
                 };
                 let name = normal(ident);
                 if !known.contains(&name) {
-                    faults.push(unknown_column(&name, &columns).at(span_of(ident.span)));
+                    faults.push(unknown_column(&name, &columns, false).at(span_of(ident.span)));
                 }
                 ControlFlow::Continue(())
             });
@@ -104,26 +104,40 @@ impl Finder<'_> {
     }
 }
 
-/// What is wrong with sending rows of this schema to a sink: the output's field, and why.
-pub(crate) fn sink(spec: &SinkSpec, schema: &Schema, changelog: bool, name: &str) -> Vec<(&'static str, Fault)> {
+/// What is wrong with sending the rows of `from`, which have this schema, to a sink: the output's field, why, and the
+/// field of the Sink if it is that one.
+pub(crate) fn sink(
+    spec: &SinkSpec,
+    schema: &Schema,
+    changelog: bool,
+    name: &str,
+    from: &str,
+) -> Vec<(&'static str, Fault, Option<SinkField>)> {
     let Some(destination) = spec.destination() else {
-        return vec![("sink", Fault::new(format!("the Sink `{name}` has no destination, or several")).offending(name))];
+        let fault = Fault::new(format!("the Sink `{name}` has no destination, or several"));
+        return vec![("sink", fault.offending(name), None)];
     };
     let columns = || schema.fields().iter().map(|field| field.name().as_str());
-    let mut faults: Vec<(&'static str, Fault)> = sink_rules::problems(spec, schema, changelog)
+    let mut faults: Vec<_> = sink_rules::problems(spec, schema, changelog)
         .into_iter()
         .map(|problem| {
-            let (field, message) = match &problem.field {
-                None => ("from", problem.message),
-                Some(place) => ("sink", format!("{place} of the Sink `{name}`: {}", problem.message)),
+            let Some(place) = problem.field else {
+                let mut fault = Fault::new(problem.message).offending(problem.offending);
+                fault.expected = problem.expected;
+                return ("from", fault, None);
             };
-            let about_column = problem.field.is_some_and(|place| place.contains("partitionBy"));
-            let mut fault = Fault::new(message).offending(&problem.offending);
-            fault.expected = problem.expected;
-            if about_column && columns().all(|column| column != problem.offending) {
+            let is_column = place.contains("partitionBy[");
+            let mut fault = Fault::new(format!("{place} of the Sink `{name}`: {}", problem.message));
+            if is_column && columns().all(|column| column != problem.offending) {
                 fault.nearest = nearest(&problem.offending, columns());
             }
-            (field, fault)
+            fault.offending = Some(problem.offending);
+            fault.expected = problem.expected;
+            let message = match place.contains("partitionBy") {
+                true => format!("{} (output `{from}`)", problem.message),
+                false => problem.message,
+            };
+            ("sink", fault, Some(SinkField { sink: name.to_owned(), path: format!("spec.{place}"), message }))
         })
         .collect();
     let is_csv = matches!(destination, SinkDestination::File(file)
@@ -145,7 +159,7 @@ pub(crate) fn sink(spec: &SinkSpec, schema: &Schema, changelog: bool, name: &str
                     true => "a plain column, such as array_to_string(…) makes of a list, or `format: {json: {}}`",
                     false => "text, such as `->>` gives for a part of a JSON value",
                 });
-            faults.push(("from", fault));
+            faults.push(("from", fault, None));
         }
     }
     faults

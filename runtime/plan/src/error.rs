@@ -20,6 +20,19 @@ pub struct PlanError {
     pub expected: Option<String>,
     /// The name that exists and is most like the one that does not.
     pub nearest: Option<String>,
+    /// The field of a Sink that has to change, where that is not `path`.
+    pub sink: Option<SinkField>,
+}
+
+/// A field of a Sink, and what is said of it where the Sink itself is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkField {
+    /// The Sink's name.
+    pub sink: String,
+    /// The field, such as `spec.delta.partitionBy[0]`.
+    pub path: String,
+    /// What is wrong with it.
+    pub message: String,
 }
 
 impl fmt::Display for PlanError {
@@ -82,7 +95,7 @@ impl Fault {
 
     pub fn in_field(self, path: impl Into<String>) -> PlanError {
         let Self { span, offending, message, expected, nearest } = self;
-        PlanError { path: path.into(), span, offending, message, expected, nearest }
+        PlanError { path: path.into(), span, offending, message, expected, nearest, sink: None }
     }
 }
 

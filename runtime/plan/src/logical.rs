@@ -279,7 +279,7 @@ fn schema_fault(error: &SchemaError, sql: &Sql) -> Fault {
                 let place = (usize::try_from(span.start.line).ok()?, usize::try_from(span.start.column).ok()?);
                 (place.0 > 0).then_some(place)
             });
-            unknown_column(name, &names).at(span.or_else(|| sql.place_of(name)))
+            unknown_column(name, &names, sql.has_subqueries()).at(span.or_else(|| sql.place_of(name)))
         }
         SchemaError::AmbiguousReference { field } => Fault::new(format!("two columns are called `{}`", field.name()))
             .offending(field.name())
@@ -294,14 +294,22 @@ fn schema_fault(error: &SchemaError, sql: &Sql) -> Fault {
     }
 }
 
-/// A column that is not there.
-pub(crate) fn unknown_column(name: &str, names: &[&str]) -> Fault {
-    let fault = if pseudo::WINDOW_COLUMNS.contains(&name) {
+/// A column that is not there; `nested`: in SQL with subqueries.
+pub(crate) fn unknown_column(name: &str, names: &[&str], nested: bool) -> Fault {
+    let is_of_window = pseudo::WINDOW_COLUMNS.contains(&name);
+    let mut what = "one of the columns".to_owned();
+    let fault = if is_of_window && nested {
+        what = format!("GROUP BY in this SELECT, `{name}` in the select list of the subquery that groups, or {what}");
+        Fault::new(format!(
+            "`{name}` is there only in a SELECT that groups under the transform's `window`, and in one that reads it from \
+             such a subquery"
+        ))
+    } else if is_of_window {
         Fault::new(format!("`{name}` is there only where a transform with a `window` groups"))
     } else {
         Fault::new(format!("there is no column `{name}`"))
     };
-    let mut fault = fault.offending(name).among("one of the columns", name, names.iter().copied());
+    let mut fault = fault.offending(name).among(&what, name, names.iter().copied());
     fault.nearest = nearest(name, names.iter().copied());
     fault
 }

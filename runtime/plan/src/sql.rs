@@ -1,7 +1,9 @@
 //! The SQL of a transform, parsed: one SELECT, the tables that it reads, and where things stand in it.
 
+use std::ops::ControlFlow;
+
 use datafusion_sql::sqlparser::{
-    ast::{Function, Ident, ObjectName, Query, Spanned, Statement},
+    ast::{Function, Ident, ObjectName, Query, Spanned, Statement, Visit, Visitor},
     dialect::GenericDialect,
     parser::{Parser, ParserError},
     tokenizer,
@@ -83,9 +85,28 @@ impl Sql {
         Ok(Self { text: text.to_owned(), query, tables, form })
     }
 
+    /// Whether there is a query within the query.
+    pub fn has_subqueries(&self) -> bool {
+        let mut queries = Queries(0);
+        let _: ControlFlow<()> = self.query.visit(&mut queries);
+        queries.0 > 1
+    }
+
     /// Where a word first stands in the text.
     pub fn place_of(&self, word: &str) -> Option<Span> {
         place_of(&self.text, word)
+    }
+}
+
+/// Counts queries.
+struct Queries(usize);
+
+impl Visitor for Queries {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _: &Query) -> ControlFlow<()> {
+        self.0 += 1;
+        ControlFlow::Continue(())
     }
 }
 

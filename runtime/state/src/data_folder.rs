@@ -5,6 +5,7 @@
 //! <data>/lock            locked (flock) by the process that works here; says which one that is
 //! <data>/instance        id given when the folder was made: tells two pipelines of one name apart
 //! <data>/generation      the last generation that was handed out; written before it is used
+//! <data>/decided         that a checkpoint was decided, and which; written before the first is
 //! <data>/state/<task>/   scratch: db/ is the task's store, epoch-N/ are hard-linked copies of it
 //! <data>/scratch/<node>/ scratch: what a source or a sink keeps on this machine
 //! <data>/checkpoints/    the checkpoint store, where the pipeline names no other
@@ -34,6 +35,7 @@ const LAYOUT: &str = "layout";
 const LOCK: &str = "lock";
 const INSTANCE: &str = "instance";
 const STARTED: &str = "started";
+const DECIDED: &str = "decided";
 const GENERATION: &str = "generation";
 const STATE: &str = "state";
 const SCRATCH: &str = "scratch";
@@ -251,6 +253,40 @@ impl DataFolder {
         durable::replace(&self.path.join(STARTED), &envelope::seal(STARTED, VERSION, plan))
     }
 
+    /// Whether a checkpoint was ever decided in a folder, which need not be taken: then there is one to go on from. A note that is
+    /// damaged says so no less, since nobody writes one before.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn has_decided(path: &Path) -> Result<bool, StateError> {
+        let path = path.join(DECIDED);
+        path.try_exists().map_err(StateError::io("look at", path))
+    }
+
+    /// Notes that this checkpoint is decided, unless one is noted already.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn note_decided(&self, epoch: Epoch) -> Result<(), StateError> {
+        let path = self.path.join(DECIDED);
+        match read_fact::<Epoch>(&path, DECIDED) {
+            Ok(Some(_)) | Err(StateError::TooNew { .. }) => Ok(()),
+            Err(error) if error.kind() != ErrorKind::Corrupt => Err(error),
+            Ok(None) | Err(_) => durable::replace(&path, &envelope::seal(DECIDED, VERSION, &epoch)),
+        }
+    }
+
+    /// Takes that note away: the next start begins at the beginning, if nothing else is there.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn forget_decided(&self) -> Result<(), StateError> {
+        durable::remove(&self.path.join(DECIDED))
+    }
+
     /// The folder of the default checkpoint store.
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join(CHECKPOINTS)
@@ -355,7 +391,7 @@ fn refuse_strangers(path: &Path) -> Result<(), StateError> {
     let ours = [LAYOUT, LOCK, INSTANCE, GENERATION, STARTED, STATE, SCRATCH, CHECKPOINTS];
     // What the command keeps here. Such names are common, so they say something only beside a lock.
     let more: &[&str] = match names.iter().any(|name| name == LOCK) {
-        true => &["pipeline", "storage", "control", "control.sock"],
+        true => &[DECIDED, "pipeline", "storage", "control", "control.sock"],
         false => &[],
     };
     let known = |name: &String| {

@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -110,9 +111,13 @@ impl Latest {
 /// The pointer of one machine: the file `latest`, which `rename` replaces.
 ///
 /// Comparing and replacing are one step because every process takes the lock of `latest.lock` for them.
+///
+/// Two data folders with one checkpoint folder count their generations apart, and may come to the same: of two claims of one
+/// generation the second is fenced, unless it is made through the same value, or a clone of it.
 #[derive(Clone, Debug)]
 pub struct FilePointer {
     folder: PathBuf,
+    claimed: Arc<Mutex<Option<Generation>>>,
 }
 
 impl FilePointer {
@@ -127,7 +132,7 @@ impl FilePointer {
     /// [`StateError::NotAFolder`], [`StateError::Io`].
     pub fn open(folder: &Path) -> Result<Self, StateError> {
         durable::create_folder(folder)?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self { folder: folder.to_owned(), claimed: Arc::default() })
     }
 
     /// The file's path.
@@ -157,8 +162,13 @@ impl FilePointer {
     pub fn claim_now(&self, generation: Generation) -> Result<Claim, StateError> {
         let locked = self.lock()?;
         let current = self.read_now()?;
+        let mut claimed = self.claimed.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_some_and(|current| current.generation == generation) && *claimed != Some(generation) {
+            return Ok(Claim::Fenced { by: generation });
+        }
         let claim = checkpoint::claim(current.as_ref().map(Latest::pointer).as_ref(), generation);
         if let Claim::Take(pointer) = &claim {
+            *claimed = Some(generation);
             let newest = current.and_then(|current| current.newest);
             let taken = Latest { generation, decided: pointer.decided.clone(), newest };
             durable::replace(&self.path(), &taken.to_bytes())?;

@@ -8,7 +8,7 @@ use millrace_state::{
     DataFolder, FilePointer, Latest, LocalFile, Manifest, Opener, RestoreFrom, StateError, StoreResources, TaskStore,
     envelope,
 };
-use millrace_stream::{KeyGroupRange, Timestamp};
+use millrace_stream::{Epoch, KeyGroupRange, Timestamp};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -59,6 +59,24 @@ proptest! {
         if let Ok(read) = Manifest::from_bytes("manifest", &manifest) {
             prop_assert_eq!(Manifest::from_bytes("manifest", &read.to_bytes()).unwrap(), read);
         }
+    }
+
+    #[test]
+    fn a_note_that_a_checkpoint_was_decided_says_so_whatever_it_holds_and_is_written_anew(
+        bytes in prop_oneof![bytes(), sealed("decided"), sealed("latest")],
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = DataFolder::open(folder.path(), &opener()).unwrap();
+        let path = folder.path().join("decided");
+        fs::write(&path, &bytes).unwrap();
+        prop_assert!(DataFolder::has_decided(folder.path()).unwrap());
+        opened.note_decided(Epoch(7)).unwrap();
+        let left = match envelope::open::<serde_json::Value>("decided", 1, "here", &bytes) {
+            Err(StateError::TooNew { .. }) => bytes,
+            _ => envelope::seal("decided", 1, &Epoch(7)),
+        };
+        prop_assert_eq!(fs::read(&path).unwrap(), left);
+        prop_assert!(DataFolder::has_decided(folder.path()).unwrap());
     }
 
     #[test]

@@ -311,8 +311,9 @@ fn exit_codes_tell_success_from_failure_from_what_cannot_be_used() {
     let savepoint = ["checkpoints", "savepoint", "--data-dir", "data"];
     Millrace::new(&workspace, savepoint).finish().expect_code(1).expect_stderr(&["no pipeline runs", "help:"]);
 
-    let unusable: [(&[&str], &str); 8] = [
-        (&["run", "-f", "-", "--watch"], "the manifests were read from the standard input"),
+    let unusable: [(&[&str], &str); 9] = [
+        (&["run", "-f", "-", "--watch"], "the manifests were read from the standard input (`-f -`)"),
+        (&["run", "-f", "/dev/stdin", "--watch"], "were read from the standard input (`-f /dev/stdin`)"),
         (&["run", "-f", "p.yaml", "--data-dir", "data", "--parallelism", "0"], "--parallelism"),
         (&["run", "-f", "p.yaml", "--data-dir", "data", "--listen", "nowhere"], "--listen"),
         (&["run", "-f", "p.yaml", "-f", "other.yaml", "--data-dir", "data"], "expected each name once"),
@@ -325,6 +326,10 @@ fn exit_codes_tell_success_from_failure_from_what_cannot_be_used() {
         let manifest = std::fs::File::open(workspace.join("p.yaml")).unwrap();
         Millrace::new(&workspace, args).stdin(manifest).finish().expect_code(2).expect_stderr(&[said]);
     }
+    let bash = ["bash", "-c", "exec \"$@\" -f <(cat p.yaml)", "bash"];
+    let piped =
+        Millrace::wrapped(&workspace, &bash, ["run", "--watch", "--data-dir", "data-3"]).finish().expect_code(2);
+    piped.expect_stderr(&["`--watch` takes up edits of files, and /dev/fd/", "is none that can be read again"]);
     std::os::unix::fs::symlink("nothing", workspace.join("astray")).unwrap();
     std::os::unix::fs::symlink("round", workspace.join("round")).unwrap();
     for (data, said) in [

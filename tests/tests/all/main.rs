@@ -33,5 +33,6 @@ mod savepoints;
 mod stdin;
 mod surroundings;
 mod suspended;
+mod taken_over;
 mod terminal;
 mod transforms;

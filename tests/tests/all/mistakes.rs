@@ -249,3 +249,92 @@ spec: {{file: {{path: out, format: {{json: {{}}}}}}}}
         .sum();
     assert_eq!(rows, 200, "read from its beginning");
 }
+
+#[test]
+fn a_sink_that_cannot_take_its_rows_is_shown_at_its_own_field() {
+    let manifest = |partition_by: &str| {
+        let transforms = "  transforms:
+    - {name: a, sql: 'SELECT k, v FROM t'}
+    - {name: b, sql: 'SELECT k, v + 1 AS w FROM t'}
+  outputs:
+    - {from: a, sink: lake}";
+        let rest = format!("{transforms}\n    - {{from: b, sink: out}}");
+        let sink = format!("delta:\n    uri: out/lake\n    partitionBy: {partition_by}");
+        pipeline("json", COLUMNS, &rest).replace("{delta: {uri: out/lake}}", &format!("\n  {sink}"))
+    };
+    let line_of = |manifest: &str| 1 + manifest.lines().position(|line| line.contains("partitionBy")).unwrap();
+    let unknown = manifest("[k, vv]");
+    let said = refused(&unknown);
+    let place = format!("p.yaml:{}:22: there is no column `vv` (output `a`)\n", line_of(&unknown));
+    has(&said, &[&place, "expected one of k, v\n", "did you mean `v`?"]);
+    assert_eq!(said.matches("p.yaml:").count(), 1, "{said}");
+
+    let all = manifest("[k, v]");
+    let said = refused(&all);
+    let message = "every column names a partition, so the files would have none (output `a`)";
+    has(
+        &said,
+        &[&format!("p.yaml:{}:5: {message}\n", line_of(&all)), "expected at least one column that is not in it"],
+    );
+    assert!(!said.contains("did you mean"), "{said}");
+
+    // What is wrong with the Sink whatever comes is told once, though two outputs go to it.
+    let elsewhere = manifest("[k]").replace("uri: out/lake", "uri: s3://lake/t").replace("sink: out", "sink: lake");
+    let said = refused(&elsewhere.replace("    partitionBy: [k]\n", ""));
+    has(&said, &["    uri: s3://lake/t\n"]);
+    assert_eq!(said.matches("this version does not write to s3 stores").count(), 1, "{said}");
+}
+
+#[test]
+fn a_name_in_allow_state_loss_that_no_node_has_or_had_is_warned_of() {
+    let manifest = |name: &str, allowed: &str| {
+        format!(
+            "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: p}}
+spec:
+  sources:
+    - name: numbers
+      file: {{paths: [in.ndjson]}}
+      format: {{json: {{}}}}
+      columns: [{COLUMNS}]
+  transforms:
+    - {{name: {name}, sql: 'SELECT k, sum(v) AS s FROM numbers GROUP BY k'}}
+  outputs:
+    - {{from: {name}, sink: out}}
+  allowStateLoss: [{allowed}]
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Sink
+metadata: {{name: out}}
+spec: {{file: {{path: out, format: {{json: {{}}}}}}}}
+"
+        )
+    };
+    let workspace = Workspace::new();
+    workspace.write("in.ndjson", "{\"k\":\"a\",\"v\":1}\n");
+    let warning = |name: &str| format!("`allowStateLoss` names `{name}`, and no source or transform is called so");
+    let run = |name: &str, allowed: &str| {
+        workspace.write("p.yaml", manifest(name, allowed));
+        Millrace::run(&workspace, "p.yaml").finish().expect_success().stderr
+    };
+    // What is like no name may be that of a node which goes; what is like one is probably misspelled.
+    let check = |allowed: &str| {
+        workspace.write("p.yaml", manifest("sums", allowed));
+        Millrace::new(&workspace, ["check", "-f", "p.yaml"]).finish().expect_success().stderr
+    };
+    assert_eq!(check("sums, numbers, somewhere"), "");
+    has(&check("sumz"), &["p.yaml:14:20: warning: no source or transform is called `sumz`", "did you mean `sums`?"]);
+
+    has(&run("sums", "sumz"), &[&warning("sumz"), "did you mean `sums`?"]);
+    // It is right for a node that the edit takes away, of which there is another name.
+    workspace.write("old.yaml", manifest("sums", ""));
+    workspace.write("p.yaml", manifest("totals", "sums, nope"));
+    let planned =
+        Millrace::new(&workspace, ["plan", "-f", "p.yaml", "--against", "old.yaml"]).finish().expect_success();
+    has(&planned.stderr, &[&warning("nope")]);
+    assert!(!planned.stderr.contains(&warning("sums")), "{}", planned.stderr);
+    let edited = run("totals", "sums, nope");
+    has(&edited, &[&warning("nope")]);
+    assert!(!edited.contains(&warning("sums")), "{edited}");
+}

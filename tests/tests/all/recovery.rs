@@ -139,6 +139,7 @@ fn damage(path: &Path) {
 }
 
 const REPAIR: &str = "millrace checkpoints repair";
+const DELETE_ALL: &str = "millrace checkpoints delete --all";
 
 #[test]
 fn each_note_that_is_damaged_is_told_with_what_helps_and_made_anew_it_costs_no_row() {
@@ -204,6 +205,7 @@ fn each_file_of_a_checkpoint_that_is_damaged_or_missing_in_the_store_is_named() 
         }
         assert_eq!(told.stdout.lines().count(), damages, "{}", told.stdout);
     }
+    verify(&[&epochs[0]]).expect_code(1).expect_stderr(&["1 file is damaged or missing"]);
     assert!(verify(&[&epochs[1]]).expect_success().stdout.contains("checkpoints that are whole: 1, with"));
     verify(&["99"]).expect_code(2).expect_stderr(&["there is no checkpoint 99"]);
 }
@@ -304,6 +306,75 @@ fn checkpoints_are_found_where_the_pipeline_kept_them_last() {
     let deleted = there(&["delete", "--data-dir", data, "--all"]).expect_success().stdout;
     assert!(deleted.contains("all that recovered remembered"), "{deleted}");
     assert!(!workspace.join("kept/recovered").exists() && workspace.join("kept/another").exists());
+}
+
+#[test]
+fn checkpoints_that_are_gone_as_a_whole_are_missed_and_with_the_folder_put_back_it_goes_on() {
+    for (more, moved) in [(", storage: kept", "kept"), ("", "data/checkpoints")] {
+        let (workspace, manifests) = killed_with(more, moved);
+        let (there, away) = (workspace.join(moved), workspace.join("away"));
+        let own = there.join("recovered");
+        fs::rename(&there, &away).unwrap();
+        let (out, data) = (workspace.join("out"), workspace.join("data"));
+        let committed = read::all_files(&out);
+        let notes = || read::all_files(&data).into_iter().filter(|(path, _)| !path.ends_with("lock"));
+        let noted: Vec<_> = notes().collect();
+        let refused = |finished: Finished| {
+            let place = format!("there are no checkpoints in {}", own.display());
+            let refused =
+                finished.expect_code(1).expect_stderr(&["nor the pointer to the newest", "put the folder back"]);
+            let place = place.replace(&format!("{}/data/", workspace.path().display()), "data/");
+            assert!(refused.stderr.contains(&place) && refused.stderr.contains(DELETE_ALL), "{}", refused.stderr);
+        };
+        for _ in 0..2 {
+            refused(Millrace::run(&workspace, "recovered.yaml").finish());
+            for command in ["list", "verify", "repair"] {
+                refused(checkpoints(&workspace, &[command, "--data-dir", "data"]));
+            }
+            // As where a volume is not mounted.
+            fs::create_dir_all(&there).unwrap();
+        }
+        assert_eq!(read::all_files(&out), committed, "nothing is staged, and nothing committed");
+        assert!(notes().eq(noted), "{:?}", notes().collect::<Vec<_>>());
+        fs::remove_dir(&there).expect("no folder is made in the place");
+
+        fs::rename(&away, &there).unwrap();
+        assert!(manifests.iter().all(|manifest| manifest.exists()));
+        Millrace::run(&workspace, "recovered.yaml").finish().expect_success();
+        expect_whole(&workspace);
+
+        fs::rename(&there, &away).unwrap();
+        refused(Millrace::run(&workspace, "recovered.yaml").finish());
+        let deleted = checkpoints(&workspace, &["delete", "--data-dir", "data", "--all"]).expect_success().stdout;
+        assert!(deleted.contains("all that recovered remembered"), "{deleted}");
+        assert!(away.join("recovered/latest").exists());
+        fs::remove_dir_all(&out).unwrap();
+        Millrace::run(&workspace, "recovered.yaml").finish().expect_success();
+        expect_whole(&workspace);
+
+        // Where they are not gone they are forgotten with their files.
+        checkpoints(&workspace, &["delete", "--data-dir", "data", "--all"]).expect_success();
+        fs::remove_dir_all(&there).unwrap();
+        fs::remove_dir_all(&out).unwrap();
+        Millrace::run(&workspace, "recovered.yaml").finish().expect_success();
+        expect_whole(&workspace);
+    }
+}
+
+#[test]
+fn a_data_folder_that_notes_no_checkpoint_goes_on_from_one_and_a_new_one_from_what_another_has_kept() {
+    let (workspace, _) = killed_with(", storage: kept", "kept");
+    let note = workspace.join("data/decided");
+    // As an older release has left it.
+    fs::remove_file(&note).unwrap();
+    let running = Millrace::run(&workspace, "recovered.yaml").start();
+    Deadline::secs(60).wait_for("the note", || note.exists().then_some(()));
+    running.terminate();
+    running.wait().expect_success();
+    fs::rename(workspace.join("data"), workspace.join("older")).unwrap();
+    Millrace::run(&workspace, "recovered.yaml").finish().expect_success();
+    assert!(note.exists());
+    expect_whole(&workspace);
 }
 
 #[test]

@@ -286,11 +286,15 @@ fn everything_that_a_pipeline_remembers_can_be_deleted_and_it_begins_again() {
 }
 
 #[test]
-fn checkpoints_that_somebody_removed_by_hand_cost_no_rows_either() {
+fn checkpoints_that_somebody_removed_by_hand_are_missed_and_once_they_are_given_up_cost_no_rows_either() {
     let workspace = Workspace::new();
     workspace.write("saved.yaml", pipeline(OFTEN, ""));
     Millrace::run(&workspace, "saved.yaml").finish().expect_success();
     fs::remove_dir_all(workspace.join("data/checkpoints")).unwrap();
+    let missed = Millrace::run(&workspace, "saved.yaml").finish().expect_code(1);
+    missed.expect_stderr(&["there are no checkpoints in", "data/checkpoints/saved", "checkpoints delete --all"]);
+    expect(&workspace, |_| 1, |_| 1);
+    checkpoints(&workspace, &["delete", "--data-dir", "data", "--all"]).expect_success();
     Millrace::run(&workspace, "saved.yaml").finish().expect_success();
     expect(&workspace, |_| 2, |_| 2);
     assert!(output(&workspace, "some", "delta").column("id").any(|id| matches!(id, Cell::Int(_))));

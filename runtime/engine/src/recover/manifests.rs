@@ -2,19 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use millrace_state::{CheckpointStore, ErrorKind, Manifest, ManifestId, StateError};
+use millrace_state::{CheckpointStore, DataFolder, ErrorKind, Manifest, ManifestId, StateError};
 use millrace_stream::{
     Epoch,
     checkpoint::{Decided, ManifestState, Pointer, Refusal, Taken},
 };
 
+use super::Turn;
 use crate::{JobContext, JobError};
 
 /// Refuses to start where there are checkpoints and no pointer. That is found out before the claim, which leaves a pointer to
 /// nothing: at the next start it would say that no checkpoint is complete, and that all can be cleared away.
-pub(super) async fn refuse_lost_pointer(cx: &JobContext) -> Result<(), JobError> {
+///
+/// In a run that has started before the checkpoints may be gone too. Whether they are at its first start is known to whoever made
+/// its context.
+pub(super) async fn refuse_lost_pointer(cx: &JobContext, turn: Turn) -> Result<(), JobError> {
     match read_manifests(cx).await?.keys().map(|taken| taken.epoch).max() {
         Some(newest) => Err(JobError::Refused(Refusal::PointerLost { newest })),
+        None if turn != Turn::First && DataFolder::has_decided(cx.folder.path())? => {
+            Err(JobError::CheckpointsGone { place: cx.store.url().to_owned(), was: None })
+        }
         None => Ok(()),
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     doubts::{ColumnDoubt, Doubts},
     error::{Fault, PlanError},
     graph::{KeyedOp, LateRows, Plan, ResolvedSpec, Warning, WindowDef, WindowKind},
-    logical,
+    keys, logical,
     lower::{self, Lowered, Settings, Stamp, Table},
     resolve::{resolve_what_is_there, window_def},
     rewrite::rewrite,
@@ -340,9 +340,11 @@ impl<'a> Compiler<'a> {
         let path = format!("spec.transforms[{}]", work.number);
         let field = format!("{path}.sql");
         let pseudo_columns = work.window.is_some() || !work.sure;
-        let unknown = checks::unknown_columns(&work.sql, &self.columns, pseudo_columns);
-        let knows_types = !work.sql.tables.iter().any(|table| self.unsure.contains(&table.name));
         let mut query = work.sql.query.clone();
+        keys::prefer_columns(&mut query, &self.columns);
+        let mut unknown = checks::unknown_columns(&work.sql, &self.columns, pseudo_columns);
+        unknown.extend(keys::refuse_aggregates(&mut query));
+        let knows_types = !work.sql.tables.iter().any(|table| self.unsure.contains(&table.name));
         if !unknown.is_empty() || !work.sure || !work.sql.form.faults.is_empty() {
             // Any window will do to look at the expressions one by one.
             let any = WindowKind::Tumbling { size_ms: 1, offset_ms: 0 };

@@ -10,7 +10,7 @@ use super::{Compiler, Work};
 use crate::{
     checks,
     columns::errors_schema,
-    error::Fault,
+    error::{Fault, PlanError},
     graph::{Input, Node, NodeKind, OutputName, SinkNode},
 };
 
@@ -65,9 +65,11 @@ impl<'a> Compiler<'a> {
             if self.unsure.contains(name) || self.doubts.sinks.contains(&output.sink) {
                 continue;
             }
-            for (field, fault) in checks::sink(spec, &schema, changelog.is_some(), &output.sink) {
-                self.refuse(format!("{path}.{field}"), fault);
-            }
+            let found = checks::sink(spec, &schema, changelog.is_some(), &output.sink, &output.from);
+            let errors = found
+                .into_iter()
+                .map(|(field, fault, sink)| PlanError { sink, ..fault.in_field(format!("{path}.{field}")) });
+            self.errors.extend(errors);
             let input = Input { node: NodeName::from(name), output: which };
             let node = SinkNode { input, sink: output.sink.clone(), spec: spec.clone(), schema, changelog };
             nodes.push((number, Node { name: node_name, kind: NodeKind::Sink(node) }));

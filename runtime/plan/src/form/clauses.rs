@@ -2,8 +2,8 @@
 //! with an error that has no place, and pass over the others.
 
 use datafusion_sql::sqlparser::ast::{
-    ForClause, GroupByExpr, LimitClause, OrderByKind, Query, Select, SelectItem, Spanned, TableAlias, TableFactor,
-    WildcardAdditionalOptions,
+    Expr, ForClause, GroupByExpr, LimitClause, OrderByKind, Query, Select, SelectItem, Spanned, TableAlias,
+    TableFactor, WildcardAdditionalOptions,
 };
 
 use super::Form;
@@ -125,7 +125,9 @@ impl Form<'_> {
             }
         }
         if let GroupByExpr::Expressions(keys, _) = &select.group_by {
-            for key in keys.iter().filter(|key| has_aggregate(&resolve(key, select))) {
+            // What a name means depends on the columns that there are: `keys` looks at those.
+            let is_name = |key: &&Expr| matches!(key, Expr::Identifier(_));
+            for key in keys.iter().filter(|key| !is_name(key) && has_aggregate(&resolve(key, select))) {
                 let fault = Fault::new("an aggregate cannot be a key: its value is known only when its group is");
                 let fault = fault.at(span_of(key.span())).offending(key.to_string());
                 self.refuse(fault.expected("columns, or expressions of them"));

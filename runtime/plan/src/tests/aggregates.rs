@@ -143,3 +143,28 @@ fn a_common_expression_of_the_planner_is_spelled_out_in_the_state() {
         "#]],
     );
 }
+
+#[test]
+fn a_key_is_the_input_s_column_before_it_is_a_result_of_that_name() {
+    let expect_key = |window: &str, sql: &str, key: &str| {
+        let plan = compiled(&transform(&format!("t window={window}: {sql}"))).expect(sql);
+        let text = explain::text(&plan);
+        assert!(text.contains(&format!("exchange by hash of {key}\n")), "{sql}\n{text}");
+    };
+    for from in [
+        "bid",
+        "bid AS q",
+        "(SELECT * FROM bid) AS q",
+        "(SELECT bid.auction, (price) FROM bid UNION ALL SELECT auction, price FROM bid) AS q",
+        "bid AS q (auction, bidder, price, channel, url, date_time, extra)",
+    ] {
+        let sql = format!("SELECT window_start, sum(price) AS auction FROM {from} GROUP BY auction");
+        expect_key("minute", &sql, "auction");
+        expect_key("minute", &sql.replace("BY auction", "BY AUCTION"), "auction");
+    }
+    // The rows of a rolling window have values of their own beside the aggregate.
+    let sql = "SELECT lower(channel) AS channel, sum(price) AS s FROM bid GROUP BY channel";
+    expect_key("trailing", sql, "channel");
+    let sql = "SELECT lower(channel) AS c, sum(price) AS s FROM bid GROUP BY c";
+    expect_key("trailing", sql, "lower(channel)");
+}

@@ -2,8 +2,10 @@
 
 use expect_test::{Expect, expect};
 
+use millrace_crds::PipelineSpec;
+
 use super::*;
-use crate::diff;
+use crate::{diff, unknown_losses};
 
 /// The transforms that the edits begin with.
 const BEFORE: [&str; 3] = [
@@ -444,4 +446,24 @@ fn a_source_is_begun_anew_where_its_loss_is_allowed() {
         Hot bid: `seed` changes, and with it every row that the generator makes, the ones before included; it is read from its beginning, as `allowStateLoss` says
     "#]],
     );
+}
+
+#[test]
+fn names_in_allow_state_loss_that_neither_plan_has_are_told() {
+    let allowing = |names: &str| {
+        let spec = compiled(&(before() + &format!("  allowStateLoss: [{names}]\n"))).unwrap().spec;
+        spec.pipeline
+    };
+    let told = |new: &str, old: Option<&PipelineSpec>| {
+        unknown_losses(&allowing(new), old).iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert!(told("bid, t", None).is_empty());
+    let mut old = allowing("t");
+    old.sources[0].name = "gone".to_owned();
+    assert!(told("gone, t", Some(&old)).is_empty());
+    let nobody = "and no source or transform is called so, now or in the plan before";
+    assert_eq!(told("t, gone", None), [format!("`allowStateLoss` names `gone`, {nobody}")]);
+    let bids = unknown_losses(&allowing("t, bids"), Some(&old));
+    assert_eq!(bids[0].path, "spec.allowStateLoss[1]");
+    assert_eq!(bids[0].to_string(), format!("`allowStateLoss` names `bids`, {nobody}; did you mean `bid`?"));
 }

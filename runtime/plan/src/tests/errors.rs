@@ -514,3 +514,42 @@ spec:
     "#]],
     );
 }
+
+#[test]
+fn the_windows_columns_over_a_subquery_say_where_they_come_from() {
+    check(
+        &pipeline(
+            &[
+                "a window=minute: SELECT auction, window_start FROM (SELECT auction, price FROM bid) AS q",
+                "b window=minute: SELECT auction, n FROM (SELECT auction, count(*) AS n FROM bid GROUP BY auction) AS q WHERE window_end > date_time",
+            ],
+            &["a > out", "b > out"],
+        ),
+        expect![[r#"
+            spec.transforms[0].sql:1:17: `window_start` is there only in a SELECT that groups under the transform's `window`, and in one that reads it from such a subquery; expected GROUP BY in this SELECT, `window_start` in the select list of the subquery that groups, or one of the columns: `auction`, `price`
+            spec.transforms[1].sql:1:93: `window_end` is there only in a SELECT that groups under the transform's `window`, and in one that reads it from such a subquery; expected GROUP BY in this SELECT, `window_end` in the select list of the subquery that groups, or one of the columns: `auction`, `n`
+            spec.transforms[1].sql:1:106: there is no column `date_time`; expected one of the columns: `auction`, `n`
+        "#]],
+    );
+}
+
+#[test]
+fn a_key_that_is_the_alias_of_an_aggregate_and_no_column_is_told_by_its_alias() {
+    check(
+        &pipeline(
+            &[
+                "a window=minute: SELECT window_start, sum(price) AS p FROM bid GROUP BY p",
+                "b window=minute: SELECT auction, window_start, sum(price) AS auction FROM bid GROUP BY auction",
+                "c window=minute: WITH q AS (SELECT price AS p FROM bid) SELECT sum(p) AS s FROM q GROUP BY s",
+                "d window=trailing: SELECT auction, sum(price) AS p FROM bid GROUP BY P",
+            ],
+            &["a > out"],
+        ),
+        expect![[r#"
+            spec.transforms[0].sql:1:56: `p` is the alias of `sum(price)` here, and an aggregate cannot be a key: its value is known only when its group is; expected columns, or expressions of them
+            spec.transforms[1].sql:1:8: two columns are called `auction`; expected an alias for one of them, such as `… AS another_name`
+            spec.transforms[2].sql:1:75: `s` is the alias of `sum(p)` here, and an aggregate cannot be a key: its value is known only when its group is; expected columns, or expressions of them
+            spec.transforms[3].sql:1:51: `P` is the alias of `sum(price)` here, and an aggregate cannot be a key: its value is known only when its group is; expected columns, or expressions of them
+        "#]],
+    );
+}

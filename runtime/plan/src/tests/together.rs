@@ -85,7 +85,7 @@ fn keys_that_are_not_there_are_told_with_the_columns_that_are() {
             spec.transforms[5].sql:1:47: there is no column `channl`; expected one of the columns: `auction`, `bidder`, `price`, `channel`, `url`, `date_time`, `extra`; did you mean `channel`?
             spec.transforms[6].sql:1:40: `window_start` is there only where a transform with a `window` groups; expected one of the columns: `auction`, `bidder`, `price`, `channel`, `url`, `date_time`, `extra`
             spec.transforms[7].sql:1:49: an aggregate cannot be a key: its value is known only when its group is; expected columns, or expressions of them
-            spec.transforms[8].sql:1:49: an aggregate cannot be a key: its value is known only when its group is; expected columns, or expressions of them
+            spec.transforms[8].sql:1:49: `n` is the alias of `count(*)` here, and an aggregate cannot be a key: its value is known only when its group is; expected columns, or expressions of them
         "#]],
     );
 }

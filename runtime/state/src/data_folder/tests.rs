@@ -117,11 +117,37 @@ fn what_was_half_written_at_the_start_is_gone_at_the_next() {
 }
 
 #[test]
+fn that_a_checkpoint_was_decided_is_noted_once_and_until_it_is_taken_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let has_decided = || DataFolder::has_decided(folder.path()).unwrap();
+    assert!(!has_decided());
+    let data = DataFolder::open(folder.path(), &opener()).unwrap();
+    assert!(!has_decided());
+    data.note_decided(Epoch(3)).unwrap();
+    let noted = fs::read(folder.path().join(DECIDED)).unwrap();
+    data.note_decided(Epoch(9)).unwrap();
+    assert!(has_decided() && fs::read(folder.path().join(DECIDED)).unwrap() == noted);
+    // What a newer release says is left as it is.
+    let newer = envelope::seal(DECIDED, VERSION + 1, &"more");
+    fs::write(folder.path().join(DECIDED), &newer).unwrap();
+    data.note_decided(Epoch(9)).unwrap();
+    assert!(has_decided() && fs::read(folder.path().join(DECIDED)).unwrap() == newer);
+    // Without its layout the folder is still ours.
+    drop(data);
+    fs::remove_file(folder.path().join(LAYOUT)).unwrap();
+    let data = DataFolder::open(folder.path(), &opener()).unwrap();
+    data.forget_decided().unwrap();
+    data.forget_decided().unwrap();
+    assert!(!has_decided());
+}
+
+#[test]
 fn version_1_is_what_the_golden_files_hold() {
     let sealed = envelope::seal(GENERATION, VERSION, &Generation(7));
     crate::golden::check("generation-1.json", &sealed);
     crate::golden::check("layout-1.json", &envelope::seal(LAYOUT, VERSION, &Layout { layout: VERSION }));
     crate::golden::check("instance-1.json", &envelope::seal(INSTANCE, VERSION, &"instance-1"));
+    crate::golden::check("decided-1.json", &envelope::seal(DECIDED, VERSION, &Epoch(7)));
 }
 
 #[test]

@@ -46,6 +46,17 @@ fn of_many_that_race_the_greatest_generation_stays() {
 }
 
 #[test]
+fn of_two_processes_that_claim_one_generation_the_second_is_fenced() {
+    let (folder, first) = pointer();
+    let second = FilePointer::open(&folder.path().join("checkpoints")).unwrap();
+    assert!(matches!(first.claim_now(Generation(3)).unwrap(), Claim::Take(_)));
+    assert_eq!(second.claim_now(Generation(3)).unwrap(), Claim::Fenced { by: Generation(3) });
+    assert!(matches!(first.clone().claim_now(Generation(3)).unwrap(), Claim::Take(_)), "tried again");
+    assert!(matches!(second.claim_now(Generation(4)).unwrap(), Claim::Take(_)));
+    assert_eq!(first.claim_now(Generation(3)).unwrap(), Claim::Fenced { by: Generation(4) });
+}
+
+#[test]
 fn a_damaged_pointer_is_told_and_never_taken_for_none() {
     let (_folder, pointer) = pointer();
     pointer.claim_now(Generation(1)).unwrap();
