@@ -210,16 +210,16 @@ impl Split {
     /// Where reading is resumed.
     pub(super) fn place(&self) -> Place {
         match &self.contents {
-            Contents::Records { records, start, .. } if records.position() > start.offset => {
-                Place { offset: records.position(), tail: records.tail().digest() }
-            }
-            Contents::Records { start, .. } => *start,
+            Contents::Records { records, start, .. } => place_of(records, *start),
             Contents::Parquet(parquet) => Place::at(parquet.position()),
         }
     }
 
     fn position(&self) -> u64 {
-        self.place().offset
+        match &self.contents {
+            Contents::Records { records, start, .. } => records.position().max(start.offset),
+            Contents::Parquet(parquet) => parquet.position(),
+        }
     }
 
     pub(super) fn unread_bytes(&self) -> Option<u64> {
@@ -374,8 +374,7 @@ impl Split {
 
     /// Opens the file if it is not. Whether it turns out to have other contents than were read of it.
     fn open(&mut self, shared: &Shared, follow: bool) -> Result<bool, SourceError> {
-        let place = self.place();
-        let Contents::Records { records, stream, .. } = &mut self.contents else { return Ok(false) };
+        let Contents::Records { records, stream, start } = &mut self.contents else { return Ok(false) };
         let what = || self.path.display().to_string();
         let fail = |error| failed(what(), error);
         let compression = shared.catalog.spec().compression;
@@ -396,6 +395,7 @@ impl Split {
             }
             *stream = None;
         }
+        let place = place_of(records, *start);
         let resume_at = place.offset;
         let changed = || {
             let changed = format!("{} has changed since {resume_at} bytes of it were read", self.path.display());
@@ -449,6 +449,14 @@ impl Split {
         self.contents = Contents::Records { records: Box::new(records), stream: None, start: Place::default() };
         (self.growth, self.seen) = (Growth::None, None);
         Ok(())
+    }
+}
+
+/// How far a file was read that was opened at `start`.
+fn place_of(records: &Records, start: Place) -> Place {
+    match records.position() > start.offset {
+        true => Place { offset: records.position(), tail: records.tail().digest() },
+        false => start,
     }
 }
 
