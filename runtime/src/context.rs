@@ -10,7 +10,7 @@ use std::{
 use millrace_crds::MoveSourceSpec;
 use millrace_engine::{JobContext, JobError, metrics::Metrics, status::Status};
 use millrace_plan::Plan;
-use millrace_state::{CheckpointStore, DataFolder, ErrorKind, ManifestId, Opener, Pointer, StateError, StoreResources};
+use millrace_state::{CheckpointStore, DataFolder, ErrorKind, Opener, Pointer, StateError, StoreResources};
 use millrace_stream::Clock;
 
 use crate::{clock::SystemClock, owner, storage::Storage};
@@ -154,10 +154,7 @@ async fn settle_instance(
         return if store.list().await?.is_empty() { folder.renew_instance() } else { Ok(()) };
     };
     for decided in latest.decided.iter().rev() {
-        let id = match decided.savepoint {
-            true => ManifestId::Savepoint { name: millrace_engine::recover::savepoint_name(decided.taken.epoch) },
-            false => ManifestId::from(decided.taken),
-        };
+        let id = millrace_engine::recover::manifest_of(decided);
         match store.read_manifest(&id.location()).await {
             Ok(manifest) => return folder.adopt_instance(&manifest.instance),
             Err(error) if error.kind() == ErrorKind::Corrupt => {}

@@ -199,10 +199,7 @@ async fn repair_pointer(
     };
     let mut newest = None;
     if let Some(last) = to.decided.last() {
-        let id = match last.savepoint {
-            true => ManifestId::Savepoint { name: millrace_engine::recover::savepoint_name(last.taken.epoch) },
-            false => ManifestId::from(last.taken),
-        };
+        let id = millrace_engine::recover::manifest_of(last);
         newest = read(store, &id.location()).await?.map(|manifest| Newest {
             manifest: id.location(),
             size_bytes: manifest.state_bytes(),

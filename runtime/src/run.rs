@@ -10,7 +10,7 @@ use millrace_crds::{OnDelete, SourceSpec};
 use millrace_engine::{
     Command, JobContext, JobError, Outcome, chain,
     metrics::Metrics,
-    recover::savepoint_name,
+    recover::manifest_of,
     status::{JobPhase, Status},
 };
 use millrace_plan::{NodeKind, Plan, ResolvedSpec, unknown_losses};
@@ -183,10 +183,7 @@ async fn tell_of_unknown_losses(plan: &Plan, cx: &JobContext) {
     let newest = latest.as_ref().and_then(|latest| latest.decided.last());
     let id = match (&cx.from_savepoint, newest) {
         (Some(name), _) => Some(ManifestId::Savepoint { name: name.clone() }),
-        (None, Some(newest)) if newest.savepoint => {
-            Some(ManifestId::Savepoint { name: savepoint_name(newest.taken.epoch) })
-        }
-        (None, newest) => newest.map(|newest| ManifestId::from(newest.taken)),
+        (None, newest) => newest.map(manifest_of),
     };
     let before = match id {
         None => None,

@@ -15,10 +15,10 @@ use millrace_stream::{
     checkpoint::{self, Advance, Claim, Decided, Facts, Pointer, Recovery, Taken},
 };
 
-pub use self::manifests::savepoint_name;
 use self::manifests::{
     Found, check_files, check_later, read_manifests, refuse_lost_pointer, set_aside, up_to_savepoint,
 };
+pub use self::manifests::{manifest_of, savepoint_name};
 use crate::{
     JobContext, JobError,
     commits::{self, CommitError},

@@ -5,7 +5,7 @@ use millrace_plan::{
     Plan, PlanError, ResolvedSpec,
     handover::{CheckpointSaid, PlanDocument},
 };
-use millrace_state::{ErrorKind, Manifest, ManifestId, Pointer};
+use millrace_state::{ErrorKind, Manifest, Pointer};
 use millrace_stream::Revision;
 
 use super::pointer::ConfigMapPointer;
@@ -49,10 +49,7 @@ impl Found {
             duration_ms: u64::try_from(about.duration.as_millis()).unwrap_or(u64::MAX),
             size_bytes: about.size_bytes,
         });
-        let id = match newest.savepoint {
-            true => ManifestId::Savepoint { name: millrace_engine::recover::savepoint_name(newest.taken.epoch) },
-            false => ManifestId::from(newest.taken),
-        };
+        let id = millrace_engine::recover::manifest_of(newest);
         let storage = wanted.spec.pipeline.checkpoints.storage.as_deref();
         let store = place.store(storage, &wanted.spec.name)?;
         let stored = match store.read_manifest(&id.location()).await {

@@ -1,6 +1,6 @@
 //! Mistakes in manifests that are told before a run, and none of them hides another.
 
-use millrace_tests::{Millrace, Workspace};
+use millrace_tests::{Millrace, Workspace, manifest};
 
 /// A Pipeline over a file of rows, with these further fields.
 fn pipeline(format: &str, columns: &str, rest: &str) -> String {
@@ -227,13 +227,8 @@ spec:
   outputs:
     - {{from: t, sink: out}}
 {more}
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {{name: out}}
-spec: {{file: {{path: out, format: {{json: {{}}}}}}}}
 "
-        )
+        ) + &manifest::sink("out", "file: {path: out, format: {json: {}}}")
     };
     let workspace = Workspace::new();
     workspace.write("p.yaml", manifest(1, ""));
@@ -303,13 +298,8 @@ spec:
   outputs:
     - {{from: {name}, sink: out}}
   allowStateLoss: [{allowed}]
----
-apiVersion: millrace.dev/v1alpha1
-kind: Sink
-metadata: {{name: out}}
-spec: {{file: {{path: out, format: {{json: {{}}}}}}}}
 "
-        )
+        ) + &manifest::sink("out", "file: {path: out, format: {json: {}}}")
     };
     let workspace = Workspace::new();
     workspace.write("in.ndjson", "{\"k\":\"a\",\"v\":1}\n");

@@ -112,6 +112,14 @@ pub fn savepoint_name(epoch: Epoch) -> String {
     format!("savepoint-{epoch}")
 }
 
+/// The manifest of a decided epoch.
+pub fn manifest_of(decided: &Decided) -> ManifestId {
+    match decided.savepoint {
+        true => ManifestId::Savepoint { name: savepoint_name(decided.taken.epoch) },
+        false => ManifestId::from(decided.taken),
+    }
+}
+
 /// The savepoints that a start goes back over: they stay their user's. They stand before what it goes on from, which is the newest
 /// of what is decided.
 pub(super) fn set_aside(claimed: &Pointer, decided: &[Decided], manifests: &BTreeMap<Taken, Found>) -> Vec<Decided> {
