@@ -372,13 +372,15 @@ impl Driver<'_> {
         for (task, snapshots) in self.ledger.upto(epoch) {
             let mut newest = None;
             for (_, snapshot) in snapshots {
-                if let Some(CommitHandle(handle)) = &snapshot.sink {
-                    sinks.entry(NodeName(task.stage.0.clone())).or_default().push(handle.clone());
-                }
                 self.uploaded_bytes += snapshot.uploaded_bytes;
                 newest = Some(snapshot);
             }
-            tasks.extend(newest.map(|snapshot| snapshot.manifest.clone()));
+            let Some(newest) = newest else { continue };
+            // It names what the epochs that were given up have left too, and says what is held back now: one a task.
+            if let Some(CommitHandle(handle)) = &newest.sink {
+                sinks.entry(NodeName(task.stage.0.clone())).or_default().push(handle.clone());
+            }
+            tasks.push(newest.manifest.clone());
         }
         let kind_stored = match kind {
             BarrierKind::Savepoint => ManifestKind::Savepoint { name: savepoint_name(epoch) },
@@ -386,7 +388,7 @@ impl Driver<'_> {
         };
         Manifest {
             pipeline: self.plan.spec.name.clone(),
-            instance: self.cx.folder.instance().to_owned(),
+            instance: self.cx.folder.instance(),
             epoch,
             generation: self.generation,
             kind: kind_stored,
@@ -423,7 +425,14 @@ impl Driver<'_> {
         if from.is_none() {
             self.cx.folder.note_decided(epoch)?;
         }
-        self.cx.pointer.advance(from, next).await
+        let advance = self.cx.pointer.advance(from, next).await?;
+        if matches!(advance, Advance::Move(_) | Advance::AlreadyMoved)
+            && let Err(error) = self.cx.folder.note_decided(epoch)
+        {
+            // The next one is noted instead, and the sinks tell too.
+            tracing::debug!(%epoch, error = %crate::chain(&error), "the newest checkpoint could not be noted");
+        }
+        Ok(advance)
     }
 
     fn manifest_failed(&mut self, epoch: Epoch, error: &StateError) -> ManifestOutcome {

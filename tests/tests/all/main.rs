@@ -15,6 +15,7 @@ mod examples;
 mod far_moments;
 mod flights_year;
 mod generated;
+mod given_up;
 mod held;
 mod hostile;
 mod http;

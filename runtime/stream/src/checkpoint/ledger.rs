@@ -1,8 +1,8 @@
 //! What tasks have acknowledged and is not decided yet.
 //!
-//! A sink's task acknowledges what it prepared since its last acknowledgement. If that epoch is given up, what it prepared
-//! still has to be shown, by the next epoch that is decided. So a manifest is made from every acknowledgement since the
-//! last decision: of state the newest counts, of sinks all do.
+//! A sink's task acknowledges what it has prepared and does not know to be shown. If that epoch is given up, what it prepared
+//! still has to be shown, by the next epoch that is decided. So everything since the last decision is kept: an acknowledgement
+//! may be a piece that counts with those before it, or, as a sink's handle does, hold all that they did.
 //!
 //! Nothing may be missing between: where an acknowledgement can get lost, each one repeats those before it that its task
 //! does not know to be decided. All of them are put in here first, and then the coordinator hears of the newest.
