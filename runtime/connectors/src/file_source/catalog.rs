@@ -130,6 +130,8 @@ struct State {
     opened: BTreeSet<u32>,
     parallelism: u32,
     entries: Vec<Entry>,
+    /// Where they are.
+    by_id: BTreeMap<SplitId, usize>,
     parts: Parts,
     scanned: Duration,
 }
@@ -175,6 +177,7 @@ impl Catalog {
             self.report(&gone)?;
             state.entries = entries;
             assign(&mut state.entries, parallelism);
+            state.number();
         }
         state.opened.insert(index);
         Ok(owned(&state.entries, index))
@@ -191,16 +194,20 @@ impl Catalog {
             self.merge(entries, &mut Vec::new(), parts, listed)?;
             entries.retain(|entry| entry.present || !entry.point.ended);
             assign(entries, *parallelism);
+            state.number();
         }
-        Ok(owned(entries, index))
+        Ok(owned(&state.entries, index))
     }
 
-    /// A task has read on in a file, has come to its end for good, or reads it from its beginning because it has other bytes now.
-    pub(super) fn update(&self, split: &Split, ended: bool) {
-        if let Some(entry) = self.state().entries.iter_mut().find(|entry| entry.id == split.id) {
-            entry.point.identity = split.identity.clone();
-            entry.point.place = split.place();
-            entry.point.ended |= ended;
+    /// A task has read on in files, has come to their ends for good, or reads one from its beginning because it has other bytes now.
+    pub(super) fn update<'a>(&self, splits: impl IntoIterator<Item = &'a Split>, ended: bool) {
+        let mut state = self.state();
+        for split in splits {
+            let Some(&index) = state.by_id.get(&split.id) else { continue };
+            let point = &mut state.entries[index].point;
+            point.identity = split.identity.clone();
+            point.place = split.place();
+            point.ended |= ended;
         }
     }
 
@@ -239,13 +246,15 @@ impl Catalog {
     fn find(&self, point: &Point) -> Option<PathBuf> {
         let is_it = |path: &Path| point.identity.begins_at(path);
         let same_inode = |path: &Path| fs::metadata(path).is_ok_and(|metadata| point.identity.same_inode(&metadata));
-        // What stands before the place is looked at when it is opened.
-        if same_inode(&point.path) && is_it(&point.path) {
+        // An inode is given again: what is there now may be another file, and the one that was read a copy beside it.
+        let is_it_still =
+            |path: &Path| same_inode(path) && is_it(path) && (!self.spec.follow || self.has_read(path, point));
+        if is_it_still(&point.path) {
             return Some(point.path.clone());
         }
         let folder = point.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let beside = fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path());
-        beside.filter(|path| same_inode(path)).find(|path| is_it(path)).or_else(|| {
+        let mut beside = fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path());
+        beside.find(|path| is_it_still(path)).or_else(|| {
             // The same contents under the same path: the file was copied back, or the device has another number now.
             let has_read = || {
                 point.place.tail == TailDigest::default()
@@ -253,6 +262,15 @@ impl Catalog {
             };
             (point.identity.head_bytes > 0 && is_it(&point.path) && has_read()).then(|| point.path.clone())
         })
+    }
+
+    /// Whether what stands before a place in a file is what was read. Of a compressed one that is seen when it is read up to there.
+    fn has_read(&self, path: &Path, point: &Point) -> bool {
+        let compression = self.spec.compression;
+        let is_compressed = || Stream::open(path, compression).is_ok_and(|stream| stream.is_compressed());
+        point.place.tail == TailDigest::default()
+            || is_compressed()
+            || matches!(Stream::open_at(path, compression, false, point.place), Ok(Some(_)))
     }
 
     /// Says which files are gone that had not been read to their ends.
@@ -329,7 +347,8 @@ impl Catalog {
                 let entry = &mut entries[index];
                 // Under its own path other contents are a truncation, which the reader finds; under another path they
                 // are another file, with an inode that was used before.
-                let same = entry.point.path == path || entry.point.identity.begins_at(&path);
+                let point = &entry.point;
+                let same = point.path == path || (point.identity.begins_at(&path) && self.has_read(&path, point));
                 if same {
                     entry.point.path = path;
                     entry.bytes = metadata.len();
@@ -350,8 +369,9 @@ impl Catalog {
                 Err(source) => return Err(SourceError::Io { what: path.display().to_string(), source }),
             };
             // Renamed while the checkpoint's files were looked for.
-            let renamed =
-                |entry: &Entry| entry.point.identity.same_inode(&metadata) && entry.point.identity.begins_at(&path);
+            let renamed = |Entry { point, .. }: &Entry| {
+                point.identity.same_inode(&metadata) && point.identity.begins_at(&path) && self.has_read(&path, point)
+            };
             if let Some(index) = gone.iter().position(renamed) {
                 let entry = gone.swap_remove(index);
                 let point = Point { path, ..entry.point };
@@ -387,6 +407,13 @@ impl Catalog {
             entries.push(entry);
         }
         Ok(())
+    }
+}
+
+impl State {
+    /// Notes where the entries are, which have changed.
+    fn number(&mut self) {
+        self.by_id = self.entries.iter().enumerate().map(|(index, entry)| (entry.id.clone(), index)).collect();
     }
 }
 

@@ -1,6 +1,10 @@
 //! Reads a task's files, the one that is furthest behind in event time next.
 
-use std::{collections::BTreeMap, io, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use millrace_stream::EventTime;
@@ -17,13 +21,19 @@ const MAX_OPEN_FILES: usize = 256;
 /// The same for compressed ones, of which each needs a decoder's memory.
 const MAX_OPEN_COMPRESSED: usize = 64;
 
+/// For how long files are looked at that have nothing, before the task is asked for what else there is to do.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// Reads the files of one task.
 pub(super) struct FileReader {
     shared: Shared,
     cx: SourceContext,
     splits: Vec<Split>,
     by_id: BTreeMap<SplitId, usize>,
+    summary: Summary,
     polled: Duration,
+    /// The file that was looked at last had nothing.
+    looks: bool,
     /// The split that was read last.
     last: Option<usize>,
     /// Of files that are forgotten.
@@ -39,13 +49,16 @@ impl FileReader {
             cx,
             splits: Vec::new(),
             by_id: BTreeMap::new(),
+            summary: Summary::default(),
             polled: now,
+            looks: false,
             last: None,
             bad_rows_before: 0,
         };
         for entry in entries {
             reader.add(entry)?;
         }
+        reader.summary = Summary::of(&reader.splits);
         Ok(reader)
     }
 
@@ -66,9 +79,8 @@ impl FileReader {
     /// Looks for new files, renamed ones and ones that are gone.
     fn poll(&mut self, now: Duration) -> Result<(), SourceError> {
         self.polled = now;
-        for split in &self.splits {
-            self.shared.catalog.update(split, false);
-        }
+        self.looks = false;
+        self.shared.catalog.update(&self.splits, false);
         let entries = self.shared.catalog.scan(self.cx.index, now)?;
         self.splits.iter_mut().for_each(|split| split.begin_poll());
         for entry in entries {
@@ -85,13 +97,13 @@ impl FileReader {
             self.splits.retain(|split| !split.is_forgotten());
             self.by_id = self.splits.iter().enumerate().map(|(index, split)| (split.id.clone(), index)).collect();
         }
+        self.summary = Summary::of(&self.splits);
         Ok(())
     }
 
     /// The split to read next: one of which nothing is known, else the one that is furthest behind.
     fn choose(&self) -> Option<usize> {
-        let ready = self.splits.iter().enumerate().filter(|(_, split)| split.is_ready());
-        ready.min_by_key(|(_, split)| (split.was_read, split.watermark)).map(|(index, _)| index)
+        self.summary.ready.first().map(|(_, _, index)| *index)
     }
 
     /// Closes the file that is furthest ahead, if there are too many open beside the chosen one.
@@ -99,7 +111,7 @@ impl FileReader {
         if self.splits[chosen].is_open() {
             return;
         }
-        let open = || self.splits.iter().enumerate().filter(|(_, split)| split.is_open());
+        let open = || self.summary.open.iter().map(|index| (*index, &self.splits[*index]));
         let compressed = open().filter(|(_, split)| split.is_compressed()).count();
         let only_compressed = compressed >= MAX_OPEN_COMPRESSED;
         if open().count() < MAX_OPEN_FILES && !only_compressed {
@@ -110,6 +122,7 @@ impl FileReader {
         let waits = |split: &Split| only_compressed && split.is_waiting();
         if let Some((index, _)) = ahead.max_by_key(|(_, split)| (waits(split), split.watermark)) {
             self.splits[index].close();
+            self.summary.update(index, &self.splits[index]);
         }
     }
 
@@ -118,10 +131,16 @@ impl FileReader {
         if let Some(split) = self.last.take().and_then(|last| self.splits.get_mut(last)) {
             split.recycle();
         }
+        let began = self.cx.clock.monotonic();
         loop {
             let now = self.cx.clock.monotonic();
-            if self.follows() && now.saturating_sub(self.polled) >= self.poll_interval() {
+            // Not before each file was looked at, which may take longer than the interval.
+            let is_seen = !self.looks || self.choose().is_none();
+            if self.follows() && is_seen && now.saturating_sub(self.polled) >= self.poll_interval() {
                 self.poll(now)?;
+            }
+            if now.saturating_sub(began) >= LOOK {
+                return Ok(Read::Pending(Duration::ZERO));
             }
             let Some(chosen) = self.choose() else {
                 if self.follows() {
@@ -139,6 +158,8 @@ impl FileReader {
             if split.is_waiting() {
                 split.waited_at = now;
             }
+            self.summary.update(chosen, split);
+            self.looks = matches!(step, Step::Nothing);
             match step {
                 Step::Rows(decoded) => {
                     self.last = Some(chosen);
@@ -150,11 +171,11 @@ impl FileReader {
                     });
                 }
                 Step::Ended => {
-                    self.shared.catalog.update(split, true);
+                    self.shared.catalog.update([&*split], true);
                     return Ok(Read::SplitEnded(split.id.clone()));
                 }
                 Step::Rests => return Ok(Read::SplitEnded(split.id.clone())),
-                Step::Replaced => self.shared.catalog.update(split, false),
+                Step::Replaced => self.shared.catalog.update([&*split], false),
                 Step::Nothing => {}
             }
         }
@@ -170,6 +191,7 @@ impl SourceReader for FileReader {
     fn note_watermark(&mut self, split: &SplitId, watermark: EventTime) {
         if let Some(&index) = self.by_id.get(split) {
             self.splits[index].watermark = watermark;
+            self.summary.update(index, &self.splits[index]);
         }
     }
 
@@ -179,7 +201,7 @@ impl SourceReader for FileReader {
     }
 
     fn unread_splits(&self) -> usize {
-        self.splits.iter().filter(|split| !split.was_read && !split.ended).count()
+        self.summary.unread
     }
 
     fn is_spare(&self) -> bool {
@@ -201,12 +223,78 @@ impl SourceReader for FileReader {
     }
 
     fn lag(&self) -> Option<Lag> {
-        let open = self.splits.iter().filter(|split| !split.ended);
-        open.map(|split| split.unread_bytes()).sum::<Option<u64>>().map(Lag::Bytes)
+        (self.summary.unknown == 0).then_some(Lag::Bytes(self.summary.unread_bytes))
     }
 
     fn bad_rows(&self) -> u64 {
-        self.bad_rows_before + self.splits.iter().map(Split::bad_rows).sum::<u64>()
+        self.bad_rows_before + self.summary.bad_rows
+    }
+}
+
+/// What is asked of all splits for each batch, kept up with each change of one: there may be many thousands.
+#[derive(Default)]
+struct Summary {
+    facts: Vec<Facts>,
+    /// Those that can be read: first those of which nothing is known, then the one that is furthest behind.
+    ready: BTreeSet<(bool, EventTime, usize)>,
+    open: BTreeSet<usize>,
+    /// How many have not ended and were not read yet.
+    unread: usize,
+    /// Of those that have not ended and of which it is known.
+    unread_bytes: u64,
+    /// How many of those there are of which it is not known.
+    unknown: usize,
+    bad_rows: u64,
+}
+
+/// What a split adds to the summary.
+#[derive(Clone, Copy, Default)]
+struct Facts {
+    ready: Option<(bool, EventTime)>,
+    is_open: bool,
+    is_unread: bool,
+    unread_bytes: u64,
+    is_unknown: bool,
+    bad_rows: u64,
+}
+
+impl Facts {
+    fn of(split: &Split) -> Self {
+        let unread_bytes = if split.ended { Some(0) } else { split.unread_bytes() };
+        Self {
+            ready: split.is_ready().then_some((split.was_read, split.watermark)),
+            is_open: split.is_open(),
+            is_unread: !split.was_read && !split.ended,
+            unread_bytes: unread_bytes.unwrap_or(0),
+            is_unknown: unread_bytes.is_none(),
+            bad_rows: split.bad_rows(),
+        }
+    }
+}
+
+impl Summary {
+    fn of(splits: &[Split]) -> Self {
+        let mut summary = Self { facts: vec![Facts::default(); splits.len()], ..Self::default() };
+        splits.iter().enumerate().for_each(|(index, split)| summary.update(index, split));
+        summary
+    }
+
+    /// A split has changed.
+    fn update(&mut self, index: usize, split: &Split) {
+        let new = Facts::of(split);
+        let old = std::mem::replace(&mut self.facts[index], new);
+        if old.ready != new.ready {
+            old.ready.map(|(was_read, watermark)| self.ready.remove(&(was_read, watermark, index)));
+            new.ready.map(|(was_read, watermark)| self.ready.insert((was_read, watermark, index)));
+        }
+        match new.is_open {
+            true => _ = self.open.insert(index),
+            false => _ = self.open.remove(&index),
+        }
+        self.unread = self.unread - usize::from(old.is_unread) + usize::from(new.is_unread);
+        self.unread_bytes = self.unread_bytes - old.unread_bytes + new.unread_bytes;
+        self.unknown = self.unknown - usize::from(old.is_unknown) + usize::from(new.is_unknown);
+        self.bad_rows = self.bad_rows - old.bad_rows + new.bad_rows;
     }
 }
 

@@ -4,7 +4,11 @@
 //! splits' that are neither ended nor idle, and when all are idle the greatest of theirs. It never goes back. A row whose event time is null, or further ahead of the
 //! clock than `maxFutureSkew`, is a bad row: one year 9999 must not close every window.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMillisecondArray},
@@ -120,6 +124,10 @@ impl EventTimes {
 #[derive(Debug)]
 pub struct SplitWatermarks {
     splits: BTreeMap<SplitId, SplitProgress>,
+    /// The splits by their greatest event times.
+    by_latest: BTreeSet<(EventTime, SplitId)>,
+    /// For how long the task could not read.
+    waited: Duration,
     disorder_ms: i64,
     idle_timeout: Option<Duration>,
     current: EventTime,
@@ -131,6 +139,7 @@ pub struct SplitWatermarks {
 #[derive(Clone, Copy, Debug)]
 struct SplitProgress {
     latest: EventTime,
+    /// Without the time for which the task could not read before that.
     last_rows: Duration,
 }
 
@@ -174,7 +183,9 @@ impl SplitWatermarks {
         // An older release left the end of what was read so, which is no watermark of what may come.
         let watermarks = restored.iter().map(|stored| stored.watermark).filter(|watermark| *watermark < EventTime::MAX);
         Self {
+            by_latest: splits.iter().map(|(split, progress)| (progress.latest, split.clone())).collect(),
             splits,
+            waited: Duration::ZERO,
             disorder_ms: i64::try_from(disorder.as_millis()).unwrap_or(i64::MAX),
             idle_timeout: spec.and_then(|spec| spec.idle_timeout).map(Into::into),
             // Several tasks' watermarks after a rescale: the least is safe for every split.
@@ -190,15 +201,21 @@ impl SplitWatermarks {
         self.last_news = now;
         let disorder_ms = self.disorder_ms;
         let latest = latest.unwrap_or(EventTime::MIN);
+        let last_rows = now.saturating_sub(self.waited);
         // No entry call: it would make a copy of the split's name for every batch.
         let progress = match self.splits.get_mut(split) {
             Some(progress) => progress,
             None => {
-                self.splits.entry(split.clone()).or_insert(SplitProgress { latest: EventTime::MIN, last_rows: now })
+                self.by_latest.insert((EventTime::MIN, split.clone()));
+                self.splits.entry(split.clone()).or_insert(SplitProgress { latest: EventTime::MIN, last_rows })
             }
         };
-        progress.latest = progress.latest.max(latest);
-        progress.last_rows = now;
+        if latest > progress.latest {
+            self.by_latest.remove(&(progress.latest, split.clone()));
+            self.by_latest.insert((latest, split.clone()));
+            progress.latest = latest;
+        }
+        progress.last_rows = last_rows;
         progress.latest.saturating_sub(disorder_ms)
     }
 
@@ -210,12 +227,14 @@ impl SplitWatermarks {
     /// The task could not read for so long, as there was no room downstream: that is not the splits' silence.
     pub fn waited(&mut self, time: Duration) {
         self.last_news += time;
-        self.splits.values_mut().for_each(|split| split.last_rows += time);
+        self.waited += time;
     }
 
     /// The split has ended: it holds nothing back any more.
     pub fn ended(&mut self, split: &SplitId) {
-        self.splits.remove(split);
+        if let Some(progress) = self.splits.remove(split) {
+            self.by_latest.remove(&(progress.latest, split.clone()));
+        }
     }
 
     /// The source's watermark at `now`, if it rose. `unread`: splits that have not said anything yet hold it back, for as
@@ -225,12 +244,17 @@ impl SplitWatermarks {
             return Progress::None;
         }
         let idle_after = self.idle_timeout.unwrap_or(Duration::MAX);
-        let is_idle = |split: &SplitId, progress: &SplitProgress| {
-            let silent = |until: Duration| until.saturating_sub(progress.last_rows);
+        let is_idle = |split: &SplitId| {
+            let last_rows = self.splits.get(split).map_or(now, |progress| progress.last_rows + self.waited);
+            let silent = |until: Duration| until.saturating_sub(last_rows);
             silent(now) >= idle_after && silent(silent_until(split)) >= idle_after
         };
-        let active = self.splits.iter().filter(|(split, progress)| !is_idle(split, progress));
-        let least = active.map(|(_, progress)| progress.latest.saturating_sub(self.disorder_ms)).min();
+        let mut by_latest = self.by_latest.iter();
+        let least = match self.idle_timeout {
+            None => by_latest.next(),
+            Some(_) => by_latest.find(|(_, split)| !is_idle(split)),
+        };
+        let least = least.map(|(latest, _)| latest.saturating_sub(self.disorder_ms));
         match least {
             Some(watermark) if watermark > self.current || self.idle => {
                 let rose = watermark > self.current;
@@ -241,7 +265,7 @@ impl SplitWatermarks {
             }
             Some(_) => Progress::None,
             None if self.idle_timeout.is_some() && !self.idle && now.saturating_sub(self.last_news) >= idle_after => {
-                let greatest = self.splits.values().map(|split| split.latest.saturating_sub(self.disorder_ms)).max();
+                let greatest = self.by_latest.last().map(|(latest, _)| latest.saturating_sub(self.disorder_ms));
                 match greatest.filter(|greatest| *greatest > self.current) {
                     // None holds back another's windows, whichever fell silent first. That it is idle is said next.
                     Some(greatest) => {
@@ -271,6 +295,7 @@ impl SplitWatermarks {
     /// The source has ended.
     pub fn finish(&mut self) {
         self.splits.clear();
+        self.by_latest.clear();
         self.is_finished = true;
     }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch},
+    array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray},
     compute::{CastOptions, can_cast_types, cast_with_options, filter_record_batch, kernels::cmp::neq},
-    datatypes::{DataType, Schema, TimeUnit, TimestampMicrosecondType},
+    datatypes::{DataType, Schema, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType},
     error::ArrowError,
     util::display::{ArrayFormatter, FormatOptions},
 };
@@ -117,8 +117,14 @@ fn cast(array: &ArrayRef, to: &DataType, safe: bool) -> Result<ArrayRef, ArrowEr
     let options = CastOptions { safe, ..CastOptions::default() };
     if let (DataType::Timestamp(_, zone), DataType::Timestamp(TimeUnit::Microsecond, Some(_))) = (array.data_type(), to)
     {
-        let micros = cast_with_options(array, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()), &options)?;
-        let micros = micros.as_primitive::<TimestampMicrosecondType>().clone();
+        let micros: TimestampMicrosecondArray = match array.as_primitive_opt::<TimestampNanosecondType>() {
+            // Down, as everywhere; a cast goes toward 1970.
+            Some(nanos) => nanos.unary(|nanos| nanos.div_euclid(1_000)),
+            None => {
+                let to = DataType::Timestamp(TimeUnit::Microsecond, zone.clone());
+                cast_with_options(array, &to, &options)?.as_primitive::<TimestampMicrosecondType>().clone()
+            }
+        };
         return Ok(std::sync::Arc::new(micros.with_timezone("UTC")));
     }
     cast_with_options(array, to, &options)
@@ -139,4 +145,26 @@ fn shown(array: &ArrayRef, row: usize) -> String {
     let options = FormatOptions::default().with_null("null");
     let text = ArrayFormatter::try_new(array, &options).and_then(|formatter| formatter.value(row).try_to_string());
     text.map_or_else(|_| "something".to_owned(), |text| format!("`{}`", shorten(text.as_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Arc;
+
+    use arrow::array::TimestampNanosecondArray;
+
+    use super::*;
+
+    #[test]
+    fn a_moment_is_cut_down_to_its_microsecond_before_1970_too() {
+        let nanos = vec![Some(-1_001), Some(-1_000), Some(-1), None, Some(1), Some(1_999)];
+        let nanos: ArrayRef = Arc::new(TimestampNanosecondArray::from(nanos));
+        let to = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+        let (micros, bad) = readable(&nanos, &to).unwrap();
+        assert!(bad.is_empty());
+        let micros: Vec<_> = micros.as_primitive::<TimestampMicrosecondType>().iter().collect();
+        assert_eq!(micros, [Some(-2), Some(-1), Some(-1), None, Some(0), Some(1)]);
+    }
 }

@@ -83,7 +83,8 @@ fn an_archive_that_stays_a_part_of_another_file_is_a_file_of_its_own() {
 
 #[test]
 fn a_copy_that_was_made_between_two_runs_is_read_on_where_the_original_was_left() {
-    for (ended, is_headed) in [(false, false), (true, false), (false, true), (true, true)] {
+    for case in 0..8 {
+        let [ended, is_headed, is_same_inode] = [1, 2, 4].map(|bit| case & bit != 0);
         let bench = Bench::new();
         let source = bench.source("app.log*", true);
         let (text, rows) = headed(is_headed, 0..1_000);
@@ -96,14 +97,21 @@ fn a_copy_that_was_made_between_two_runs_is_read_on_where_the_original_was_left(
         }
         fs::write(bench.path("app.log-20240102.gz"), gzip(&fs::read_to_string(bench.path("app.log")).unwrap()))
             .unwrap();
-        fs::remove_file(bench.path("app.log")).unwrap();
         let (text, rows) = headed(is_headed, 2_000..2_010);
-        bench.append("app.log", &text);
+        match is_same_inode {
+            // A file that is removed gives its inode to the one that comes next.
+            true => fs::write(bench.path("app.log"), text).unwrap(),
+            false => {
+                fs::create_dir(bench.path("away")).unwrap();
+                fs::rename(bench.path("app.log"), bench.path("away/app.log")).unwrap();
+                bench.append("app.log", &text);
+            }
+        }
 
         let mut reader = bench.open(&bench.source("app.log*", true), &points).unwrap();
         let unread: Vec<i64> = if ended { vec![] } else { (1_000..1_500).collect() };
         let expected = unread.into_iter().chain(rows).collect();
-        assert_eq!(sorted(polled(&bench, &mut reader)), sorted(expected), "{ended} {is_headed}");
+        assert_eq!(sorted(polled(&bench, &mut reader)), sorted(expected), "{ended} {is_headed} {is_same_inode}");
         let points = reader.replay_points();
         let mut reader = bench.open(&bench.source("app.log*", true), &points).unwrap();
         assert!(polled(&bench, &mut reader).is_empty());
