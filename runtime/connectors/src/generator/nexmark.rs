@@ -37,6 +37,11 @@ const CITIES: [&str; 10] =
 const STATES: [&str; 6] = ["AZ", "CA", "ID", "OR", "WA", "WY"];
 const HOT_CHANNELS: [&str; 4] = ["Google", "Facebook", "Baidu", "Apple"];
 const CHANNELS: u64 = 10_000;
+/// How many bytes a person, an auction and a bid have on average, and each number in them.
+const PERSON_BYTES: u64 = 200;
+const AUCTION_BYTES: u64 = 500;
+const BID_BYTES: u64 = 100;
+const NUMBER_BYTES: u64 = 8;
 
 /// The column of this name.
 pub(super) fn column(spec: &NexmarkGenerator, seed: u64, name: &str) -> Option<Box<dyn Values>> {
@@ -46,12 +51,12 @@ pub(super) fn column(spec: &NexmarkGenerator, seed: u64, name: &str) -> Option<B
         (NexmarkStream::Person, "name") => Kind::Text(person_name),
         (NexmarkStream::Person, "email_address") => Kind::Text(email_address),
         (NexmarkStream::Person, "credit_card") => Kind::Text(credit_card),
-        (NexmarkStream::Person, "city") => Kind::Text(|event, out| pick(&CITIES, event, 13, out)),
-        (NexmarkStream::Person, "state") => Kind::Text(|event, out| pick(&STATES, event, 14, out)),
-        (NexmarkStream::Person, "extra") => Kind::Text(|event, out| filling(event, 100, out)),
+        (NexmarkStream::Person, "city") => Kind::Text(city),
+        (NexmarkStream::Person, "state") => Kind::Text(state),
+        (NexmarkStream::Person, "extra") => Kind::Text(person_extra),
         (NexmarkStream::Auction, "id") => Kind::Number(|event| event.last_auction() + FIRST_ID),
-        (NexmarkStream::Auction, "item_name") => Kind::Text(|event, out| event.random(20).words(20, out)),
-        (NexmarkStream::Auction, "description") => Kind::Text(|event, out| event.random(21).words(100, out)),
+        (NexmarkStream::Auction, "item_name") => Kind::Text(item_name),
+        (NexmarkStream::Auction, "description") => Kind::Text(description),
         (NexmarkStream::Auction, "initial_bid") => Kind::Number(|event| event.price(22)),
         (NexmarkStream::Auction, "reserve") => Kind::Number(|event| event.price(22) + event.price(23)),
         (NexmarkStream::Auction, "expires") => Kind::Expires,
@@ -59,13 +64,13 @@ pub(super) fn column(spec: &NexmarkGenerator, seed: u64, name: &str) -> Option<B
         (NexmarkStream::Auction, "category") => {
             Kind::Number(|event| FIRST_CATEGORY + event.random(26).below(CATEGORIES))
         }
-        (NexmarkStream::Auction, "extra") => Kind::Text(|event, out| filling(event, 360, out)),
+        (NexmarkStream::Auction, "extra") => Kind::Text(auction_extra),
         (NexmarkStream::Bid, "auction") => Kind::Number(bid_auction),
         (NexmarkStream::Bid, "bidder") => Kind::Number(bidder),
         (NexmarkStream::Bid, "price") => Kind::Number(|event| event.price(32)),
         (NexmarkStream::Bid, "channel") => Kind::Text(channel),
         (NexmarkStream::Bid, "url") => Kind::Text(url),
-        (NexmarkStream::Bid, "extra") => Kind::Text(|event, out| filling(event, 30, out)),
+        (NexmarkStream::Bid, "extra") => Kind::Text(|event, out| filling(event, BID_BYTES, 4 * NUMBER_BYTES, out)),
         _ => return None,
     };
     let events_per_second = i64::from(spec.events_per_second.max(1));
@@ -186,13 +191,46 @@ fn pick(choices: &[&str], event: &Event, purpose: u64, out: &mut String) {
     out.push_str(choices[event.random(purpose).below(choices.len() as u64) as usize]);
 }
 
-/// Text that brings a row to the size that it has on average, give or take a fifth.
-fn filling(event: &Event, average: u64, out: &mut String) {
+/// Text that brings a row of `has` bytes to the size that it has on average, give or take a fifth of what it lacks.
+fn filling(event: &Event, average: u64, has: u64, out: &mut String) {
     let mut random = event.random(99);
-    let length = average - average / 5 + random.below(average * 2 / 5 + 1);
-    for _ in 0..length {
+    let lacks = average.saturating_sub(has);
+    let fifth = (lacks + 2) / 5;
+    for _ in 0..lacks - fifth + random.below((2 * fifth).max(1)) {
         out.push(char::from(b'a' + random.below(26) as u8));
     }
+}
+
+/// How many bytes these columns of an event have.
+fn bytes(event: &Event, columns: &[fn(&Event, &mut String)]) -> u64 {
+    let mut text = String::new();
+    columns.iter().for_each(|column| column(event, &mut text));
+    text.len() as u64
+}
+
+fn person_extra(event: &Event, out: &mut String) {
+    let has = NUMBER_BYTES + bytes(event, &[person_name, email_address, credit_card, city, state]);
+    filling(event, PERSON_BYTES, has, out);
+}
+
+fn auction_extra(event: &Event, out: &mut String) {
+    filling(event, AUCTION_BYTES, 6 * NUMBER_BYTES + bytes(event, &[item_name, description]), out);
+}
+
+fn city(event: &Event, out: &mut String) {
+    pick(&CITIES, event, 13, out);
+}
+
+fn state(event: &Event, out: &mut String) {
+    pick(&STATES, event, 14, out);
+}
+
+fn item_name(event: &Event, out: &mut String) {
+    event.random(20).words(20, out);
+}
+
+fn description(event: &Event, out: &mut String) {
+    event.random(21).words(100, out);
 }
 
 fn person_id(event: &Event) -> u64 {
@@ -275,7 +313,8 @@ fn channel(event: &Event, out: &mut String) {
     };
 }
 
-/// The address of the page that a bid was made on: a hot channel has one, another channel's tells its number.
+/// The address of the page that a bid was made on: each channel has one, and of those that are not hot nine in ten tell a number of
+/// the channel's in it.
 fn url(event: &Event, out: &mut String) {
     let channel = channel_number(event);
     let mut random = match channel {
@@ -290,7 +329,9 @@ fn url(event: &Event, out: &mut String) {
         }
     }
     out.push_str("/item.htm?query=1");
-    if let Err(number) = channel {
-        let _ = write!(out, "&channel_id={number}");
+    if let Err(number) = channel
+        && random.below(10) > 0
+    {
+        let _ = write!(out, "&channel_id={}", (number as i32).reverse_bits().unsigned_abs());
     }
 }
