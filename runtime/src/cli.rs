@@ -147,8 +147,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME")]
     pub from_savepoint: Option<String>,
 
-    /// If the newest checkpoint is damaged, start from the one before it. Rows that only the damaged one had committed
-    /// may then be committed again.
+    /// If the newest checkpoint is damaged, start from the one before it; if the checkpoints are older than what was
+    /// committed (a backup of them, say), start from them all the same. Rows that were committed since may then be
+    /// committed again.
     #[arg(long)]
     pub allow_previous_checkpoint: bool,
 

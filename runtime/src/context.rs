@@ -10,7 +10,7 @@ use std::{
 use millrace_crds::MoveSourceSpec;
 use millrace_engine::{JobContext, JobError, metrics::Metrics, status::Status};
 use millrace_plan::Plan;
-use millrace_state::{CheckpointStore, DataFolder, ErrorKind, Opener, Pointer, StateError, StoreResources};
+use millrace_state::{CheckpointStore, DataFolder, Opener, Pointer, StateError, StoreResources};
 use millrace_stream::Clock;
 
 use crate::{clock::SystemClock, owner, storage::Storage};
@@ -66,7 +66,7 @@ pub async fn open(
     beginning: Beginning,
     instruments: Instruments,
 ) -> Result<JobContext, JobError> {
-    let mut folder = open_folder(&place.data_dir)?;
+    let folder = open_folder(&place.data_dir)?;
     owner::take(&folder, &plan.spec.name)?;
     let spec = &plan.spec.pipeline.checkpoints;
     let storage = place.storage(spec.storage.as_deref())?;
@@ -78,7 +78,7 @@ pub async fn open(
     let store = storage.open(&place.data_dir, &plan.spec.name)?;
     storage.note(&place.data_dir)?;
     let pointer = pointer(&folder, &store)?;
-    settle_instance(&mut folder, &store, &*pointer).await?;
+    settle_instance(&folder, &store, &*pointer).await?;
     let Instruments { clock, metrics, status } = instruments;
     Ok(JobContext {
         folder,
@@ -142,26 +142,18 @@ pub fn opener() -> Result<Opener, StateError> {
     Ok(Opener::this_process(SystemClock::new().now(), fresh_id()?))
 }
 
-/// Sinks know a pipeline's commits by its instance id, and epochs are counted from 1 where nothing is stored. So the id is
-/// the one that the checkpoints were taken under, also in a new data folder; and where there are none, or no more, it is
-/// new, lest a sink take the first epochs for ones that it has.
+/// Sinks know a pipeline's commits by its instance id, and epochs are counted from 1 where nothing is stored. So where there is
+/// nothing, or nothing any more, the id is new, lest a sink take the first epochs for ones that it has. Where there is something
+/// the start takes the id that it was stored under.
 async fn settle_instance(
-    folder: &mut DataFolder,
+    folder: &DataFolder,
     store: &CheckpointStore,
     pointer: &dyn Pointer,
 ) -> Result<(), StateError> {
-    let Some(latest) = pointer.read().await? else {
-        return if store.list().await?.is_empty() { folder.renew_instance() } else { Ok(()) };
-    };
-    for decided in latest.decided.iter().rev() {
-        let id = millrace_engine::recover::manifest_of(decided);
-        match store.read_manifest(&id.location()).await {
-            Ok(manifest) => return folder.adopt_instance(&manifest.instance),
-            Err(error) if error.kind() == ErrorKind::Corrupt => {}
-            Err(error) => return Err(error),
-        }
+    if pointer.read().await?.is_some() || !store.list().await?.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    folder.renew_instance()
 }
 
 /// 16 random bytes from the operating system, as hexadecimal digits.

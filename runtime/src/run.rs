@@ -119,6 +119,9 @@ fn notices(plan: &Plan) -> Vec<String> {
 
 async fn run_plan(plan: Plan, texts: Texts, args: RunArgs) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    // A stop that is asked for meanwhile waits until the pipeline runs.
+    let (commands, inbox) = mpsc::channel(16);
+    stop_on_signals(&commands, &clock)?;
     let metrics = Arc::new(Metrics::default());
     let is_live = !args.no_live && crate::telemetry::takes_pictures() && !writes_to_stdout(&plan);
     let status = Arc::new(Status::new(move |event| event_log::log(event, is_live)));
@@ -135,7 +138,6 @@ async fn run_plan(plan: Plan, texts: Texts, args: RunArgs) -> Result<(), Failure
     let cx = context::open(&plan, &place, file_pointer, beginning, instruments).await;
     let cx = Arc::new(cx.map_err(|error| failure(&error))?);
     tell_of_unknown_losses(&plan, &cx).await;
-    let (commands, inbox) = mpsc::channel(16);
     let _control = control::serve(cx.folder.path(), overview.clone(), readiness(&overview), commands.clone());
     let _control = _control.await.map_err(|error| {
         Failure::failed(format!("cannot open the control socket in {}: {error}", cx.folder.path().display()))
@@ -145,7 +147,6 @@ async fn run_plan(plan: Plan, texts: Texts, args: RunArgs) -> Result<(), Failure
         let bound = bound.map_err(|error| Failure::usage(format!("cannot listen on {address}: {error}")))?;
         tracing::info!(address = %bound, "serving /metrics, /healthz, /readyz and /api/v1/pipeline");
     }
-    stop_on_signals(&commands, &cx.clock)?;
     tokio::spawn(overview.clone().note_counts_always());
     if args.watch {
         let (manifests, seen) = (args.manifests.clone(), watch::Seen { texts, plan: plan.clone() });
@@ -240,6 +241,10 @@ pub fn failure(error: &JobError) -> Failure {
         JobError::CheckpointsGone { .. } => Failure::failed(text).advise(
             "mount the volume, or put the folder back, and run again: it goes on from the last checkpoint. Or begin at the beginning: \
              `millrace checkpoints delete --all` with this --data-dir forgets them; what sinks have stays there, and every row comes again",
+        ),
+        JobError::Behind { .. } => Failure::failed(text).advise(
+            "put the newer checkpoints back and run again; or `--allow-previous-checkpoint` goes on from what is there, and what was \
+             committed since comes twice",
         ),
         JobError::SteppedDown { .. } => Failure::failed(text).advise(
             "another process runs this pipeline with the same checkpoints, from another data folder: let one of them run, or give each a \

@@ -107,6 +107,16 @@ pub trait Committer: Send {
         decided: Option<(Epoch, &'a [CommitHandle])>,
     ) -> BoxFuture<'a, Result<Committed, SinkError>>;
 
+    /// The newest epoch of this node whose rows readers see, as far as the destination tells. Asked before [`Self::recover`]:
+    /// the epochs that are taken next must be newer. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// If the destination cannot be looked at.
+    fn newest(&mut self) -> BoxFuture<'_, Result<Option<Epoch>, SinkError>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Nobody writes to this node any more, whose plan was given up: removes everything that it staged and that `keep` does
     /// not name. Called instead of [`Self::recover`].
     fn discard<'a>(&'a mut self, _keep: &'a [CommitHandle]) -> BoxFuture<'a, Result<(), SinkError>> {

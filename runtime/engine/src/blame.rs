@@ -38,7 +38,9 @@ impl Blame {
             JobError::Commit(error) => (Part::Sink, Some(error.node.clone())),
             JobError::Operator { node, .. } => (Part::Runtime, Some(node.clone())),
             JobError::Task { task, source } => (of_task(source), node_of(task)),
-            JobError::State(_) | JobError::Refused(_) | JobError::CheckpointsGone { .. } => (Part::Checkpoint, None),
+            JobError::State(_) | JobError::Refused(_) | JobError::CheckpointsGone { .. } | JobError::Behind { .. } => {
+                (Part::Checkpoint, None)
+            }
             JobError::EditRefused(_)
             | JobError::StoredPlan { .. }
             | JobError::OtherPipeline { .. }

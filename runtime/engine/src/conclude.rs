@@ -43,10 +43,12 @@ pub struct Course<'a> {
     pub plan: &'a Plan,
     /// Whether later checkpoints are passed over.
     pub goes_back: bool,
+    /// Whether there is a checkpoint that has the number before the first epoch.
+    pub is_numbered: bool,
 }
 
 /// The checkpoint of epoch `first`, decided and committed, in which nothing is held back that the plan does not go on with;
-/// `None` if nothing is. `manifest`, written by the old plan, is the newest of `decided`, to which the new one is added.
+/// `None` if nothing is and there is no need of one for its number. `manifest`, written by the old plan, is the newest of `decided`, to which the new one is added.
 pub async fn conclude(
     course: &Course<'_>,
     committers: &mut BTreeMap<NodeName, Box<dyn Committer>>,
@@ -57,7 +59,7 @@ pub async fn conclude(
 ) -> Result<Option<Manifest>, JobError> {
     let mut handles = sink_handles(manifest);
     let closed = close(course, &mut handles, first, generation, cx).await?;
-    if closed.is_empty() {
+    if closed.is_empty() && course.is_numbered {
         return Ok(None);
     }
     let stored = |(node, handles): (&NodeName, &Vec<millrace_connectors::CommitHandle>)| SinkManifest {
@@ -91,7 +93,7 @@ pub async fn conclude(
 /// Has the sinks of `old` that `plan` does not go on with, and the tasks of others for which it has none, close what they hold;
 /// answers which did.
 async fn close(
-    &Course { old, plan, goes_back }: &Course<'_>,
+    &Course { old, plan, goes_back, .. }: &Course<'_>,
     handles: &mut Handles,
     epoch: Epoch,
     generation: Generation,

@@ -69,7 +69,7 @@ pub struct JobContext {
     pub memory_budget_bytes: usize,
     /// About how many rows a batch has.
     pub batch_rows: usize,
-    /// If the newest checkpoint is damaged, the one before it will do.
+    /// If the newest checkpoint is damaged, or older than what was committed, an older one will do.
     pub allow_previous_checkpoint: bool,
     /// Start from this savepoint, whatever was decided after it.
     pub from_savepoint: Option<String>,
@@ -208,6 +208,19 @@ pub enum JobError {
         /// Where the last run kept them, if that was elsewhere.
         was: Option<String>,
     },
+    /// The checkpoints are older than what was committed.
+    #[error(
+        "the newest checkpoint that is there is {}, and {by} has rows of checkpoint {used}: the checkpoints are older than what was \
+         committed, and rows since then would be committed once more", checkpoint.map_or_else(|| "none".to_owned(), |epoch| epoch.to_string())
+    )]
+    Behind {
+        /// What would be gone on from.
+        checkpoint: Option<Epoch>,
+        /// The newest that was decided or committed.
+        used: Epoch,
+        /// Who tells so.
+        by: String,
+    },
     /// There is no such savepoint.
     #[error("there is no savepoint {name}; there are: {}", if known.is_empty() { "none".to_owned() } else { known.join(", ") })]
     NoSavepoint {
@@ -223,7 +236,7 @@ pub enum JobError {
         by: Generation,
     },
     /// A stop was asked for, and its checkpoint could not be completed.
-    #[error("stopped without a final checkpoint: {why}; the next run goes on from checkpoint {}", decided.map_or_else(|| "0".to_owned(), |epoch| epoch.to_string()))]
+    #[error("stopped without a final checkpoint: {why}; the next run {}", decided.map_or_else(|| "begins at the beginning".to_owned(), |epoch| format!("goes on from checkpoint {epoch}")))]
     Halted {
         /// Why.
         why: Failure,

@@ -343,7 +343,7 @@ impl JobContext {
     ) -> Result<SinkContext, StateError> {
         Ok(SinkContext {
             pipeline: plan.spec.name.clone(),
-            instance: self.folder.instance().to_owned(),
+            instance: self.folder.instance(),
             revision: plan.revision.clone(),
             node: node.0.clone(),
             generation,

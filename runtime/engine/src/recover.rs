@@ -110,7 +110,7 @@ pub async fn recover(
     }
     let (mut generation, claimed) = claim(cx, seen, claimed_last).await?;
     fault::point("before-recover").map_err(StateError::from)?;
-    let mut manifests = read_manifests(cx).await?;
+    let mut manifests = read_manifests(cx, &claimed.decided).await?;
     let wanted = match &cx.from_savepoint {
         Some(name) if first_turn => up_to_savepoint(&claimed, &manifests, name)?,
         _ => claimed.decided.clone(),
@@ -130,6 +130,7 @@ pub async fn recover(
         }
     };
     decided.splice(0..0, set_aside(&claimed, &decided, &manifests));
+    let numbered = manifests.keys().map(|taken| taken.epoch).max();
     let manifest = from.and_then(|from| match manifests.into_iter().find(|(taken, _)| *taken == from)?.1 {
         Found::Sound(manifest) => Some(*manifest),
         Found::Damaged => None,
@@ -141,6 +142,25 @@ pub async fn recover(
     }
     // So is that the plan cannot take its place.
     let before = manifest.as_ref().map(|manifest| plan_before(plan, manifest)).transpose()?.flatten();
+    let moved_back = decided != claimed.decided;
+    if let Some(manifest) = &manifest {
+        cx.folder.adopt_instance(&manifest.instance)?;
+    }
+    // And that what there is to go on from is older than what was committed.
+    let wrote = manifest.as_ref().map(|_| before.as_ref().unwrap_or(plan)).filter(|_| first_turn);
+    let is_behind = match newest_used(wrote, generation, cx).await? {
+        Some((used, by)) if used >= first => {
+            let checkpoint = manifest.as_ref().map(|manifest| manifest.epoch);
+            if !cx.goes_back() {
+                return Err(JobError::Behind { checkpoint, used, by });
+            }
+            tracing::warn!(checkpoint = checkpoint.map(|epoch| epoch.0), newest = used.0, %by,
+                "going on from a checkpoint that is older than what was committed: rows since then come again");
+            first = used.next();
+            true
+        }
+        _ => false,
+    };
     let started: Option<Started> = cx.folder.started();
     if first_turn && let Some(started) = &started {
         abandoned.extend(started.left_behind([Some(plan), before.as_ref()]));
@@ -148,15 +168,17 @@ pub async fn recover(
     if let Some(manifest) = &manifest {
         cx.folder.note_decided(manifest.epoch)?;
     }
-    let moved_back = decided != claimed.decided;
+    let goes_back = moved_back || is_behind;
     if moved_back {
         move_pointer(cx, claimed.epoch(), generation, &decided, manifest.as_ref()).await?;
     }
     let mut manifest = manifest;
     let mut committers =
-        recover_sinks(before.as_ref().unwrap_or(plan), manifest.as_ref(), moved_back, generation, cx).await?;
-    if let Some(last) = manifest.as_ref().filter(|_| before.is_some() || moved_back) {
-        let course = Course { old: before.as_ref().unwrap_or(plan), plan, goes_back: moved_back };
+        recover_sinks(before.as_ref().unwrap_or(plan), manifest.as_ref(), goes_back, generation, cx).await?;
+    if let Some(last) = manifest.as_ref().filter(|_| before.is_some() || goes_back) {
+        // Nothing but a later checkpoint keeps the numbers from being taken again that were gone back over.
+        let is_numbered = !goes_back || numbered.map(Epoch::next) >= Some(first);
+        let course = Course { old: before.as_ref().unwrap_or(plan), plan, goes_back, is_numbered };
         let concluded = conclude(&course, &mut committers, last, (&mut decided, first), generation, cx).await?;
         if let Some(concluded) = concluded {
             first = concluded.epoch.next();
@@ -178,7 +200,7 @@ pub async fn recover(
         // A source's stage has the source's name.
         manifest.tasks.retain(|task| !cx.reset_sources.contains(&task.task.stage.0));
     }
-    if !moved_back && !passed_over {
+    if !goes_back && !passed_over {
         match clean(cx, &orphans, generation).await {
             // Which files a damaged checkpoint names is not known. That must not keep a run from going on that does not
             // need it; once it has expired its files go too.
@@ -198,6 +220,25 @@ pub async fn recover(
     let is_over = |manifest: &Manifest| manifest.finished && manifest.revision == plan.revision && !is_sent;
     let finished = manifest.as_ref().is_some_and(is_over);
     Ok(Recovered { generation, decided, first, manifest, moved, committers, finished })
+}
+
+/// The newest epoch that was decided or committed, as the data folder and the sinks of the plan that wrote the checkpoint tell,
+/// and who tells it. What is taken now must be newer: sinks would take it for what they have, or put it in its place.
+async fn newest_used(
+    wrote: Option<&Plan>,
+    generation: Generation,
+    cx: &Arc<JobContext>,
+) -> Result<Option<(Epoch, String)>, JobError> {
+    let mut newest = cx.folder.newest_decided()?.map(|epoch| (epoch, "this data folder".to_owned()));
+    let Some(wrote) = wrote else { return Ok(newest) };
+    let nodes: Vec<_> = sink_nodes(wrote).collect();
+    for (node, mut committer) in open_committers(wrote, &nodes, false, generation, cx).await? {
+        let shown = committer.newest().await.map_err(|source| CommitError { node: node.clone(), source })?;
+        if let Some(epoch) = shown.filter(|epoch| newest.as_ref().is_none_or(|(newest, _)| epoch > newest)) {
+            newest = Some((epoch, format!("sink {node}")));
+        }
+    }
+    Ok(newest)
 }
 
 /// The generation that came after the one that a run has claimed last.
@@ -293,13 +334,13 @@ fn plan_before(plan: &Plan, manifest: &Manifest) -> Result<Option<Plan>, JobErro
 async fn recover_sinks(
     wrote: &Plan,
     manifest: Option<&Manifest>,
-    moved_back: bool,
+    goes_back: bool,
     generation: Generation,
     cx: &Arc<JobContext>,
 ) -> Result<BTreeMap<NodeName, Box<dyn Committer>>, JobError> {
     let Some(manifest) = manifest else { return Ok(BTreeMap::new()) };
     let nodes: Vec<_> = sink_nodes(wrote).collect();
-    let mut committers = open_committers(wrote, &nodes, moved_back, generation, cx).await?;
+    let mut committers = open_committers(wrote, &nodes, goes_back, generation, cx).await?;
     let handles = sink_handles(manifest);
     let committed = commits::recover(&mut committers, Some((manifest.epoch, &handles))).await?;
     cx.metrics.committed_rows.add(committed.rows);
@@ -461,6 +502,11 @@ fn is_manifest_of(id: &ManifestId, taken: &Taken) -> bool {
 }
 
 impl JobContext {
+    /// Whether the user has said that an older checkpoint will do.
+    fn goes_back(&self) -> bool {
+        self.allow_previous_checkpoint || self.from_savepoint.is_some()
+    }
+
     /// Deletes the checkpoints before `decided` that are not in `keep`, and their files.
     pub(crate) async fn retire(&self, decided: Epoch, keep: &BTreeSet<Taken>) -> Result<(), StateError> {
         let goes = |id: &ManifestId| match id {

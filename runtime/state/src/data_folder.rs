@@ -5,7 +5,7 @@
 //! <data>/lock            locked (flock) by the process that works here; says which one that is
 //! <data>/instance        id given when the folder was made: tells two pipelines of one name apart
 //! <data>/generation      the last generation that was handed out; written before it is used
-//! <data>/decided         that a checkpoint was decided, and which; written before the first is
+//! <data>/decided         the newest checkpoint that was decided; written before the first is, and after each
 //! <data>/state/<task>/   scratch: db/ is the task's store, epoch-N/ are hard-linked copies of it
 //! <data>/scratch/<node>/ scratch: what a source or a sink keeps on this machine
 //! <data>/checkpoints/    the checkpoint store, where the pipeline names no other
@@ -19,6 +19,7 @@ use std::{
     fs::{self, File},
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
 };
 
 use millrace_stream::{Epoch, Generation, NodeName, TaskId, Timestamp};
@@ -48,7 +49,7 @@ const VERSION: u32 = 1;
 #[derive(Debug)]
 pub struct DataFolder {
     path: PathBuf,
-    instance: String,
+    instance: RwLock<String>,
     fresh_instance: String,
     /// Locked as long as it is open.
     _lock: File,
@@ -78,6 +79,14 @@ pub struct Holder {
 #[derive(Serialize, Deserialize)]
 struct Layout {
     layout: u32,
+}
+
+/// The newest checkpoint that was decided here, of those of an instance.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewestDecided {
+    epoch: Epoch,
+    instance: String,
 }
 
 impl Opener {
@@ -159,7 +168,12 @@ impl DataFolder {
             }
         };
         remove_temporaries(path)?;
-        Ok(Self { path: path.to_owned(), instance, fresh_instance: opener.fresh_instance.clone(), _lock: lock })
+        Ok(Self {
+            path: path.to_owned(),
+            instance: RwLock::new(instance),
+            fresh_instance: opener.fresh_instance.clone(),
+            _lock: lock,
+        })
     }
 
     /// Who works in a folder now, for commands that only look; `None`: nobody does.
@@ -195,9 +209,9 @@ impl DataFolder {
         &self.path
     }
 
-    /// The id that it got when it was made.
-    pub fn instance(&self) -> &str {
-        &self.instance
+    /// The id that it got when it was made, or was given since.
+    pub fn instance(&self) -> String {
+        self.instance.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Gives the folder the id that this process brought: for a pipeline that starts from nothing.
@@ -205,9 +219,8 @@ impl DataFolder {
     /// # Errors
     ///
     /// [`StateError::Io`].
-    pub fn renew_instance(&mut self) -> Result<(), StateError> {
-        let fresh = self.fresh_instance.clone();
-        self.adopt_instance(&fresh)
+    pub fn renew_instance(&self) -> Result<(), StateError> {
+        self.adopt_instance(&self.fresh_instance)
     }
 
     /// Gives the folder this id: that of the checkpoint which is gone on from.
@@ -215,11 +228,12 @@ impl DataFolder {
     /// # Errors
     ///
     /// [`StateError::Io`].
-    pub fn adopt_instance(&mut self, instance: &str) -> Result<(), StateError> {
-        if self.instance != instance {
+    pub fn adopt_instance(&self, instance: &str) -> Result<(), StateError> {
+        let mut has = self.instance.write().unwrap_or_else(PoisonError::into_inner);
+        if *has != instance {
             let instance = instance.to_owned();
             durable::replace(&self.path.join(INSTANCE), &envelope::seal(INSTANCE, VERSION, &instance))?;
-            self.instance = instance;
+            *has = instance;
         }
         Ok(())
     }
@@ -264,17 +278,39 @@ impl DataFolder {
         path.try_exists().map_err(StateError::io("look at", path))
     }
 
-    /// Notes that this checkpoint is decided, unless one is noted already.
+    /// The newest checkpoint that was decided in this folder under its instance, as far as that is known: the note may be one
+    /// behind, and one that cannot be read says nothing of it.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn newest_decided(&self) -> Result<Option<Epoch>, StateError> {
+        match read_fact::<NewestDecided>(&self.path.join(DECIDED), DECIDED) {
+            Ok(noted) => Ok(noted.filter(|noted| noted.instance == self.instance()).map(|noted| noted.epoch)),
+            Err(StateError::TooNew { .. }) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::Corrupt => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Notes that this checkpoint is decided, unless a newer one is noted. The first note is durable; for those after it
+    /// it is enough that they are seldom behind.
     ///
     /// # Errors
     ///
     /// [`StateError::Io`].
     pub fn note_decided(&self, epoch: Epoch) -> Result<(), StateError> {
         let path = self.path.join(DECIDED);
-        match read_fact::<Epoch>(&path, DECIDED) {
-            Ok(Some(_)) | Err(StateError::TooNew { .. }) => Ok(()),
-            Err(error) if error.kind() != ErrorKind::Corrupt => Err(error),
-            Ok(None) | Err(_) => durable::replace(&path, &envelope::seal(DECIDED, VERSION, &epoch)),
+        match read_fact::<NewestDecided>(&path, DECIDED) {
+            Ok(Some(noted)) if noted.instance == self.instance() && noted.epoch >= epoch => return Ok(()),
+            Err(StateError::TooNew { .. }) => return Ok(()),
+            Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
+            Ok(_) | Err(_) => {}
+        }
+        let note = envelope::seal(DECIDED, VERSION, &NewestDecided { epoch, instance: self.instance() });
+        match path.try_exists() {
+            Ok(true) => durable::replace_soon(&path, &note),
+            _ => durable::replace(&path, &note),
         }
     }
 

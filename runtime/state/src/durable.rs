@@ -78,6 +78,13 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<(), StateError> {
     replace_with(path, content, || Ok(()))
 }
 
+/// [`replace`], durable only when the system gets to it: for what may be lost with the machine.
+pub(crate) fn replace_soon(path: &Path, content: &[u8]) -> Result<(), StateError> {
+    let temporary = Temporary::beside(path);
+    temporary.open()?.write_all(content).map_err(StateError::io("write", path))?;
+    temporary.replace(path)
+}
+
 /// [`replace`], with something in between the writing and the renaming.
 pub(crate) fn replace_with(
     path: &Path,

@@ -70,10 +70,11 @@ proptest! {
         let path = folder.path().join("decided");
         fs::write(&path, &bytes).unwrap();
         prop_assert!(DataFolder::has_decided(folder.path()).unwrap());
+        opened.newest_decided().unwrap();
         opened.note_decided(Epoch(7)).unwrap();
         let left = match envelope::open::<serde_json::Value>("decided", 1, "here", &bytes) {
             Err(StateError::TooNew { .. }) => bytes,
-            _ => envelope::seal("decided", 1, &Epoch(7)),
+            _ => envelope::seal("decided", 1, &json!({"epoch": 7, "instance": opened.instance()})),
         };
         prop_assert_eq!(fs::read(&path).unwrap(), left);
         prop_assert!(DataFolder::has_decided(folder.path()).unwrap());

@@ -362,6 +362,30 @@ fn checkpoints_that_are_gone_as_a_whole_are_missed_and_with_the_folder_put_back_
 }
 
 #[test]
+fn a_checkpoints_folder_that_is_moved_away_while_the_pipeline_runs_is_not_made_anew_and_can_be_put_back() {
+    for (more, moved) in [(", storage: kept", "kept"), ("", "data/checkpoints")] {
+        let workspace = Workspace::new();
+        workspace.write("recovered.yaml", pipeline_in("100ms", more));
+        let mut running = Millrace::run(&workspace, "recovered.yaml").start();
+        let (out, there, away) = (workspace.join("out"), workspace.join(moved), workspace.join("away"));
+        Deadline::secs(60).wait_for("committed rows", || (read::folder(&out).len() >= 4000).then_some(()));
+        fs::rename(&there, &away).unwrap();
+        // A manifest or a pointer that cannot be written is tried again; files of state end the run.
+        let waits = |text: &str| text.contains("could not be moved") || text.contains("could not be written");
+        let told = Deadline::secs(60).poll(|| (!running.is_alive() || waits(&running.stderr())).then_some(()));
+        assert!(told.is_some() && running.stderr().contains(&format!("{moved}/recovered")), "{}", running.stderr());
+        assert!(!there.exists(), "nothing is in the way of what is put back");
+        if !running.is_alive() {
+            Millrace::run(&workspace, "recovered.yaml").finish().expect_code(1).expect_stderr(&["put the folder back"]);
+        }
+        fs::rename(&away, &there).unwrap();
+        running.kill();
+        Millrace::run(&workspace, "recovered.yaml").finish().expect_success();
+        expect_whole(&workspace);
+    }
+}
+
+#[test]
 fn a_data_folder_that_notes_no_checkpoint_goes_on_from_one_and_a_new_one_from_what_another_has_kept() {
     let (workspace, _) = killed_with(", storage: kept", "kept");
     let note = workspace.join("data/decided");

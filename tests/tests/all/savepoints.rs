@@ -1,7 +1,12 @@
 //! Savepoints: taken, looked at, started from, deleted. What starting from one gives is what docs/operations.md says: rows
 //! that were committed after it come again, in every sink, and nothing else changes.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use millrace_tests::{Cell, Deadline, Finished, Millrace, Running, Table, Workspace, delta, manifest, read};
 use serde_json::Value;
@@ -208,6 +213,69 @@ fn a_savepoint_that_a_start_goes_back_over_stays_and_can_be_started_from() {
     }
     Millrace::run(&workspace, "saved.yaml").args(["--from-savepoint", &second]).finish().expect_success();
     expect_both();
+}
+
+/// A copy of a folder, as a backup makes one.
+fn copy(workspace: &Workspace, from: &str, to: &str) {
+    let copied = Command::new("cp").args(["-a", from, to]).current_dir(workspace.path()).status().unwrap();
+    assert!(copied.success());
+}
+
+#[test]
+fn checkpoints_that_are_older_than_what_was_committed_are_refused_and_gone_on_from_where_the_user_says_so() {
+    let again = "--allow-previous-checkpoint";
+    // What is put back, and who knows that it is older.
+    for (put_back, knows) in [("data/checkpoints", "this data folder has rows of"), ("data", " has rows of checkpoint")]
+    {
+        let workspace = Workspace::new();
+        workspace.write("saved.yaml", pipeline(OFTEN, "rate: 40000, "));
+        let running = Millrace::run(&workspace, "saved.yaml").start();
+        rows_committed(&workspace, 300);
+        running.terminate();
+        running.wait().expect_success();
+        let newest = || list(&workspace).lines().nth(1).unwrap().split(' ').next().unwrap().to_owned();
+        let seen = Seen::by(&workspace, &["--data-dir", "data"], &newest());
+        copy(&workspace, put_back, "backup");
+
+        let running = Millrace::run(&workspace, "saved.yaml").start();
+        rows_committed(&workspace, 700);
+        running.kill();
+        fs::rename(workspace.join(put_back), workspace.join("newer")).unwrap();
+        copy(&workspace, "backup", put_back);
+        let out = workspace.join("out");
+        let contents = || -> BTreeMap<PathBuf, Vec<u8>> {
+            let files = read::visible_files(&out).into_iter().map(|(path, _)| path);
+            files.map(|path| (path.clone(), fs::read(&path).unwrap())).collect()
+        };
+        let committed = contents();
+        for _ in 0..2 {
+            let refused = Millrace::run(&workspace, "saved.yaml").finish().expect_code(1);
+            refused.expect_stderr(&[&format!("the newest checkpoint that is there is {}", newest()), knows, again]);
+        }
+        assert!(contents() == committed, "nothing is changed");
+
+        let running = Millrace::run(&workspace, "saved.yaml").args([again]).start();
+        let rows = read::folder(&out.join("some-file")).len();
+        rows_committed(&workspace, rows + 100);
+        running.kill();
+        // From then on it is no more than a restart.
+        Millrace::run(&workspace, "saved.yaml").finish().expect_success();
+        let now = contents();
+        for (path, content) in &committed {
+            assert!(now.get(path) == Some(content), "{} is as it was", path.display());
+        }
+        for sink in SINKS {
+            let rows = output(&workspace, "some", sink);
+            let mut times: BTreeMap<i64, usize> = BTreeMap::new();
+            rows.column("id").for_each(|id| *times.entry(id.int()).or_default() += 1);
+            assert_eq!(times.len() as i64, ROWS / 100, "{sink}");
+            for (id, times) in times {
+                assert!(times == 1 || (times == 2 && !seen.has_row(id)), "{sink}: row {id} came {times} times");
+            }
+            let twice = rows.len() as i64 - ROWS / 100;
+            assert!(twice > 0, "{sink}: what came after the backup comes twice");
+        }
+    }
 }
 
 #[test]

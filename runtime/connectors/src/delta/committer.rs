@@ -305,6 +305,18 @@ impl Committer for DeltaCommitter {
         })
     }
 
+    fn newest(&mut self) -> BoxFuture<'_, Result<Option<Epoch>, SinkError>> {
+        Box::pin(async move {
+            if !self.table.exists() {
+                return Ok(None);
+            }
+            let snapshot = self.table.snapshot(None).await?;
+            let committed = self.committed_epoch(&snapshot).await?.map(Epoch);
+            // Files are given their names before the log tells of them.
+            Ok(committed.max(self.publisher.newest().await?))
+        })
+    }
+
     fn discard<'a>(&'a mut self, keep: &'a [CommitHandle]) -> BoxFuture<'a, Result<(), SinkError>> {
         Box::pin(async move { self.publisher.discard(&Publisher::load(keep)?).await })
     }

@@ -102,6 +102,48 @@ async fn rows_that_come_while_an_epoch_is_made_durable_belong_to_the_next() {
 }
 
 #[tokio::test]
+async fn a_file_that_readers_see_is_never_replaced_and_its_name_tells_the_newest_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    let factory = factory(folder.path(), Batching::default());
+    let mut committer = factory.committer(cx(folder.path())).await.unwrap();
+    assert_eq!(committer.newest().await.unwrap(), None);
+    let mut sink = factory.open(cx(folder.path()), None).await.unwrap();
+    sink.write(rows(0..3)).await.unwrap();
+    let first = vec![sink.prepare(Epoch(7)).await.unwrap()];
+    committer.commit(Epoch(7), &first).await.unwrap();
+    let day = folder.path().join("day=1");
+    std::fs::create_dir(&day).unwrap();
+    let shown = visible(folder.path()).into_keys().next().unwrap();
+    for (name, newest) in [
+        // Another node's, somebody else's, and one of a partition.
+        (shown.replace("rows--out", "rows--out2").replace("e0000000007", "e0000000099"), 7),
+        (shown.replace("e0000000007-t0", "e0000000098"), 7),
+        (shown.replace("e0000000007", "e0000000009"), 9),
+        (format!("day=1/{}", shown.replace("e0000000007", "e0000000011")), 11),
+    ] {
+        std::fs::write(folder.path().join(&name), "").unwrap();
+        assert_eq!(committer.newest().await.unwrap(), Some(Epoch(newest)), "{name}");
+    }
+
+    // As after checkpoints of before were put back: another file is to get the name.
+    let mut again = factory.open(cx(folder.path()), None).await.unwrap();
+    again.write(rows(5..6)).await.unwrap();
+    let second = vec![again.prepare(Epoch(7)).await.unwrap()];
+    let before = visible(folder.path());
+    let refused = committer.commit(Epoch(7), &second).await.unwrap_err();
+    assert!(matches!(refused, SinkError::Refused { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("is there already with other rows"), "{refused}");
+    assert_eq!(visible(folder.path()), before);
+
+    // And as where a folder was copied while it was shown: what is staged is what is there.
+    let mut copied = factory.open(cx(folder.path()), None).await.unwrap();
+    copied.write(rows(0..3)).await.unwrap();
+    let third = vec![copied.prepare(Epoch(7)).await.unwrap()];
+    committer.commit(Epoch(7), &third).await.unwrap();
+    assert_eq!(visible(folder.path()), before);
+}
+
+#[tokio::test]
 async fn an_epoch_without_rows_makes_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let factory = factory(folder.path(), Batching::default());

@@ -3,17 +3,23 @@
 use std::{
     collections::{BTreeSet, HashSet},
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
+use millrace_state::durable;
 use millrace_stream::Epoch;
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
 use tracing::{debug, info, warn};
 
 use super::{
     Folder, Handle, Prepared, STAGING, cannot, fault_point,
     place::{Listing, is_mark, lost},
     record::Record,
+    refused,
 };
 use crate::sink::{CommitHandle, Committed, SinkContext, SinkError};
 
@@ -84,6 +90,13 @@ impl Publisher {
 
     pub(crate) fn folder(&self) -> &Arc<Folder> {
         &self.folder
+    }
+
+    /// The newest epoch of the node's files that readers see.
+    pub(crate) async fn newest(&self) -> Result<Option<Epoch>, SinkError> {
+        let folder = self.folder.clone();
+        let looked = spawn_io(move || Ok(folder.newest())).await;
+        looked.map_err(|source| cannot("look at", self.folder.root(), source))?
     }
 
     /// Makes the handles' files visible. What is done already is passed over.
@@ -257,9 +270,13 @@ impl Publisher {
         spawn_io(work).await.map_err(|source| cannot("clear", self.folder.staging(), source))
     }
 
-    /// Reads stored handles.
+    /// Reads stored handles. A file counts once, though several name it, as where an earlier release stored those of epochs that
+    /// were given up too.
     pub(crate) fn load(handles: &[CommitHandle]) -> Result<Vec<Handle>, SinkError> {
-        handles.iter().map(Handle::load).collect()
+        let mut handles = handles.iter().map(Handle::load).collect::<Result<Vec<_>, _>>()?;
+        let mut seen = HashSet::new();
+        handles.iter_mut().for_each(|handle| handle.files.retain(|file| seen.insert(file.staged.clone())));
+        Ok(handles)
     }
 }
 
@@ -294,13 +311,30 @@ fn rename_all(
         if !touched.contains(&parent) && parent != folder.root() {
             make_folders(folder, &parent, &mut touched)?;
         }
-        match fs::rename(&from, &to) {
+        match show(&from, &to) {
             Ok(()) => {
                 renamed.committed.add(Committed { rows: file.rows, bytes: file.bytes });
                 renamed.staged.push(file.staged.clone());
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound && !from.exists() => {
-                renamed.missing.add(file.rows);
+                // What began before the tasks were started again may have been shown in the meantime.
+                if !to.exists() {
+                    renamed.missing.add(file.rows);
+                }
+            }
+            // As where the folder was copied while it was shown.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_same(&from, &to)? => {
+                fs::remove_file(&from).map_err(|source| cannot("commit", &from, source))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(SinkError::Refused {
+                    what: format!(
+                        "{} is there already with other rows, and is not replaced; what should have its name is {}",
+                        to.display(),
+                        from.display()
+                    ),
+                    source: None,
+                });
             }
             Err(error) => return Err(cannot("commit", &to, error)),
         }
@@ -318,6 +352,22 @@ fn rename_all(
     Ok(())
 }
 
+/// Gives a file its final name, which no other has.
+fn show(from: &Path, to: &Path) -> io::Result<()> {
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // A file system that cannot.
+        Err(Errno::INVAL | Errno::NOSYS) if to.try_exists()? => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(Errno::INVAL | Errno::NOSYS) => fs::rename(from, to),
+        renamed => Ok(renamed?),
+    }
+}
+
+fn is_same(staged: &Path, shown: &Path) -> Result<bool, SinkError> {
+    let sums = |path| durable::checksum(path);
+    let same = sums(staged).and_then(|staged| Ok(staged == sums(shown)?));
+    same.map_err(|error| refused(format!("{} and {} cannot be compared", staged.display(), shown.display()), error))
+}
+
 /// Whether what is staged under a file's name is that file. Where it has another length it is another: that is nothing to be
 /// shown, and still less to be put in the place of what was.
 fn is_whole(folder: &Folder, file: &Prepared) -> Result<bool, SinkError> {
@@ -330,11 +380,7 @@ fn is_whole(folder: &Folder, file: &Prepared) -> Result<bool, SinkError> {
 }
 
 /// Makes the folder of a partition, and notes those on the way to it for the fsync.
-fn make_folders(
-    folder: &Folder,
-    directory: &std::path::Path,
-    touched: &mut BTreeSet<PathBuf>,
-) -> Result<(), SinkError> {
+fn make_folders(folder: &Folder, directory: &Path, touched: &mut BTreeSet<PathBuf>) -> Result<(), SinkError> {
     fs::create_dir_all(directory).map_err(|source| cannot("make the folder", directory, source))?;
     let above = directory.ancestors().skip(1).take_while(|above| above.starts_with(folder.root()));
     touched.extend(above.map(|above| above.to_path_buf()));
@@ -359,7 +405,7 @@ fn sweep(folder: &Folder, keep: &HashSet<String>) -> io::Result<usize> {
 }
 
 /// Removes a staging folder in which nothing but its mark is left, and the folder of staging folders if it was the last.
-fn remove_if_empty(staging: &std::path::Path) {
+fn remove_if_empty(staging: &Path) {
     let names: Vec<PathBuf> = fs::read_dir(staging).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     let is_only_marked = names.iter().all(|path| path.file_name().and_then(|name| name.to_str()).is_some_and(is_mark));
     if is_only_marked {

@@ -54,6 +54,10 @@ impl Committer for FolderCommitter {
         })
     }
 
+    fn newest(&mut self) -> BoxFuture<'_, Result<Option<Epoch>, SinkError>> {
+        Box::pin(self.publisher.newest())
+    }
+
     fn discard<'a>(&'a mut self, keep: &'a [CommitHandle]) -> BoxFuture<'a, Result<(), SinkError>> {
         Box::pin(async move { self.publisher.discard(&Publisher::load(keep)?).await })
     }

@@ -295,6 +295,36 @@ impl Folder {
         format!("{directory}{slash}{}-e{:010}-t{}{number}.{extension}", self.prefix, epoch.0, self.task)
     }
 
+    /// The newest epoch of the node's files that are there under their final names.
+    pub(crate) fn newest(&self) -> Result<Option<Epoch>, SinkError> {
+        let mut newest = None;
+        let mut folders = vec![self.root.clone()];
+        while let Some(folder) = folders.pop() {
+            let failed = |source| cannot("look at", &folder, source);
+            let entries = match fs::read_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries.map_err(failed)?,
+            };
+            for entry in entries {
+                let entry = entry.map_err(failed)?;
+                let name = entry.file_name();
+                let Some(name) = name.to_str() else { continue };
+                newest = newest.max(self.epoch_of(name));
+                // A partition's.
+                if name.contains('=') && entry.file_type().map_err(failed)?.is_dir() {
+                    folders.push(entry.path());
+                }
+            }
+        }
+        Ok(newest)
+    }
+
+    /// The epoch of a file of the node's, by its name.
+    fn epoch_of(&self, name: &str) -> Option<Epoch> {
+        let (epoch, task) = name.strip_prefix(&self.prefix)?.strip_prefix("-e")?.split_once("-t")?;
+        task.starts_with(|first: char| first.is_ascii_digit()).then(|| epoch.parse().ok().map(Epoch))?
+    }
+
     /// No file is staged from now on: the task is gone, and what it staged will be cleared away. What still runs on its
     /// behalf must leave nothing behind that.
     pub(crate) fn abandon(&self) {

@@ -17,7 +17,7 @@ use crate::{JobContext, JobError};
 /// In a run that has started before the checkpoints may be gone too. Whether they are at its first start is known to whoever made
 /// its context.
 pub(super) async fn refuse_lost_pointer(cx: &JobContext, turn: Turn) -> Result<(), JobError> {
-    match read_manifests(cx).await?.keys().map(|taken| taken.epoch).max() {
+    match read_manifests(cx, &[]).await?.keys().map(|taken| taken.epoch).max() {
         Some(newest) => Err(JobError::Refused(Refusal::PointerLost { newest })),
         None if turn != Turn::First && DataFolder::has_decided(cx.folder.path())? => {
             Err(JobError::CheckpointsGone { place: cx.store.url().to_owned(), was: None })
@@ -40,7 +40,8 @@ impl Found {
     }
 }
 
-pub(super) async fn read_manifests(cx: &JobContext) -> Result<BTreeMap<Taken, Found>, StateError> {
+/// Every manifest in the store. Of a damaged savepoint `decided` says when it was taken.
+pub(super) async fn read_manifests(cx: &JobContext, decided: &[Decided]) -> Result<BTreeMap<Taken, Found>, StateError> {
     let mut manifests = BTreeMap::new();
     for entry in cx.store.list().await? {
         match cx.store.read_manifest(&entry.location).await {
@@ -50,8 +51,16 @@ pub(super) async fn read_manifests(cx: &JobContext) -> Result<BTreeMap<Taken, Fo
             }
             Err(error) if error.kind() == ErrorKind::Corrupt => {
                 tracing::error!(manifest = %entry.location, error = %crate::chain(&error), "a checkpoint is damaged");
-                if let ManifestId::Checkpoint { epoch, generation } = entry.id {
-                    manifests.insert(Taken { epoch, generation }, Found::Damaged);
+                let taken = match &entry.id {
+                    ManifestId::Checkpoint { epoch, generation } => {
+                        Some(Taken { epoch: *epoch, generation: *generation })
+                    }
+                    ManifestId::Savepoint { .. } => {
+                        decided.iter().find(|decided| manifest_of(decided) == entry.id).map(|decided| decided.taken)
+                    }
+                };
+                if let Some(taken) = taken {
+                    manifests.insert(taken, Found::Damaged);
                 }
             }
             Err(error) => return Err(error),

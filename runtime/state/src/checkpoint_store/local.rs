@@ -37,10 +37,17 @@ impl Folder {
         }
     }
 
+    /// Makes the folder of an object, in a store that is still there: one that was moved away, or is not mounted any more, can come
+    /// back, and nothing must stand in its place then.
+    fn make_folder_of(&self, object: &Path) -> Result<(), StateError> {
+        fs::metadata(&self.root).map_err(StateError::io("look at", &self.root))?;
+        durable::create_folder(durable::folder_of(object))
+    }
+
     /// Puts a file; its name is durable once its folder is synced.
     pub(super) fn put_file(&self, file: &LocalFile, stored: &StoredFile) -> Result<(), StateError> {
         let target = self.path(&stored.name)?;
-        durable::create_folder(durable::folder_of(&target))?;
+        self.make_folder_of(&target)?;
         let temporary = Temporary::beside(&target);
         // Left behind by a process with the same number.
         let _ = fs::remove_file(temporary.path());
@@ -105,7 +112,7 @@ impl Folder {
 
     pub(super) fn create(&self, location: &str, content: &[u8]) -> Result<bool, StateError> {
         let path = self.path(location)?;
-        durable::create_folder(durable::folder_of(&path))?;
+        self.make_folder_of(&path)?;
         durable::create(&path, content)
     }
 

@@ -25,12 +25,12 @@ fn a_second_opener_is_told_who_holds_the_folder() {
 #[test]
 fn a_folder_takes_the_id_of_what_it_goes_on_from_and_a_new_one_where_it_begins_again() {
     let folder = tempfile::tempdir().unwrap();
-    let mut data = DataFolder::open(folder.path(), &opener()).unwrap();
+    let data = DataFolder::open(folder.path(), &opener()).unwrap();
     data.adopt_instance("of-the-savepoint").unwrap();
     assert_eq!(data.instance(), "of-the-savepoint");
     drop(data);
     let second = Opener { fresh_instance: "instance-2".into(), ..opener() };
-    let mut data = DataFolder::open(folder.path(), &second).unwrap();
+    let data = DataFolder::open(folder.path(), &second).unwrap();
     assert_eq!(data.instance(), "of-the-savepoint");
     data.renew_instance().unwrap();
     assert_eq!(data.instance(), "instance-2");
@@ -117,21 +117,32 @@ fn what_was_half_written_at_the_start_is_gone_at_the_next() {
 }
 
 #[test]
-fn that_a_checkpoint_was_decided_is_noted_once_and_until_it_is_taken_back() {
+fn the_newest_decided_checkpoint_is_noted_until_that_is_taken_back() {
     let folder = tempfile::tempdir().unwrap();
     let has_decided = || DataFolder::has_decided(folder.path()).unwrap();
     assert!(!has_decided());
     let data = DataFolder::open(folder.path(), &opener()).unwrap();
     assert!(!has_decided());
-    data.note_decided(Epoch(3)).unwrap();
-    let noted = fs::read(folder.path().join(DECIDED)).unwrap();
-    data.note_decided(Epoch(9)).unwrap();
-    assert!(has_decided() && fs::read(folder.path().join(DECIDED)).unwrap() == noted);
+    assert_eq!(data.newest_decided().unwrap(), None);
+    for (epoch, noted) in [(3, 3), (9, 9), (4, 9)] {
+        data.note_decided(Epoch(epoch)).unwrap();
+        assert!(has_decided());
+        assert_eq!(data.newest_decided().unwrap(), Some(Epoch(noted)));
+    }
+    // The epochs of another instance are others.
+    data.adopt_instance("another").unwrap();
+    assert!(has_decided() && data.newest_decided().unwrap().is_none());
+    data.note_decided(Epoch(2)).unwrap();
+    assert_eq!(data.newest_decided().unwrap(), Some(Epoch(2)));
+    // A note of before has no instance.
+    fs::write(folder.path().join(DECIDED), envelope::seal(DECIDED, VERSION, &Epoch(7))).unwrap();
+    assert!(has_decided() && data.newest_decided().unwrap().is_none());
     // What a newer release says is left as it is.
     let newer = envelope::seal(DECIDED, VERSION + 1, &"more");
     fs::write(folder.path().join(DECIDED), &newer).unwrap();
     data.note_decided(Epoch(9)).unwrap();
     assert!(has_decided() && fs::read(folder.path().join(DECIDED)).unwrap() == newer);
+    assert_eq!(data.newest_decided().unwrap(), None);
     // Without its layout the folder is still ours.
     drop(data);
     fs::remove_file(folder.path().join(LAYOUT)).unwrap();
