@@ -27,6 +27,7 @@ use crate::{
         validate::Verdict,
     },
     plans::Plans,
+    room::Room,
 };
 
 /// For how long the watch may be behind a write of ours: until then what was written is believed, not what is in the store.
@@ -53,6 +54,8 @@ pub struct Context<W: Writer> {
     pub runtime_image: String,
     /// What the planner said.
     pub plans: Plans,
+    /// Where planning is done.
+    pub room: Room,
     /// What is remembered of each object.
     pub notes: Notes,
     /// Whether the operator's own namespace is being deleted, and the operator with it.
@@ -108,6 +111,8 @@ pub struct Note {
     pub hold: Option<(bool, Duration)>,
     /// Whether no Job of another Pipeline of its name is at work.
     pub is_alone: bool,
+    /// Whether its volume is known to belong to nobody.
+    pub is_volume_free: bool,
     /// How far its deletion is.
     pub deletion: Option<Progress>,
     /// What is told if it is still so at this time, by the monotonic clock.

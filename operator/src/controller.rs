@@ -150,7 +150,7 @@ fn uid<W: Writer>(context: &Context<W>, key: &Key) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::ObjectReference;
+    use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::OwnerReference};
     use kube::core::ApiResource;
     use serde_json::Value;
 
@@ -164,6 +164,7 @@ mod tests {
         metrics::Metrics,
         plans::Plans,
         queue::Trigger,
+        room::Room,
         testing::{World, pipeline},
     };
 
@@ -206,6 +207,14 @@ mod tests {
             self.0.delete(resource, namespace, name, uid).await
         }
 
+        async fn replace(&self, wanted: &Wanted, on: &str) -> Result<(), WriteError> {
+            self.0.replace(wanted, on).await
+        }
+
+        async fn own(&self, wanted: &Wanted, on: &str, owners: &[OwnerReference]) -> Result<(), WriteError> {
+            self.0.own(wanted, on, owners).await
+        }
+
         async fn amend(&self, namespace: &str, name: &str, spec: &Value) -> Result<(), WriteError> {
             self.0.amend(namespace, name, spec).await
         }
@@ -236,6 +245,7 @@ mod tests {
             metrics: Metrics::new(),
             runtime_image: "millrace:test".to_owned(),
             plans: Plans::default(),
+            room: Room::default(),
             notes: Notes::default(),
             is_leaving: std::sync::atomic::AtomicBool::default(),
         });

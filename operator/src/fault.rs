@@ -30,6 +30,7 @@ pub const POINTS: &[&str] = &[
     "before-stop",
     "before-clear",
     "before-pointer-goes",
+    "before-volume-goes",
     "before-let-go",
     "before-release",
 ];

@@ -23,6 +23,7 @@ mod operator;
 mod pipeline;
 mod plans;
 mod queue;
+mod room;
 mod server;
 mod sink;
 mod telemetry;

@@ -26,6 +26,7 @@ use crate::{
     pipeline,
     plans::Plans,
     queue::Trigger,
+    room::Room,
     server,
 };
 
@@ -139,6 +140,7 @@ async fn work(
         metrics: Arc::clone(metrics),
         runtime_image: cli.runtime_image.clone(),
         plans: Plans::default(),
+        room: Room::default(),
         notes: Notes::default(),
         is_leaving: AtomicBool::default(),
     });

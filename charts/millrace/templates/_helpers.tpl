@@ -54,7 +54,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [millrace.dev]
   resources: [windows, sinks]
   verbs: [list, watch]
-# A Pipeline whose checkpoints in a bucket are deleted with it has a finalizer for that, and a Job does it.
+# A Pipeline whose checkpoints are deleted with it has a finalizer for that; those in a bucket a Job deletes.
 - apiGroups: [millrace.dev]
   resources: [pipelines]
   verbs: [list, watch, patch]
@@ -71,6 +71,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, patch]
+# Whose the claim of a Pipeline's volume is, and that it goes with its Pipeline or stays: StatefulSets make them.
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, patch]
 - apiGroups: [""]
   resources: [services, serviceaccounts]
   verbs: [get, list, watch, create, patch]

@@ -16,7 +16,7 @@ use k8s_openapi::{
         core::v1::{ConfigMap, ObjectReference},
         events::v1::Event,
     },
-    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference},
     jiff,
 };
 use kube::{
@@ -39,7 +39,7 @@ use crate::leader::{Gate, MARGIN};
 
 /// Whose fields ours are, in server-side apply and in events.
 pub const FIELD_MANAGER: &str = "millrace-operator";
-/// Keeps a Pipeline that is deleted until its checkpoints are.
+/// Keeps a Pipeline that is deleted until it is settled what becomes of its checkpoints.
 pub const FINALIZER: &str = "millrace.dev/checkpoints";
 /// The annotation with the hash of what was applied.
 pub const APPLIED: &str = "millrace.dev/applied";
@@ -165,6 +165,24 @@ pub trait Writer: Send + Sync + 'static {
         uid: &str,
     ) -> impl Future<Output = Result<(), WriteError>> + Send;
 
+    /// Makes the object that there is as it is wanted, where it cannot be applied over what others have written to it: of each
+    /// list that is wanted nothing else stays. If it is still of this version.
+    ///
+    /// # Errors
+    /// As for [`Writer::apply`].
+    fn replace(&self, wanted: &Wanted, on: &str) -> impl Future<Output = Result<(), WriteError>> + Send;
+
+    /// Has these own an object, and nobody else, if it is still of this version.
+    ///
+    /// # Errors
+    /// Why they may not; [`WriteError::Conflict`] where it is of another version, and [`WriteError::Gone`] where there is none.
+    fn own(
+        &self,
+        wanted: &Wanted,
+        on: &str,
+        owners: &[OwnerReference],
+    ) -> impl Future<Output = Result<(), WriteError>> + Send;
+
     /// Changes these fields of a StatefulSet's spec, and nothing else of it.
     ///
     /// # Errors
@@ -231,6 +249,13 @@ impl ApiWriter {
             }
             written => Ok(written?.status),
         }
+    }
+
+    /// Lays this over an object, whose lists it replaces (RFC 7396).
+    async fn merge(&self, of: &Wanted, body: Value) -> Result<(), WriteError> {
+        let api = self.api(&of.namespace, &of.resource);
+        let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        self.guarded(api.patch(&of.name, &params, &Patch::Merge(body))).await.map(drop)
     }
 
     /// See [`guarded`].
@@ -311,6 +336,17 @@ impl Writer for ApiWriter {
             Ok(_) | Err(WriteError::Gone(_)) => Ok(()),
             Err(error) => Err(error.without_fields()),
         }
+    }
+
+    async fn replace(&self, wanted: &Wanted, on: &str) -> Result<(), WriteError> {
+        let mut body = wanted.body.clone();
+        body["metadata"]["resourceVersion"] = json!(on);
+        self.merge(wanted, body).await
+    }
+
+    async fn own(&self, wanted: &Wanted, on: &str, owners: &[OwnerReference]) -> Result<(), WriteError> {
+        let body = json!({"metadata": {"resourceVersion": on, "ownerReferences": owners}});
+        self.merge(wanted, body).await.map_err(WriteError::without_fields)
     }
 
     async fn amend(&self, namespace: &str, name: &str, spec: &Value) -> Result<(), WriteError> {

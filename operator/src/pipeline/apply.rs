@@ -48,8 +48,12 @@ pub async fn apply<W: Writer>(
 ) -> Result<Reached, (String, WriteError)> {
     let mut look_again = None;
     let mut has_written = false;
+    let mut failed = None;
     note.settled = None;
     for step in steps {
+        if failed.is_some() && !step.is_document {
+            continue;
+        }
         if !is_still_there(context, observed) {
             // What is written now would be taken for what another of its name has.
             return Ok(Reached::End(look_again));
@@ -96,8 +100,15 @@ pub async fn apply<W: Writer>(
         };
         fault::point(step.point, observed.at());
         tracing::info!(pipeline = %format_args!("{}/{}", observed.namespace(), observed.name()), object = %id, "applied");
-        let on = stored.as_ref().filter(|_| step.is_ours_alone).and_then(resource_version);
-        context.writer.apply(wanted, on).await.map_err(|error| (id.clone(), error))?;
+        match write(context, step, stored.as_ref()).await {
+            Ok(()) => {}
+            // Pods that run can do without it, and the plan of an edit is not kept from them.
+            Err(error) if step.can_be_missed && is_no(&error) => {
+                failed = failed.or(Some((id, error)));
+                continue;
+            }
+            Err(error) => return Err((id, error)),
+        }
         context.metrics.wrote(&wanted.resource.kind);
         note.is_fit(wanted);
         has_written = true;
@@ -112,10 +123,40 @@ pub async fn apply<W: Writer>(
             _ => {}
         }
     }
+    if let Some(failed) = failed {
+        return Err(failed);
+    }
     // What is as it is wanted stays so until one of the two changes.
     let is_settled = !has_written && look_again.is_none();
     note.settled = is_settled.then(|| Settled { versions: observed.versions(), decision: decision.clone() });
     Ok(Reached::End(look_again))
+}
+
+/// Applies an object, or makes it anew from what is there where that does not go together with it: somebody has changed what lists
+/// are merged by, a port's number say, and both would be in the list.
+async fn write<W: Writer>(context: &Context<W>, step: &Step, stored: Option<&Value>) -> Result<(), WriteError> {
+    let Step { wanted, .. } = step;
+    let version = stored.and_then(resource_version);
+    let error = match context.writer.apply(wanted, version.filter(|_| step.is_ours_alone)).await {
+        Err(WriteError::Invalid(rejection)) => WriteError::Invalid(rejection),
+        applied => return applied.map(drop),
+    };
+    // A spec that makes no valid pods is told with what the API server has said to it.
+    let was_taken = stored.is_some_and(|stored| applied(stored) == Some(&wanted.hash));
+    match version.filter(|_| was_taken || wanted.resource.kind != "StatefulSet") {
+        Some(version) => context.writer.replace(wanted, version).await,
+        None => Err(error),
+    }
+}
+
+/// Whether the API server has said no, and would say so again.
+pub fn is_no(error: &WriteError) -> bool {
+    matches!(error, WriteError::Forbidden(_) | WriteError::Rejected(_) | WriteError::Invalid(_))
+}
+
+/// The hash of what was applied, as the object has it.
+fn applied(stored: &Value) -> Option<&str> {
+    stored.pointer("/metadata/annotations")?.get(APPLIED)?.as_str()
 }
 
 /// Whether all is as it was when nothing had to be written; what is not watched is looked at now and then while no pod is ready.
@@ -180,7 +221,8 @@ fn whose(object: &Value, observed: &Observed) -> Whose {
     }
 }
 
-fn not_ours(kind: &str, pipeline: &str) -> WriteError {
+/// What is of a Pipeline's name and somebody else's.
+pub fn not_ours(kind: &str, pipeline: &str) -> WriteError {
     WriteError::Rejected(format!(
         "there is a {kind} of this name already, and it is not this Pipeline's; remove it, or give the Pipeline another name \
          than {pipeline}"
@@ -204,7 +246,7 @@ enum Need {
 
 fn need(wanted: &Wanted, stored: Option<&Value>, known: Option<&Applied>, now: Duration) -> Need {
     let known = known.filter(|known| known.hash == wanted.hash);
-    let applied = stored.and_then(|stored| stored.pointer("/metadata/annotations")?.get(APPLIED)?.as_str());
+    let applied = stored.and_then(applied);
     let Some(stored) = stored.filter(|_| applied == Some(wanted.hash.as_str())) else {
         return known.and_then(|known| rest(known, now)).map_or(Need::Apply { despite: None }, Need::Patience);
     };
@@ -222,7 +264,7 @@ fn need(wanted: &Wanted, stored: Option<&Value>, known: Option<&Applied>, now: D
 /// Whether what is stored was applied by another operator: it is not what this one has applied and still wants, and bears the hash
 /// of something else. To be asked when the watch is behind no more.
 fn is_anothers(wanted: &Wanted, stored: Option<&Value>, known: Option<&Applied>) -> bool {
-    let applied = stored.and_then(|stored| stored.pointer("/metadata/annotations")?.get(APPLIED)?.as_str());
+    let applied = stored.and_then(applied);
     known.is_some_and(|known| known.hash == wanted.hash) && applied.is_some_and(|applied| applied != wanted.hash)
 }
 

@@ -20,12 +20,13 @@ mod tests;
 mod trial;
 pub mod unfit;
 pub mod validate;
+mod volume;
 
 use std::{sync::Arc, time::Duration};
 
 use kube::Resource;
 use millrace_crds::PipelineStatus;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use self::{
     apply::Reached,
@@ -44,7 +45,7 @@ use crate::{
     },
     conditions::{Reason, Type},
     context::{Context, Note, WATCH_LAG},
-    fault,
+    fault, room,
 };
 
 /// How often what keeps a pod from starting is looked for.
@@ -74,10 +75,16 @@ pub async fn reconcile<W: Writer>(
     let listen_again = listened.again.or(listened.silence.as_ref().map(|_| apply::LOOK_AGAIN));
     observed.silence = listened.silence;
     let observed = observed;
-    let verdict = verdict(&observed, note);
     let now = context.clock.now();
     let known = Known { plans: &context.plans, runtime_image: &context.runtime_image, now };
-    let decision = decide(&observed, &verdict, &before, &known);
+    let plan = || {
+        let verdict = verdict(&observed, note);
+        let decision = decide(&observed, &verdict, &before, &known);
+        (verdict, decision)
+    };
+    let Some((verdict, decision)) = context.room.plan(sql_bytes(&observed.pipeline.spec), plan).await else {
+        return Ok(Some(room::LOOK_AGAIN));
+    };
     let valid = match &*verdict {
         Verdict::Valid(valid) => Some(&**valid),
         Verdict::Invalid(_) => None,
@@ -100,7 +107,10 @@ pub async fn reconcile<W: Writer>(
     let was_unfit = note.unfit.is_some();
     let ended = match held {
         Ok(()) if !decision.is_dry_run && !observed.left.is_empty() => Ok(Some(left(&observed.left))),
-        Ok(()) => deletion::ending::end_others(context, &observed, &decision, note).await,
+        Ok(()) => match volume::look(context, &observed, &decision, note).await {
+            Ok(None) => deletion::ending::end_others(context, &observed, &decision, note).await,
+            looked => looked,
+        },
         Err(error) => Err(error),
     };
     let applied = match ended {
@@ -125,6 +135,11 @@ pub async fn reconcile<W: Writer>(
     {
         let amended = amend(context, &observed, &decision, note).await;
         applied = amended.map(|amended| look_again.into_iter().chain(amended).min());
+    }
+    if applied.is_ok() {
+        // What kept the finalizer on may have been done by now.
+        let held = deletion::hold(context, key, &observed, &decision, note).await;
+        applied = held.and(applied);
     }
     if applied.is_ok() && !decision.is_dry_run && decision.account.as_deref() != observed.account_noted() {
         tell_replaced(context, &observed, note).await;
@@ -157,6 +172,12 @@ pub async fn reconcile<W: Writer>(
             Err(error)
         }
     }
+}
+
+/// How much SQL a spec has.
+fn sql_bytes(spec: &Value) -> usize {
+    let transforms = spec["transforms"].as_array().into_iter().flatten();
+    transforms.filter_map(|transform| transform["sql"].as_str()).map(str::len).sum()
 }
 
 /// What the garbage collector has not taken away yet. To take it over would be to go on with what was deleted.
@@ -332,6 +353,9 @@ async fn amend<W: Writer>(
     if observed.stateful_set.is_some() && decision.account.as_deref() != observed.account_noted() {
         let annotations = json!({ACCOUNT: decision.account});
         spec.insert("template".to_owned(), json!({"metadata": {"annotations": annotations}}));
+    }
+    if observed.stateful_set.as_deref().is_some_and(|set| !volume::keeps(set)) {
+        spec.insert("persistentVolumeClaimRetentionPolicy".to_owned(), json!({"whenDeleted": "Retain"}));
     }
     if spec.is_empty() {
         return Ok(None);

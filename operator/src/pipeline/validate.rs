@@ -9,7 +9,7 @@ use millrace_crds::{
 };
 use millrace_plan::{
     Doubts, PlanError, ResolvedSpec,
-    handover::{SavepointWish, StartWish},
+    handover::{SavepointWish, StartWish, unsupported},
     resolve_and_compile_despite, revision,
     sink_rules::unusable_place,
 };
@@ -124,11 +124,7 @@ pub fn validate(observed: &Observed) -> Verdict {
             return invalid(Reason::InvalidSpec, told, suspend);
         }
         let deployment = spec.deployment.clone().unwrap_or_default();
-        if let Some(replicas) = deployment.replicas.filter(|replicas| *replicas > 1) {
-            let message = format!(
-                "spec.deployment.replicas: {replicas} pods are not supported yet; expected 1, with `parallelism` for more \
-                 tasks in it"
-            );
+        if let Some(message) = unsupported(&deployment) {
             return invalid(Reason::ReplicasUnsupported, vec![message], suspend);
         }
         return Verdict::Valid(Box::new(Valid {

@@ -24,6 +24,7 @@ use crate::{
     metrics::Metrics,
     plans::Plans,
     queue::Queue,
+    room::Room,
 };
 
 /// The moment at which tests begin: 2024-01-01T00:00:00Z.
@@ -130,6 +131,7 @@ impl World {
             metrics: Metrics::new(),
             runtime_image: "millrace:test".to_owned(),
             plans: Plans::default(),
+            room: Room::default(),
             notes: Notes::default(),
             is_leaving: AtomicBool::default(),
         };
@@ -330,6 +332,35 @@ impl World {
             "currentRevision": revision, "updateRevision": revision});
         self.recorder().store("StatefulSet", set);
         self.hear();
+    }
+
+    /// The StatefulSet's controller makes the claim of a Pipeline's volume, if there is none.
+    pub fn claim(&mut self, name: &str) {
+        let set = self.get("StatefulSet", name).unwrap();
+        let mut claim = set["spec"]["volumeClaimTemplates"][0].clone();
+        let claim_name = format!("data-{name}-0");
+        if self.get("PersistentVolumeClaim", &claim_name).is_none() {
+            claim["metadata"]["name"] = json!(claim_name);
+            claim["metadata"]["namespace"] = json!("default");
+            self.put("PersistentVolumeClaim", claim);
+        }
+    }
+
+    /// What an operator before this one has made: the claim goes with the StatefulSet, and the pointer with the Pipeline.
+    pub fn as_made_before(&mut self, name: &str) {
+        let mut set = self.get("StatefulSet", name).unwrap();
+        set["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] = json!("Delete");
+        set["metadata"]["annotations"]["millrace.dev/applied"] = json!("before");
+        self.put("StatefulSet", set.clone());
+        let owner = |kind: &str, uid: &Value| json!([{"apiVersion": "v1", "kind": kind, "name": name, "uid": uid}]);
+        let mut claim = self.get("PersistentVolumeClaim", &format!("data-{name}-0")).unwrap();
+        claim["metadata"]["ownerReferences"] = owner("StatefulSet", &set["metadata"]["uid"]);
+        self.put("PersistentVolumeClaim", claim);
+        let mut pointer = self.get("ConfigMap", &format!("{name}-checkpoint")).unwrap();
+        let uid = self.get("Pipeline", name).unwrap()["metadata"]["uid"].clone();
+        pointer["metadata"]["ownerReferences"] = owner("Pipeline", &uid);
+        pointer["metadata"]["annotations"]["millrace.dev/applied"] = json!("before");
+        self.put("ConfigMap", pointer);
     }
 
     /// A runtime starts, and runs the plan as it is now.

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::{core::ApiResource, runtime::watcher::Event};
 use millrace_crds::PipelineStatus;
 use millrace_stream::Timestamp;
@@ -230,7 +230,7 @@ impl Inner {
             "PodDisruptionBudget" => {
                 watches::take(stores, &mut to.disruption_budgets, &of.event(object), watches::of_owned)
             }
-            "Lease" | "Job" => Vec::new(),
+            "Lease" | "Job" | "PersistentVolumeClaim" => Vec::new(),
             other => panic!("no store for {other}"),
         };
         self.concerned.extend(concerned);
@@ -362,6 +362,33 @@ impl Writer for Arc<Recorder> {
         // Its pods are to end first.
         object["metadata"]["deletionTimestamp"] = json!("2024-01-01T01:00:00Z");
         inner.store(&self.stores, &resource.kind, object);
+        Ok(())
+    }
+
+    async fn replace(&self, wanted: &Wanted, on: &str) -> Result<(), WriteError> {
+        self.attempt(&format!("replace {wanted}"))?;
+        let mut inner = self.lock();
+        let there = inner.objects.get(&wanted.to_string()).cloned();
+        let there = there.ok_or_else(|| WriteError::Gone(format!("there is no {wanted}")))?;
+        if there["metadata"]["resourceVersion"] != on {
+            return Err(WriteError::Conflict("the object has been modified".to_owned()));
+        }
+        let mut body = there;
+        merge(&mut body, &wanted.body);
+        inner.store(&self.stores, &wanted.resource.kind, body);
+        Ok(())
+    }
+
+    async fn own(&self, wanted: &Wanted, on: &str, owners: &[OwnerReference]) -> Result<(), WriteError> {
+        self.attempt(&format!("own {wanted}: {}", owners.len()))?;
+        let mut inner = self.lock();
+        let there = inner.objects.get(&wanted.to_string()).cloned();
+        let mut object = there.ok_or_else(|| WriteError::Gone(format!("there is no {wanted}")))?;
+        if object["metadata"]["resourceVersion"] != on {
+            return Err(WriteError::Conflict("the object has been modified".to_owned()));
+        }
+        object["metadata"]["ownerReferences"] = if owners.is_empty() { Value::Null } else { json!(owners) };
+        inner.store(&self.stores, &wanted.resource.kind, object);
         Ok(())
     }
 

@@ -11,11 +11,19 @@
 //! The operator makes all four objects, the last two without content, so that the runtime needs no right to create any. A
 //! wish acts once: it has a token, and what came of it stands in the report under that token.
 
-use millrace_crds::MoveSourceSpec;
+use millrace_crds::{DeploymentSpec, MoveSourceSpec};
 use millrace_stream::{Epoch, Generation, Revision, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::graph::ResolvedSpec;
+
+/// What of a deployment this version cannot do on a cluster, in the words of a mistake.
+pub fn unsupported(deployment: &DeploymentSpec) -> Option<String> {
+    let replicas = deployment.replicas.filter(|replicas| *replicas > 1)?;
+    Some(format!(
+        "spec.deployment.replicas: {replicas} pods are not supported yet; expected 1, with `parallelism` for more tasks in it"
+    ))
+}
 
 /// The key of a document in its ConfigMap.
 pub const PLAN_KEY: &str = "plan.json";

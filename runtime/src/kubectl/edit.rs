@@ -7,7 +7,7 @@ use millrace_crds::{
     API_VERSION, DeploymentSpec,
     manifest::{Manifests, read},
 };
-use millrace_plan::{EditClass, Plan, compile, diff};
+use millrace_plan::{EditClass, Plan, compile, diff, handover::unsupported};
 use serde_json::{Value, json};
 
 use super::{
@@ -97,6 +97,10 @@ async fn objections(cluster: &Cluster, given: &Manifests) -> Result<usize, Failu
 
 /// Says what would come of one Pipeline; whether it would be taken up.
 fn show_one(name: &str, plan: &Plan, seen: Option<&Observed>) -> Result<bool, Failure> {
+    if let Some(why) = plan.spec.pipeline.deployment.as_ref().and_then(unsupported) {
+        telemetry::say(&format!("{name}: the operator would refuse it: {why}"));
+        return Ok(false);
+    }
     let Some((seen, running)) = seen.and_then(|seen| Some((seen, seen.plan.as_ref()?))) else {
         telemetry::say(&format!("{name}: new; {} nodes, revision {}", plan.nodes.len(), plan.revision));
         return Ok(true);

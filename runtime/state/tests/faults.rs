@@ -87,7 +87,7 @@ fn pipeline(path: &Path) {
         let taken = Taken { epoch: Epoch(epoch), generation };
         let manifest = Manifest {
             pipeline: "p".into(),
-            instance: data.instance().into(),
+            instance: data.instance(),
             epoch: taken.epoch,
             generation,
             kind: ManifestKind::Checkpoint,

@@ -207,7 +207,8 @@ fn a_namespace_whose_operator_is_elsewhere_is_deleted_with_its_pipelines() {
 }
 
 /// The steps of a deletion at which the operator is killed, in their order.
-pub const STEPS: [&str; 4] = ["before-stop", "before-clear", "before-pointer-goes", "before-let-go"];
+pub const STEPS: [&str; 5] =
+    ["before-stop", "before-clear", "before-pointer-goes", "before-volume-goes", "before-let-go"];
 
 #[test]
 fn an_operator_killed_at_every_step_of_a_deletion_is_finished_by_the_next() {
@@ -235,6 +236,7 @@ fn an_operator_killed_at_every_step_of_a_deletion_is_finished_by_the_next() {
     namespace.kubectl(["wait", "--for=delete", "pipeline/web", WITHIN]).run();
     assert_eq!(stored(&gateway, &namespace, "web"), BTreeSet::new());
     Deadline::secs(60).wait_for("all to go", || {
-        (!is_there(&namespace, "configmap/web-checkpoint") && namespace.objects("jobs").is_empty()).then_some(())
+        let is_left = ["configmap/web-checkpoint", "pvc/data-web-0"].iter().any(|object| is_there(&namespace, object));
+        (!is_left && namespace.objects("jobs").is_empty()).then_some(())
     });
 }

@@ -135,6 +135,11 @@ fn the_plugin_shows_asks_and_foresees() {
     let (code, said) = plan(&namespace, &pipeline("id % 3 = nothing"));
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("nothing"), "{said}");
+    let interval = "checkpoints: {interval: 1s}";
+    let several = pipeline("id % 2 = 0").replace(interval, &format!("{interval}\n  deployment: {{replicas: 3}}"));
+    let (code, said) = plan(&namespace, &several);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("spec.deployment.replicas: 3 pods are not supported yet"), "{said}");
     let moved = pipeline("id % 2 = 0").replace("interval: 1s", "interval: 1s, storage: /elsewhere");
     let (code, said) = plan(&namespace, &moved);
     assert_eq!(code, Some(1), "{said}");

@@ -176,6 +176,12 @@ fn live(namespace: &Namespace<'_>) {
     namespace.apply(&broken);
     namespace.wait_for("pipeline/waits", ".status.phase", "Suspended");
     goes(namespace);
+    // What is on a volume goes with that.
+    let checkpoints = "  checkpoints: {onDelete: Delete}\n";
+    namespace.apply(&pipeline("gone", "rows", &manifest::numbers(10, 100), checkpoints));
+    namespace.wait_for("pipeline/gone", ".status.phase", "Finished");
+    namespace.kubectl(["delete", "pipeline", "gone", "--wait"]).run();
+    namespace.kubectl(["wait", "--for=delete", "pvc/data-gone-0", "--timeout=60s"]).run();
     for kind in ["service", "role", "rolebinding", "serviceaccount", "poddisruptionbudget", "statefulset"] {
         namespace.kubectl(["delete", kind, "ends", "--wait"]).run();
         Deadline::secs(60).wait_for(kind, || namespace.kubectl(["get", kind, "ends"]).attempt().ok());

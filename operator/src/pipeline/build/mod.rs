@@ -13,7 +13,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
-use millrace_crds::{API_VERSION, OnDelete, VolumeSpec};
+use millrace_crds::{API_VERSION, VolumeSpec};
 use serde::Deserialize;
 
 use super::{decide::Decision, dereference::Observed, validate::Valid};
@@ -52,6 +52,10 @@ pub struct Step {
     /// Whether nobody but the operator and Kubernetes' controllers writes to it: then it is applied to the version that was
     /// seen, and to no other.
     pub is_ours_alone: bool,
+    /// Whether pods that run can do without it.
+    pub can_be_missed: bool,
+    /// Whether it is a document for pods that run.
+    pub is_document: bool,
 }
 
 /// What is to be applied, in this order: what pods need before them, and the plan before the pods that read it.
@@ -60,12 +64,20 @@ pub fn steps(observed: &Observed, valid: Option<&Valid>, decision: &Decision, ru
         return Vec::new();
     }
     let owner = Owner::of(observed);
-    let step = |point, wanted| Step { point, wanted, is_watched: true, is_ours_alone: true };
+    let step = |point, wanted| Step {
+        point,
+        wanted,
+        is_watched: true,
+        is_ours_alone: true,
+        can_be_missed: false,
+        is_document: false,
+    };
+    let missed = |point, wanted| Step { can_be_missed: true, ..step(point, wanted) };
     let shared = |point, wanted| Step { is_ours_alone: false, ..step(point, wanted) };
     let unwatched = |point, wanted| Step { is_watched: false, ..shared(point, wanted) };
     let plan = decision.document.as_ref().map(|document| {
         let map = run::plan(&owner, document, decision.previous.as_ref(), decision.good_pods.as_ref());
-        step("before-plan", Wanted::new(&map))
+        Step { is_document: true, ..step("before-plan", Wanted::new(&map)) }
     });
     let Some(document) = &decision.document else { return Vec::new() };
     let there = observed.stateful_set.as_deref();
@@ -83,23 +95,21 @@ pub fn steps(observed: &Observed, valid: Option<&Valid>, decision: &Decision, ru
     let account_in = |template: &PodTemplateSpec| template.spec.as_ref()?.service_account_name.clone();
     let current = there.and_then(|set| set.spec.as_ref()).map(|spec| &spec.template);
     let account = template.as_ref().or(current).and_then(account_in).unwrap_or_else(|| owner.name.clone());
-    let checkpoints = &document.spec.pipeline.checkpoints;
-    let (goes, is_on_volume) = (checkpoints.on_delete == OnDelete::Delete, checkpoints.storage.is_none());
-    let built = around(&owner, &account, goes && is_on_volume);
+    let built = around(&owner, &account);
     let stateful_set = template.map(|template| {
         let volume = match valid {
             Some(valid) => valid.deployment.volume.clone(),
             None => written_volume(observed),
         };
         let pods = run::Pods { template, replicas: decision.replicas, account: decision.account.as_deref() };
-        run::stateful_set(&owner, pods, volume.as_ref(), goes, there)
+        run::stateful_set(&owner, pods, volume.as_ref(), there)
     });
     let mut steps = vec![
         step("before-service-account", Wanted::new(&built.service_account)),
         step("before-role", Wanted::new(&built.role)),
         step("before-role-binding", Wanted::new(&built.role_binding)),
-        step("before-service", Wanted::new(&built.service)),
-        step("before-disruption-budget", Wanted::new(&built.disruption_budget)),
+        missed("before-service", Wanted::new(&built.service)),
+        missed("before-disruption-budget", Wanted::new(&built.disruption_budget)),
         unwatched("before-lease", Wanted::new(&built.coordinator)),
         unwatched("before-checkpoint-pointer", Wanted::new(&built.checkpoint)),
         shared("before-report", Wanted::new(&built.report)),
@@ -109,9 +119,8 @@ pub fn steps(observed: &Observed, valid: Option<&Valid>, decision: &Decision, ru
     steps
 }
 
-/// Builds what is around the plan and the pods. Nobody deletes checkpoints that are elsewhere, and without their pointer they are
-/// worth nothing and in the way: `goes` says whether the pointer goes with the Pipeline.
-fn around(owner: &Owner, account: &str, goes: bool) -> Built {
+/// Builds what is around the plan and the pods.
+fn around(owner: &Owner, account: &str) -> Built {
     Built {
         service_account: access::service_account(owner),
         role: access::role(owner),
@@ -119,7 +128,7 @@ fn around(owner: &Owner, account: &str, goes: bool) -> Built {
         service: run::service(owner),
         disruption_budget: run::disruption_budget(owner),
         coordinator: run::coordinator(owner),
-        checkpoint: run::checkpoint(owner, goes),
+        checkpoint: run::checkpoint(owner, false),
         report: run::report(owner),
     }
 }

@@ -68,7 +68,7 @@ pub(super) fn report(owner: &Owner) -> ConfigMap {
     ConfigMap { metadata, ..ConfigMap::default() }
 }
 
-/// The pointer belongs to the checkpoints: where they stay when the Pipeline goes, it stays.
+/// The pointer belongs to the checkpoints: whether it goes when the Pipeline does is said when that is deleted.
 pub fn checkpoint(owner: &Owner, goes_with_the_pipeline: bool) -> ConfigMap {
     let mut metadata = owner.part(Names::of(&owner.name).checkpoint(), labels::CHECKPOINT);
     if !goes_with_the_pipeline {
@@ -130,7 +130,6 @@ pub(super) fn stateful_set(
     owner: &Owner,
     pods: Pods<'_>,
     volume: Option<&VolumeSpec>,
-    deletes_checkpoints: bool,
     existing: Option<&StatefulSet>,
 ) -> StatefulSet {
     let Pods { mut template, replicas, account } = pods;
@@ -140,7 +139,6 @@ pub(super) fn stateful_set(
         let annotations = template.metadata.get_or_insert_default().annotations.get_or_insert_default();
         annotations.insert(ACCOUNT.to_owned(), account.to_owned());
     }
-    let when_deleted = if deletes_checkpoints { "Delete" } else { "Retain" };
     StatefulSet {
         metadata,
         spec: Some(StatefulSetSpec {
@@ -150,7 +148,8 @@ pub(super) fn stateful_set(
             selector: selector(owner),
             template,
             persistent_volume_claim_retention_policy: Some(StatefulSetPersistentVolumeClaimRetentionPolicy {
-                when_deleted: Some(when_deleted.to_owned()),
+                // Whether it goes with the Pipeline is said when that is deleted: see `super::super::volume`.
+                when_deleted: Some("Retain".to_owned()),
                 when_scaled: Some("Retain".to_owned()),
             }),
             // Claims cannot change: those that are there stay as they are, and an edit of them is refused.

@@ -25,10 +25,9 @@ const GRACE_SECONDS: i64 = 60;
 /// The finalizer of a Pipeline whose dependents are to stay.
 const ORPHAN: &str = "orphan";
 
-/// Where checkpoints go from with their Pipeline and without its volume.
-pub fn bucket(checkpoints: &CheckpointsSpec) -> Option<&str> {
-    let storage = checkpoints.storage.as_deref()?;
-    (is_object_store(storage) && checkpoints.on_delete == OnDelete::Delete).then_some(storage)
+/// Whether checkpoints are in a bucket, from which a Job deletes them.
+pub fn is_in_bucket(checkpoints: &CheckpointsSpec) -> bool {
+    checkpoints.storage.as_deref().is_some_and(is_object_store)
 }
 
 /// The checkpoints that are to be deleted. Those of the plan that runs: an edit that is refused moves none. And only if the
@@ -44,8 +43,7 @@ pub fn goes(observed: &Observed, status: &PipelineStatus) -> Option<CheckpointsS
         None if of(&status.conditions, Type::ConfigValid).is_none_or(|(status, ..)| status != "False") => asked,
         None => return None,
     };
-    bucket(&checkpoints)?;
-    Some(checkpoints)
+    (checkpoints.on_delete == OnDelete::Delete).then_some(checkpoints)
 }
 
 /// Where they are, for people.
@@ -55,7 +53,7 @@ pub fn place(observed: &Observed, checkpoints: &CheckpointsSpec) -> String {
 }
 
 /// Whether what it owns is to stay, and with it whoever writes checkpoints (`kubectl delete --cascade=orphan`).
-fn is_orphaned(observed: &Observed) -> bool {
+pub fn is_orphaned(observed: &Observed) -> bool {
     let uid = observed.pipeline.metadata.uid.as_deref();
     let is_anothers = observed.stateful_set.as_ref().is_some_and(|set| {
         let owners = set.metadata.owner_references.iter().flatten();

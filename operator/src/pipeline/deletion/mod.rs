@@ -1,13 +1,14 @@
-//! The end of a Pipeline whose checkpoints go with it and are in an object store.
+//! The end of a Pipeline whose checkpoints go with it.
 //!
-//! What is on its volume goes with the volume, by Kubernetes' own means. A bucket has no owner: so such a Pipeline has a
-//! finalizer, from before its first pod on, and when it is deleted this is done, one after the other:
+//! It has a finalizer, from before its first pod on: nobody but the operator does away with checkpoints, and by what the spec says
+//! when it is deleted. What is to be kept is seen to be nobody's, and it goes. What is on its volume goes with the volume, which is
+//! given to it ([`super::volume`]). A bucket has no owner: there this is done, one after the other:
 //!
 //! | what | at the longest |
 //! |---|---|
 //! | its StatefulSet gets no pods, and the pod that there is ends: nobody writes any more | the pod's grace period and [`decide::MARGIN`] |
 //! | a Job deletes its checkpoints, with the runtime's image and the Secret of the storage | [`job::DEADLINE`], by Kubernetes' clock; [`decide::LONGEST`] by the operator's |
-//! | the pointer's ConfigMap is given to it, and goes with it, and the Job with that | |
+//! | the pointer's ConfigMap is given to it, and goes with it, and the Job with that; and its volume | |
 //! | its finalizer is taken off | |
 //!
 //! What fails, or takes longer, ends it all the same: an event says why and what is left. So does a namespace that is being
@@ -21,18 +22,19 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
-use millrace_crds::{CheckpointsSpec, Phase, Pipeline, PipelineStatus};
+use millrace_crds::{CheckpointsSpec, OnDelete, Phase, Pipeline, PipelineStatus};
 use millrace_plan::handover::{ClearedDocument, Names};
 use serde_json::{Value, json};
 
 use self::decide::{Clearing, Ended, Pods};
 use super::{
     LOOK_AGAIN,
+    apply::is_no,
     build::{Owner, run},
     decide::Decision,
     dereference::Observed,
     status::pods::{PodState, pod_state},
-    write_status,
+    volume, write_status,
 };
 use crate::{
     clock::time,
@@ -101,7 +103,10 @@ pub async fn hold<W: Writer>(
     note: &mut Note,
 ) -> Result<(), (String, WriteError)> {
     let Some(document) = decision.document.as_ref().filter(|_| !decision.is_dry_run) else { return Ok(()) };
-    let wanted = decide::bucket(&document.spec.pipeline.checkpoints).is_some();
+    let wanted = document.spec.pipeline.checkpoints.on_delete == OnDelete::Delete;
+    if !wanted && !volume::is_free(observed, note) {
+        return Ok(());
+    }
     let now = context.clock.monotonic();
     // The watch may be behind.
     let is_believed = note.hold.is_some_and(|(is_held, at)| is_held == wanted && now.saturating_sub(at) < WATCH_LAG);
@@ -127,18 +132,28 @@ pub async fn delete<W: Writer>(
     note: &mut Note,
 ) -> Result<Option<Duration>, WriteError> {
     let now = context.clock.monotonic();
+    let before: PipelineStatus = note.status_of(&observed.pipeline);
     if !observed.pipeline.is_held_by(FINALIZER) {
-        return Ok(None);
+        let others = observed.pipeline.metadata.finalizers.as_deref().unwrap_or_default();
+        if others.is_empty() {
+            return Ok(None);
+        }
+        let message = format!("it is held by {}", others.join(", "));
+        return say(context, key, observed, &before, &message, note).await;
     }
     if let Some((false, at)) = note.hold
         && now.saturating_sub(at) < WATCH_LAG
     {
         return Ok(Some(at + WATCH_LAG - now));
     }
-    let before: PipelineStatus = note.status_of(&observed.pipeline);
+    let progress = note.deletion.get_or_insert_with(|| Progress { since: now, ..Progress::default() });
+    let waited = now.saturating_sub(progress.since);
     let Some(checkpoints) = decide::goes(observed, &before) else {
-        return let_go(context, key, observed, None, note).await;
+        return keep(context, key, observed, waited, note).await;
     };
+    if !decide::is_in_bucket(&checkpoints) {
+        return give(context, key, observed, &checkpoints, waited, note).await;
+    }
     let mut deletion = Deletion {
         context,
         key,
@@ -146,12 +161,55 @@ pub async fn delete<W: Writer>(
         before,
         place: decide::place(observed, &checkpoints),
         checkpoints,
-        progress: note.deletion.take().unwrap_or_else(|| Progress { since: now, ..Progress::default() }),
+        progress: note.deletion.take().unwrap_or_default(),
         now,
     };
     let done = deletion.go_on(note).await;
     note.deletion = Some(deletion.progress);
     done
+}
+
+/// Lets a Pipeline go without its checkpoints.
+async fn keep<W: Writer>(
+    context: &Context<W>,
+    key: &Key,
+    observed: &Observed,
+    waited: Duration,
+    note: &mut Note,
+) -> Result<Option<Duration>, WriteError> {
+    if !decide::is_orphaned(observed) {
+        match volume::keep(context, observed, waited).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(Some(LOOK_SOON)),
+            // It holds nobody up who has no right to see to it.
+            Err(error) if is_no(&error) && waited >= decide::MARGIN => {
+                tracing::warn!(pipeline = %key, error = %chain(&error), "what is kept of it may not be");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let_go(context, key, observed, None, note).await
+}
+
+/// Lets a Pipeline go, and with it its volume, and what is on that.
+async fn give<W: Writer>(
+    context: &Context<W>,
+    key: &Key,
+    observed: &Observed,
+    checkpoints: &CheckpointsSpec,
+    waited: Duration,
+    note: &mut Note,
+) -> Result<Option<Duration>, WriteError> {
+    // In a folder nobody deletes checkpoints, and the pointer stays with them.
+    let happening = match volume::give(context, observed, checkpoints.storage.is_none()).await {
+        Ok(()) => None,
+        Err(error) if is_no(&error) && waited >= decide::MARGIN => {
+            let message = format!("the volume of {} stays: {}", observed.name(), chain(&error));
+            Some(Happening { reason: "CheckpointsLeft", note: message, is_warning: true })
+        }
+        Err(error) => return Err(error.without_fields()),
+    };
+    let_go(context, key, observed, happening, note).await
 }
 
 /// What is known of a deletion while it is worked on.
@@ -225,15 +283,7 @@ impl<W: Writer> Deletion<'_, W> {
 
     /// Says in the status what is waited for. Answers when what was held back is due.
     async fn say(&self, message: &str, note: &mut Note) -> Result<Option<Duration>, WriteError> {
-        let after = status(self.observed, &self.before, message, &time(self.context.clock.now()));
-        match write_status(self.context, self.key, self.observed, &self.before, &after, note).await {
-            // Definitions that are older than the operator do not know the phase. That keeps nothing from ending.
-            Err(error @ (WriteError::Forbidden(_) | WriteError::Rejected(_) | WriteError::Gone(_))) => {
-                tracing::warn!(pipeline = %self.key, error = %chain(&error), "the status cannot be written");
-                Ok(None)
-            }
-            written => written,
-        }
+        say(self.context, self.key, self.observed, &self.before, message, note).await
     }
 
     /// Has the StatefulSet have no pods.
@@ -320,7 +370,19 @@ impl<W: Writer> Deletion<'_, W> {
         }
         let Ended { message, .. } = ended;
         let happening = Happening { reason: "CheckpointsDeleted", note: message, is_warning: false };
-        let_go(context, self.key, observed, Some(happening), note).await
+        self.let_go(happening, note).await
+    }
+
+    /// Its volume goes with it, whatever has become of the checkpoints.
+    async fn let_go(&self, happening: Happening, note: &mut Note) -> Result<Option<Duration>, WriteError> {
+        let Self { context, key, observed, .. } = self;
+        match volume::give(context, observed, false).await {
+            Err(error) if is_no(&error) => {
+                tracing::warn!(pipeline = %key, error = %chain(&error), "its volume stays");
+            }
+            given => given?,
+        }
+        let_go(context, key, observed, Some(happening), note).await
     }
 
     /// They, or some of them, are not, and will not be by us.
@@ -331,7 +393,7 @@ impl<W: Writer> Deletion<'_, W> {
             self.place
         );
         let happening = Happening { reason: "CheckpointsLeft", note: message, is_warning: true };
-        let_go(self.context, self.key, self.observed, Some(happening), note).await
+        self.let_go(happening, note).await
     }
 }
 
@@ -361,6 +423,26 @@ async fn let_go<W: Writer>(
     context.metrics.wrote("finalizer");
     note.hold = Some((false, now));
     Ok(None)
+}
+
+/// Says in the status what a Pipeline that is being deleted waits for. Answers when what was held back is due.
+async fn say<W: Writer>(
+    context: &Context<W>,
+    key: &Key,
+    observed: &Observed,
+    before: &PipelineStatus,
+    message: &str,
+    note: &mut Note,
+) -> Result<Option<Duration>, WriteError> {
+    let after = status(observed, before, message, &time(context.clock.now()));
+    match write_status(context, key, observed, before, &after, note).await {
+        // Definitions that are older than the operator do not know the phase. That keeps nothing from ending.
+        Err(error @ (WriteError::Forbidden(_) | WriteError::Rejected(_) | WriteError::Gone(_))) => {
+            tracing::warn!(pipeline = %key, error = %chain(&error), "the status cannot be written");
+            Ok(None)
+        }
+        written => written,
+    }
 }
 
 /// The status of a Pipeline that is being deleted.

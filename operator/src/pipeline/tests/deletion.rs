@@ -1,4 +1,4 @@
-//! A Pipeline whose checkpoints are in a bucket, and go with it.
+//! A Pipeline whose checkpoints go with it: those in a bucket. Volumes are in `volumes`.
 
 use std::time::Duration;
 
@@ -96,11 +96,11 @@ pub async fn deleted() -> World {
 }
 
 #[tokio::test]
-async fn only_what_has_checkpoints_in_a_bucket_that_go_with_it_has_a_finalizer_and_before_it_has_a_pod() {
+async fn only_what_has_checkpoints_that_go_with_it_has_a_finalizer_and_before_it_has_a_pod() {
     let volume = web().with("checkpoints", json!({"onDelete": "Delete"}));
     let folder = web().with("checkpoints", json!({"onDelete": "Delete", "storage": "file:///shared"}));
     for (pipeline, expected) in
-        [(volume, false), (folder, false), (in_bucket("Retain"), false), (in_bucket("Delete"), true)]
+        [(volume, true), (folder, true), (web(), false), (in_bucket("Retain"), false), (in_bucket("Delete"), true)]
     {
         let mut world = World::new();
         world.put("Pipeline", pipeline.build());

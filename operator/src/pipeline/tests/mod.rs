@@ -11,3 +11,4 @@ mod rollback;
 mod says;
 mod silence;
 mod unfit;
+mod volumes;

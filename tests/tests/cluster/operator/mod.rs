@@ -4,6 +4,7 @@ mod hostile;
 mod killed;
 mod leader;
 mod succession;
+mod volumes;
 
 use millrace_tests::{cluster::Namespace, manifest};
 use serde_json::{Value, json};
