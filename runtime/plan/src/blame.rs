@@ -2,7 +2,7 @@
 //! planned again part by part: each subquery, each item of the select list, WHERE, HAVING and the keys, and inside
 //! of one that is wrong the innermost expression that is wrong by itself.
 
-use std::ops::ControlFlow;
+use std::{cell::Cell, ops::ControlFlow};
 
 use datafusion_sql::sqlparser::ast::{
     Expr, GroupByExpr, Ident, LimitClause, OrderByKind, Query, Select, SelectItem, SetExpr, Spanned, TableFactor,
@@ -10,17 +10,24 @@ use datafusion_sql::sqlparser::ast::{
 };
 
 use crate::{
-    error::Fault,
+    error::{Fault, MAX_FAULTS},
     rewrite::resolve,
     sql::{Sql, normal, span_of},
 };
 
 /// What is wrong with a query, or `None`.
 type Plans<'a> = dyn Fn(Query) -> Option<Vec<Fault>> + 'a;
+/// How much there is to plan in a query.
+type Weighs<'a> = dyn Fn(&Query) -> u64 + 'a;
+
+/// How much all that is tried may weigh. Beyond it nothing more is found.
+const MAX_TRIES_WEIGHT: u64 = 400_000;
+/// What trying something weighs, however little it is.
+const TRY_WEIGHT: u64 = 100;
 
 /// The faults of a query's parts, in the order of the text; `whole`, what was said of all of it, if its parts are right.
-pub(crate) fn parts(query: &Query, whole: Vec<Fault>, sql: &Sql, plans: &Plans<'_>) -> Vec<Fault> {
-    let mut blame = Blame { sql, plans, faults: Vec::new() };
+pub(crate) fn parts(query: &Query, whole: Vec<Fault>, sql: &Sql, plans: &Plans<'_>, weighs: &Weighs<'_>) -> Vec<Fault> {
+    let mut blame = Blame { sql, plans, weighs, left: Cell::new(MAX_TRIES_WEIGHT), faults: Vec::new() };
     blame.query(query, None);
     let mut faults = blame.faults;
     if faults.is_empty() {
@@ -29,7 +36,7 @@ pub(crate) fn parts(query: &Query, whole: Vec<Fault>, sql: &Sql, plans: &Plans<'
     faults.sort_by_key(|fault| fault.span);
     let mut told: Vec<Fault> = Vec::new();
     for fault in faults {
-        if !told.contains(&fault) {
+        if told.len() < MAX_FAULTS && !told.contains(&fault) {
             told.push(fault);
         }
     }
@@ -39,16 +46,32 @@ pub(crate) fn parts(query: &Query, whole: Vec<Fault>, sql: &Sql, plans: &Plans<'
 struct Blame<'a> {
     sql: &'a Sql,
     plans: &'a Plans<'a>,
+    weighs: &'a Weighs<'a>,
+    /// What may still be tried.
+    left: Cell<u64>,
     faults: Vec<Fault>,
 }
 
 impl Blame<'_> {
+    /// What is wrong with a query. Nothing, once too much was tried.
+    fn wrong(&self, query: Query) -> Option<Vec<Fault>> {
+        let weight = (self.weighs)(&query).saturating_add(TRY_WEIGHT);
+        let left = self.left.get();
+        self.left.set(left.saturating_sub(weight));
+        if weight > left { None } else { (self.plans)(query) }
+    }
+
+    /// Whether nothing more is tried.
+    fn is_done(&self) -> bool {
+        self.left.get() == 0 || self.faults.len() >= MAX_FAULTS
+    }
+
     fn query(&mut self, query: &Query, outer: Option<&With>) {
         let mut with = outer.cloned();
         if let Some(own) = &query.with {
             for cte in &own.cte_tables {
                 let inner = Query { with: joined(with.as_ref(), cte.query.with.as_ref()), ..(*cte.query).clone() };
-                if (self.plans)(inner).is_some() {
+                if self.wrong(inner).is_some() {
                     self.query(&cte.query, with.as_ref());
                     return;
                 }
@@ -67,10 +90,10 @@ impl Blame<'_> {
         match body {
             SetExpr::Select(select) => self.select(select, with, order),
             SetExpr::Query(query) => self.query(query, with),
-            SetExpr::SetOperation { left, right, .. } => {
-                for side in [left, right] {
-                    if (self.plans)(bare(side.as_ref().clone(), with)).is_some() {
-                        self.body(side, with, &[]);
+            SetExpr::SetOperation { .. } => {
+                for member in members(body) {
+                    if !self.is_done() && self.wrong(bare(member.clone(), with)).is_some() {
+                        self.body(member, with, &[]);
                     }
                 }
             }
@@ -83,7 +106,7 @@ impl Blame<'_> {
         for from in &select.from {
             if let TableFactor::Derived { subquery, .. } = &from.relation {
                 let inner = Query { with: joined(with, subquery.with.as_ref()), ..(**subquery).clone() };
-                if (self.plans)(inner).is_some() {
+                if self.wrong(inner).is_some() {
                     self.query(subquery, with);
                 }
             }
@@ -121,12 +144,15 @@ impl Blame<'_> {
 
     /// Tries a key by itself.
     fn key(&mut self, key: &Expr, parts: &Parts<'_>) {
+        if self.is_done() {
+            return;
+        }
         if let Some(fault) = parts.beyond(key) {
             self.faults.push(fault.at(span_of(key.span())));
             return;
         }
         let meant = resolve(key, parts.select);
-        let Some(faults) = (self.plans)(parts.with(&meant, Place::List, false)) else { return };
+        let Some(faults) = self.wrong(parts.with(&meant, Place::List, false)) else { return };
         let found = self.innermost(&meant, parts);
         let faults = if found.is_empty() { faults } else { found };
         // An aggregate as a key is told of when the whole is planned.
@@ -142,12 +168,15 @@ impl Blame<'_> {
 
     /// Tries one expression in its place.
     fn part(&mut self, expr: &Expr, parts: &Parts<'_>, place: Place) {
-        let (meant, faults) = match (self.plans)(parts.with(expr, place, true)) {
+        if self.is_done() {
+            return;
+        }
+        let (meant, faults) = match self.wrong(parts.with(expr, place, true)) {
             None => return,
             Some(faults) if place == Place::After => {
                 // It may name what the select list has named.
                 let meant = parts.spelled_out(expr);
-                match (self.plans)(parts.with(&meant, place, true)) {
+                match self.wrong(parts.with(&meant, place, true)) {
                     None => return,
                     Some(_) if meant == *expr => (meant, faults),
                     Some(faults) => (meant, faults),
@@ -173,6 +202,19 @@ impl Blame<'_> {
     }
 }
 
+/// The members of a UNION, of which the parser makes a chain to the left.
+fn members(body: &SetExpr) -> Vec<&SetExpr> {
+    let mut members = Vec::new();
+    let mut first = body;
+    while let SetExpr::SetOperation { left, right, .. } = first {
+        members.push(right.as_ref());
+        first = left;
+    }
+    members.push(first);
+    members.reverse();
+    members
+}
+
 /// Where an expression stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -186,6 +228,8 @@ enum Place {
 /// A SELECT of which one expression at a time is tried.
 struct Parts<'a> {
     select: &'a Select,
+    /// The SELECT without its expressions.
+    empty: Select,
     with: Option<&'a With>,
     /// With keys as expressions, so that they mean the same whatever the select list is. `None`: some are wrong.
     grouped: Option<GroupByExpr>,
@@ -199,7 +243,14 @@ impl<'a> Parts<'a> {
                 GroupByExpr::Expressions(keys.iter().map(|key| resolve(key, select)).collect(), Vec::new())
             }
         };
-        Self { select, with, grouped: Some(grouped) }
+        let mut empty = select.clone();
+        empty.projection = Vec::new();
+        empty.selection = None;
+        empty.distinct = None;
+        empty.having = None;
+        empty.qualify = None;
+        empty.group_by = nothing();
+        Self { select, empty, with, grouped: Some(grouped) }
     }
 
     /// What is wrong with a key that is the number of a result, and there is no such result.
@@ -222,12 +273,9 @@ impl<'a> Parts<'a> {
             Place::Where => (Expr::value(number()), Some(expr.clone())),
             Place::List | Place::After => (expr.clone(), None),
         };
-        let mut select = self.select.clone();
+        let mut select = self.empty.clone();
         select.projection = vec![SelectItem::ExprWithAlias { expr: item, alias: Ident::new("__part") }];
         select.selection = selection;
-        select.distinct = None;
-        select.having = None;
-        select.qualify = None;
         let keys = self.grouped.as_ref().filter(|_| grouped && place != Place::Where);
         select.group_by = keys.cloned().unwrap_or_else(nothing);
         bare(SetExpr::Select(Box::new(select)), self.with)
@@ -280,8 +328,9 @@ impl Visitor for Inner<'_, '_> {
 
     fn post_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         let mut failed = self.failed.pop().unwrap_or_default();
-        if !failed && !matches!(expr, Expr::Value(_)) {
-            let faults = (self.blame.plans)(self.parts.with(expr, Place::List, false)).unwrap_or_default();
+        let is_done = self.blame.is_done() || self.faults.len() >= MAX_FAULTS;
+        if !failed && !is_done && !matches!(expr, Expr::Value(_)) {
+            let faults = self.blame.wrong(self.parts.with(expr, Place::List, false)).unwrap_or_default();
             let wrong = faults.into_iter().filter(|fault| !is_about_keys(fault));
             let place = span_of(expr.span());
             for fault in wrong {

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | one value | 1,048,576 characters (`repeat`: bytes) or entries |
 //! | the values of one batch together | 268,435,456 bytes |
+//! | the constants of one SELECT together | 33,554,432 bytes |
 //!
 //! The sizes are reckoned from the arguments, before anything is made. What constant arguments already say is told when
 //! the plan is made.
@@ -25,14 +26,16 @@ use datafusion_expr::{
 };
 
 use crate::{
-    constants::{constant, each_part},
-    error::Fault,
+    constants::{constant, each_part_up},
+    error::{Fault, MAX_FAULTS},
 };
 
 /// How many characters or entries one value may have.
 const MAX_OF_VALUE: u64 = 1 << 20;
 /// How many bytes the values of a batch may have.
 const MAX_OF_BATCH: u64 = 1 << 28;
+/// How many bytes the constants may have that functions make in one SELECT, together.
+const MAX_OF_CONSTANTS: u64 = 1 << 25;
 /// What an entry of a list is reckoned with, beside what a text or a list has in it.
 const ENTRY_BYTES: u64 = 16;
 
@@ -47,15 +50,49 @@ pub(crate) fn bounded(function: Arc<ScalarUDF>) -> Arc<ScalarUDF> {
 /// Every call in a plan whose types are known that would leave the bounds for all rows, since its arguments are constants.
 pub(crate) fn excesses(plan: &LogicalPlan) -> Vec<Fault> {
     let mut told = BTreeSet::new();
-    each_part(plan, |part| {
-        if let Expr::ScalarFunction(call) = part
-            && let Some(function) = call.func.inner().downcast_ref::<Bounded>()
+    let mut made = 0;
+    // From the inside out, so that no constant is made of others before it is known how large those are.
+    each_part_up(plan, |part| {
+        let Expr::ScalarFunction(call) = part else { return };
+        if made > MAX_OF_CONSTANTS || told.len() >= MAX_FAULTS {
+            return;
+        }
+        let args = || call.args.iter().map(constant);
+        if let Some(function) = call.func.inner().downcast_ref::<Bounded>() {
+            let args: Vec<Option<ArrayRef>> = args().collect();
+            match function.excess(&args, 1) {
+                Ok(bytes) if args.iter().all(Option::is_some) => made += bytes,
+                Ok(_) => {}
+                Err(excess) => drop(told.insert(excess)),
+            }
+        } else if MULTIPLYING.contains(&call.func.name())
+            && let Some(args) = args().collect::<Option<Vec<ArrayRef>>>()
         {
-            let args: Vec<Option<ArrayRef>> = call.args.iter().map(constant).collect();
-            told.extend(function.excess(&args, 1).err());
+            made = made.saturating_add(multiplied(call.func.name(), &args));
         }
     });
+    if made > MAX_OF_CONSTANTS {
+        told.insert(format!(
+            "the constants that functions make here have more than {MAX_OF_CONSTANTS} bytes together, and may have as many"
+        ));
+    }
     told.into_iter().map(Fault::new).collect()
+}
+
+/// Functions that are held to no bounds, and of which a few in each other make very much of very little.
+const MULTIPLYING: [&str; 4] = ["replace", "regexp_replace", "concat_ws", "array_to_string"];
+
+/// How many bytes one of these makes of constants at most.
+fn multiplied(name: &str, args: &[ArrayRef]) -> u64 {
+    let bytes = |number: usize| args.get(number).map_or(0, |arg| bytes_of(arg, 0));
+    let (places, each) = match name {
+        // Before each character, and at the end.
+        "replace" | "regexp_replace" => (bytes(0) + 1, bytes(2)),
+        "concat_ws" => (args.len() as u64, bytes(0)),
+        _ => (bytes(0) / ENTRY_BYTES, bytes(1)),
+    };
+    let all = (0..args.len()).map(bytes).fold(0, u64::saturating_add);
+    places.saturating_mul(each).saturating_add(all)
 }
 
 /// What a function makes of its arguments.
@@ -101,8 +138,8 @@ struct Bounded {
 }
 
 impl Bounded {
-    /// Refuses to make too much of `rows` rows; an argument that is not known is taken for a small one.
-    fn excess(&self, args: &[Option<ArrayRef>], rows: usize) -> std::result::Result<(), String> {
+    /// How many bytes are made of `rows` rows; refuses to make too much. An argument that is not known is taken for a small one.
+    fn excess(&self, args: &[Option<ArrayRef>], rows: usize) -> std::result::Result<u64, String> {
         let name = self.inner.name();
         let arg = |number: usize| args.get(number).and_then(Option::as_ref);
         let counts = match self.made {
@@ -113,7 +150,7 @@ impl Bounded {
             _ => arg(1).map(numbers),
         };
         // Without a count nothing is known.
-        let Some(counts) = counts else { return Ok(()) };
+        let Some(counts) = counts else { return Ok(0) };
         let text = match self.made {
             Made::Text => arg(0).and_then(|text| cast(text, &DataType::Utf8View).ok()),
             _ => None,
@@ -149,7 +186,7 @@ impl Bounded {
             let of = if rows == 1 { "one row".to_owned() } else { format!("{rows} rows at once") };
             return Err(format!("`{name}` would make {of_batch} bytes of {of}, and may make {MAX_OF_BATCH}"));
         }
-        Ok(())
+        Ok(of_batch)
     }
 }
 

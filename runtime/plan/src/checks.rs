@@ -11,7 +11,7 @@ use millrace_stream::EVENT_TIME_COLUMN;
 
 use crate::{
     columns::type_name,
-    error::{Fault, SinkField, nearest},
+    error::{Fault, MAX_FAULTS, SinkField, nearest},
     logical::{Tables, unknown_column},
     pseudo, sink_rules,
     sql::{Sql, normal, span_of},
@@ -94,7 +94,8 @@ impl Finder<'_> {
                     _ => return ControlFlow::Continue(()),
                 };
                 let name = normal(ident);
-                if !known.contains(&name) {
+                let is_room = self.faults.len() + faults.len() < MAX_FAULTS;
+                if is_room && !known.contains(&name) {
                     faults.push(unknown_column(&name, &columns, false).at(span_of(ident.span)));
                 }
                 ControlFlow::Continue(())

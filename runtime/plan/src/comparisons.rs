@@ -21,7 +21,11 @@ use datafusion_common::{
 };
 use datafusion_expr::{Between, BinaryExpr, Case, Expr, ExprSchemable, LogicalPlan, Operator, expr::InList};
 
-use crate::{columns::type_name, error::Fault, lower::expr_text};
+use crate::{
+    columns::type_name,
+    error::{Fault, MAX_FAULTS},
+    lower::expr_text,
+};
 
 /// The kinds of type of which each is compared with itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,6 +46,7 @@ struct Side<'a> {
 /// Every comparison in a plan, before types are coerced, of types that do not compare.
 pub(crate) fn unlike(plan: &LogicalPlan) -> Vec<Fault> {
     let mut faults = Vec::new();
+    let mut seen = BTreeSet::new();
     let walked = plan.apply_with_subqueries(|node| {
         let mut schema = DFSchema::empty();
         for input in node.inputs() {
@@ -50,15 +55,19 @@ pub(crate) fn unlike(plan: &LogicalPlan) -> Vec<Fault> {
         for expr in node.expressions() {
             // Looking at an expression cannot fail.
             let _ = expr.apply(|part| {
-                faults.extend(pairs(part).into_iter().filter_map(|(left, right)| compared(left, right, &schema)));
+                for (left, right) in pairs(part) {
+                    let fault = compared(left, right, &schema);
+                    faults.extend(fault.filter(|fault| seen.insert(fault.message.clone())));
+                    if faults.len() >= MAX_FAULTS {
+                        return Ok(TreeNodeRecursion::Stop);
+                    }
+                }
                 Ok(TreeNodeRecursion::Continue)
             });
         }
         Ok(TreeNodeRecursion::Continue)
     });
     debug_assert!(walked.is_ok(), "looking at a plan cannot fail");
-    let mut seen = BTreeSet::new();
-    faults.retain(|fault| seen.insert(fault.message.clone()));
     faults
 }
 

@@ -11,7 +11,7 @@ use arrow::{
     },
     error::ArrowError,
 };
-use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion_common::tree_node::{TreeNode, TreeNodeRecursion, TreeNodeVisitor};
 use datafusion_expr::{BinaryExpr, Expr, LogicalPlan, Operator, simplify::SimplifyContext};
 use datafusion_optimizer::simplify_expressions::ExprSimplifier;
 
@@ -19,7 +19,7 @@ use crate::{columns::type_name, error::Fault, lower::expr_text};
 
 /// The only value of an expression that has one.
 pub(crate) fn constant(expr: &Expr) -> Option<ArrayRef> {
-    if !expr.column_refs().is_empty() {
+    if expr.any_column_refs() {
         return None;
     }
     match ExprSimplifier::new(SimplifyContext::default()).simplify(expr.clone()).ok()? {
@@ -40,6 +40,28 @@ pub(crate) fn each_part(plan: &LogicalPlan, mut look: impl FnMut(&Expr)) {
         Ok(TreeNodeRecursion::Continue)
     });
     debug_assert!(walked.is_ok(), "looking at a plan cannot fail");
+}
+
+/// The same from the inside out.
+pub(crate) fn each_part_up(plan: &LogicalPlan, mut look: impl FnMut(&Expr)) {
+    let walked = plan.apply_with_subqueries(|node| {
+        for expr in node.expressions() {
+            expr.visit(&mut Upwards(&mut look))?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    debug_assert!(walked.is_ok(), "looking at a plan cannot fail");
+}
+
+struct Upwards<'a, F>(&'a mut F);
+
+impl<'n, F: FnMut(&Expr)> TreeNodeVisitor<'n> for Upwards<'_, F> {
+    type Node = Expr;
+
+    fn f_up(&mut self, part: &'n Expr) -> datafusion_common::Result<TreeNodeRecursion> {
+        (self.0)(part);
+        Ok(TreeNodeRecursion::Continue)
+    }
 }
 
 /// Every sum, difference and product of constants, in a plan whose types are known, that leaves its type.

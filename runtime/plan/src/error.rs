@@ -52,6 +52,9 @@ impl fmt::Display for PlanError {
     }
 }
 
+/// How many things are said to be wrong with one SQL text. More are as good as these, and would take their time.
+pub(crate) const MAX_FAULTS: usize = 50;
+
 /// A [`PlanError`] whose field is not said yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
@@ -109,14 +112,26 @@ pub(crate) fn listed(names: &[&str]) -> String {
     }
 }
 
-/// The name that is most like `name`, if one is like it at all.
+/// The name that is most like `name`, if one is like it at all and there are not too many to compare it with.
 pub(crate) fn nearest<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    const MOST_STEPS: usize = 200_000;
     let wanted = name.to_lowercase();
-    names
+    let length = wanted.chars().count();
+    let most = 1 + length / 3;
+    // A name that is much longer or shorter is not like it.
+    let candidates: Vec<(String, &str)> = names
         .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&wanted, &candidate.to_lowercase()), candidate))
+        .map(|candidate| (candidate.to_lowercase(), candidate))
+        .filter(|(lower, _)| lower.chars().count().abs_diff(length) <= most)
+        .collect();
+    if candidates.len().saturating_mul(length).saturating_mul(length) > MOST_STEPS {
+        return None;
+    }
+    candidates
+        .into_iter()
+        .map(|(lower, candidate)| (strsim::damerau_levenshtein(&wanted, &lower), candidate))
         .min()
-        .filter(|(distance, _)| *distance <= 1 + wanted.chars().count() / 3)
+        .filter(|(distance, _)| *distance <= most)
         .map(|(_, candidate)| candidate.to_owned())
 }
 

@@ -20,7 +20,7 @@ use datafusion_sql::sqlparser::ast::{
 };
 
 use crate::{
-    error::{Fault, Span, place_of},
+    error::{Fault, MAX_FAULTS, Span, place_of},
     functions::functions,
     sql::{FormFaults, TableName, function_name, normal, span_of},
 };
@@ -245,7 +245,8 @@ impl Form<'_> {
             _ => return,
         };
         for item in &select.projection {
-            if let SelectItem::UnnamedExpr(expr) = item
+            if self.found.faults.len() < MAX_FAULTS
+                && let SelectItem::UnnamedExpr(expr) = item
                 && !has_name(expr)
             {
                 let text = shown(expr);
@@ -403,6 +404,11 @@ impl Visitor for Form<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<()> {
         self.in_lambdas += usize::from(has_lambda(expr));
+        if self.found.faults.len() >= MAX_FAULTS {
+            // What is wrong with the rest is not known.
+            self.found.unclear = true;
+            return ControlFlow::Continue(());
+        }
         match expr {
             Expr::Function(function) => self.function(function),
             Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => self.refuse(

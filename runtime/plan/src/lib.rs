@@ -60,6 +60,7 @@ mod replay;
 mod resolve;
 mod rewrite;
 pub mod sink_rules;
+mod size;
 mod sql;
 
 pub use boundary::Boundaries;

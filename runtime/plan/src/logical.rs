@@ -24,10 +24,10 @@ use datafusion_sql::{
 
 use crate::{
     blame, bounded, comparisons, constants,
-    error::{Fault, nearest},
+    error::Fault,
     far_moments::FarMoments,
     functions::functions,
-    pseudo,
+    pseudo, size,
     sql::{Sql, lower_first},
 };
 
@@ -37,14 +37,24 @@ pub(crate) type Tables = BTreeMap<String, SchemaRef>;
 /// Plans a query. `keep_columns`: no column is dropped before the first aggregate, for transforms whose late rows are read.
 pub(crate) fn plan(sql: &Sql, query: Query, tables: &Tables, keep_columns: bool) -> Result<LogicalPlan, Vec<Fault>> {
     let analyzed = analyzed(sql, query.clone(), tables)
-        .map_err(|faults| blame::parts(&query, faults, sql, &|part| analyzed(sql, part, tables).err()))?;
+        .map_err(|faults| blame::parts(&query, faults, sql, &plans(sql, tables), &weighs(tables)))?;
     optimize(analyzed, keep_columns).map_err(|error| faults_of(&error, sql))
 }
 
 /// What is wrong with the expressions of a query, each by itself, where it is not known how they are grouped.
 pub(crate) fn wrong_parts(sql: &Sql, query: &Query, tables: &Tables) -> Vec<Fault> {
-    let found = blame::parts(query, Vec::new(), sql, &|part| analyzed(sql, part, tables).err());
+    let found = blame::parts(query, Vec::new(), sql, &plans(sql, tables), &weighs(tables));
     found.into_iter().filter(|fault| !fault.message.contains("GROUP BY")).collect()
+}
+
+/// What is wrong with a part of a query.
+fn plans<'a>(sql: &'a Sql, tables: &'a Tables) -> impl Fn(Query) -> Option<Vec<Fault>> + 'a {
+    |part| analyzed(sql, part, tables).err()
+}
+
+/// What a part of a query weighs.
+fn weighs(tables: &Tables) -> impl Fn(&Query) -> u64 {
+    |part| size::weigh(part, tables, false).unwrap_or(u64::MAX)
 }
 
 /// A query's plan with types coerced, once it is known that nothing surprising is compared and no constants are beyond what there is room
@@ -309,7 +319,5 @@ pub(crate) fn unknown_column(name: &str, names: &[&str], nested: bool) -> Fault 
     } else {
         Fault::new(format!("there is no column `{name}`"))
     };
-    let mut fault = fault.offending(name).among(&what, name, names.iter().copied());
-    fault.nearest = nearest(name, names.iter().copied());
-    fault
+    fault.offending(name).among(&what, name, names.iter().copied())
 }

@@ -12,7 +12,7 @@ use datafusion_sql::sqlparser::{
 use crate::{
     depth,
     error::{Fault, Span, place_of},
-    form,
+    form, size,
 };
 
 /// One SELECT.
@@ -77,6 +77,7 @@ impl Sql {
                     .expected(one),
             ]);
         };
+        size::check_lists(&query).map_err(|fault| vec![fault])?;
         let (tables, form) = form::check(text, &query);
         let mut query = *query;
         if !form.calls.is_empty() {

@@ -26,9 +26,12 @@ use crate::{
     lower::{self, Lowered, Settings, Stamp, Table},
     resolve::{resolve_what_is_there, window_def},
     rewrite::rewrite,
+    size,
     sql::Sql,
 };
 
+/// How many errors are told of a pipeline. What is wrong with the transforms after them is told when these are mended.
+const MAX_ERRORS: usize = 200;
 /// How often a running aggregate emits what changed, unless its transform says.
 const EMIT_EVERY_MS: u64 = 1_000;
 
@@ -113,6 +116,8 @@ struct Compiler<'a> {
     columns: logical::Tables,
     /// Those of which the columns' types, or more, are guessed.
     unsure: BTreeSet<String>,
+    /// What the SQL of all transforms weighs so far.
+    weight: u64,
 }
 
 /// A transform on its way.
@@ -139,6 +144,7 @@ impl<'a> Compiler<'a> {
             tables: BTreeMap::new(),
             columns: BTreeMap::new(),
             unsure: BTreeSet::new(),
+            weight: 0,
         }
     }
 
@@ -264,6 +270,9 @@ impl<'a> Compiler<'a> {
                     None => sure = false,
                 }
             }
+            if self.errors.len() >= MAX_ERRORS {
+                continue;
+            }
             let sql = match Sql::parse(&spec.sql) {
                 Ok(sql) => sql,
                 Err(faults) => {
@@ -273,7 +282,8 @@ impl<'a> Compiler<'a> {
             };
             self.errors.extend(sql.form.faults.iter().map(|fault| fault.clone().in_field(format!("{path}.sql"))));
             for table in &sql.tables {
-                if knows_names && !names.contains(&table.name.as_str()) {
+                let is_room = self.errors.len() < MAX_ERRORS;
+                if is_room && knows_names && !names.contains(&table.name.as_str()) {
                     let fault = Fault::new(format!("there is no source or transform `{}`", table.name))
                         .offending(&table.name)
                         .at(table.span)
@@ -334,11 +344,20 @@ impl<'a> Compiler<'a> {
     /// Plans and splits one transform over all columns of its inputs.
     fn plan(&mut self, work: &mut Work<'a>) {
         // What reads something that could not be understood cannot be judged; the reason is said already.
-        if work.sql.tables.iter().any(|table| !self.tables.contains_key(&table.name)) {
+        let is_told = self.errors.len() >= MAX_ERRORS;
+        if is_told || work.sql.tables.iter().any(|table| !self.tables.contains_key(&table.name)) {
             return;
         }
         let path = format!("spec.transforms[{}]", work.number);
         let field = format!("{path}.sql");
+        let rolling = work.window.as_ref().is_some_and(|window| matches!(window.kind, WindowKind::Rolling { .. }));
+        match size::weigh(&work.sql.query, &self.columns, rolling) {
+            Ok(weight) => self.weight += weight,
+            Err(fault) => return self.refuse(field, fault),
+        }
+        if self.weight > size::MAX_WEIGHT_TOGETHER {
+            return self.refuse(field, size::too_large_together());
+        }
         let pseudo_columns = work.window.is_some() || !work.sure;
         let mut query = work.sql.query.clone();
         keys::prefer_columns(&mut query, &self.columns);

@@ -1,6 +1,6 @@
 //! GROUP BY: the branch computes keys, arguments and filters; a keyed stage groups; the select list is done behind it.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{Array, ArrayRef, new_null_array},
@@ -39,18 +39,22 @@ pub(super) struct Call<'a> {
 /// The columns that a stage gets beside event time, and where they are.
 pub(super) struct Columns {
     exprs: Vec<(Physical, String)>,
+    /// Where each expression is first.
+    places: HashMap<Physical, usize>,
     first: usize,
 }
 
 impl Columns {
     pub fn new(flow: &Flow) -> Self {
-        Self { exprs: Vec::new(), first: flow.marks() }
+        Self { exprs: Vec::new(), places: HashMap::new(), first: flow.marks() }
     }
 
     /// Adds a column.
     pub fn add(&mut self, expr: Physical, name: String) -> usize {
+        let place = self.exprs.len() + self.first;
+        self.places.entry(Arc::clone(&expr)).or_insert(place);
         self.exprs.push((expr, name));
-        self.exprs.len() - 1 + self.first
+        place
     }
 
     /// The column that is this expression; a new one if there is none.
@@ -58,8 +62,8 @@ impl Columns {
         if as_column(&expr) == Some(0) {
             return 0;
         }
-        match self.exprs.iter().position(|(known, _)| known.as_ref() == expr.as_ref()) {
-            Some(at) => at + self.first,
+        match self.places.get(&expr) {
+            Some(place) => *place,
             None => self.add(expr, name()),
         }
     }
@@ -106,11 +110,12 @@ impl Lowering<'_> {
         let members =
             aggregate.aggr_expr.iter().map(|expr| self.member(expr)).collect::<Result<Vec<Member<'_>>, Fault>>()?;
 
+        let layout = flow.layout(logical).map_err(|error| self.fault(error))?;
         let mut columns = Columns::new(&flow);
         let mut keys = Vec::new();
         let mut key_texts = Vec::new();
         for (expr, field) in aggregate.group_expr.iter().zip(aggregate.schema.fields()) {
-            let key = flow.physical(expr, logical).map_err(|error| self.fault(error))?;
+            let key = flow.physical(expr, &layout).map_err(|error| self.fault(error))?;
             let text = self.text(expr);
             let name = if matches!(expr, Expr::Column(_)) { field.name().clone() } else { text.clone() };
             keys.push(columns.add(key, name));
@@ -119,7 +124,7 @@ impl Lowering<'_> {
         let mut placed = Vec::new();
         for member in &members {
             if let Member::Call(call) = member {
-                placed.push(self.place(&flow, logical, call, &mut columns)?);
+                placed.push(self.place(&flow, &layout, call, &mut columns)?);
             }
         }
         let (late, late_schema) = self.late_columns(&flow, logical, &mut columns);
@@ -251,13 +256,13 @@ impl Lowering<'_> {
     pub(super) fn place<'a>(
         &self,
         flow: &Flow,
-        logical: &DFSchema,
+        layout: &DFSchema,
         call: &'a Call<'a>,
         columns: &mut Columns,
     ) -> Result<Placed<'a>, Fault> {
         let AggregateFunctionParams { args, distinct: _, filter, order_by, null_treatment: _ } = &call.function.params;
         let name = call.function.func.name();
-        let physical = |expr: &Expr| flow.physical(expr, logical).map_err(|error| self.fault(error));
+        let physical = |expr: &Expr| flow.physical(expr, layout).map_err(|error| self.fault(error));
         let typed = args
             .iter()
             .map(|arg| {

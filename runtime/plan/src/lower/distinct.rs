@@ -39,10 +39,11 @@ impl Lowering<'_> {
         let mut flow = self.node(input, None)?;
         self.stateless(&flow, "DISTINCT")?;
         let logical = input.schema();
+        let layout = flow.layout(logical).map_err(|error| self.fault(error))?;
         let mut exprs: Vec<(Physical, String)> = Vec::new();
         if let (Some(select), LogicalDistinct::On(on)) = (select, distinct) {
             for (expr, field) in select.iter().zip(on.schema.fields()) {
-                exprs.push((flow.physical(expr, logical).map_err(|e| self.fault(e))?, field.name().clone()));
+                exprs.push((flow.physical(expr, &layout).map_err(|e| self.fault(e))?, field.name().clone()));
             }
         } else {
             let plain = flow.columns.iter().zip(logical.fields());
@@ -51,7 +52,7 @@ impl Lowering<'_> {
         let selected = exprs.len();
         let mut keys = Vec::new();
         for expr in on.into_iter().flatten() {
-            let key = flow.physical(expr, logical).map_err(|error| self.fault(error))?;
+            let key = flow.physical(expr, &layout).map_err(|error| self.fault(error))?;
             let at = exprs.iter().position(|(known, _)| known.as_ref() == key.as_ref()).unwrap_or_else(|| {
                 exprs.push((key, self.text(expr)));
                 exprs.len() - 1

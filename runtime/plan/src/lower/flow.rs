@@ -87,10 +87,9 @@ impl Flow {
         1 + usize::from(self.changelog.is_some())
     }
 
-    /// A logical expression over the physical columns.
-    pub fn physical(&self, expr: &Expr, logical: &DFSchema) -> Result<Physical> {
-        let layout = self.layout(logical)?;
-        let expr = create_physical_expr(expr, &layout, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
+    /// A logical expression over the physical columns, whose [`Self::layout`] is made once for all expressions.
+    pub fn physical(&self, expr: &Expr, layout: &DFSchema) -> Result<Physical> {
+        let expr = create_physical_expr(expr, layout, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
         let replaced = expr.transform(|node| {
             if let Some(number) = as_column(&node) {
                 // From the leaves up, so what was put in is not looked into, and what it stands in still is.
@@ -122,7 +121,7 @@ impl Flow {
     }
 
     /// The physical schema, with the logical names at the columns that have one.
-    fn layout(&self, logical: &DFSchema) -> Result<DFSchema> {
+    pub fn layout(&self, logical: &DFSchema) -> Result<DFSchema> {
         let mut fields: Vec<(Option<TableReference>, FieldRef)> = self
             .schema
             .fields()

@@ -13,7 +13,10 @@ mod rolling;
 mod signature;
 mod union;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use arrow::datatypes::SchemaRef;
 use datafusion_common::{
@@ -31,6 +34,7 @@ use crate::{
     error::Fault,
     graph::{Branch, Input, OutputName, WindowDef},
     logical::faults_of,
+    size,
     sql::Sql,
 };
 
@@ -67,7 +71,8 @@ pub(crate) struct Lowered {
 
 /// Splits a plan.
 pub(crate) fn lower(plan: &LogicalPlan, settings: Settings<'_>) -> Result<Lowered, Vec<Fault>> {
-    let mut lowering = Lowering { settings, common: common(plan), late: None, window_used: false, within_used: false };
+    let common = common(plan).map_err(|fault| vec![fault])?;
+    let mut lowering = Lowering { settings, common, late: None, window_used: false, within_used: false };
     let mut flow = lowering.node(plan, None).map_err(|fault| vec![fault])?;
     let names = lowering.names(plan)?;
     flow.settle(&names).map_err(|fault| vec![lowering.placed(fault, "SELECT")])?;
@@ -109,27 +114,28 @@ impl Lowering<'_> {
     fn names(&self, plan: &LogicalPlan) -> Result<Vec<String>, Vec<Fault>> {
         let names: Vec<String> = plan.schema().fields().iter().map(|field| field.name().clone()).collect();
         let mut faults = Vec::new();
-        for (number, name) in names.iter().enumerate() {
-            let place = self.settings.sql.place_of(name);
-            if names[..number].contains(name) {
+        let mut seen = HashSet::new();
+        for name in &names {
+            let place = || self.settings.sql.place_of(name);
+            if !seen.insert(name) {
                 faults.push(
                     Fault::new(format!("two columns of the result are called `{name}`"))
                         .offending(name)
-                        .at(place)
+                        .at(place())
                         .expected("an alias for one of them, such as `… AS another_name`"),
                 );
             }
             if name.contains("__") {
                 let text = crate::pseudo::as_users_write(name);
                 if text == *name {
-                    faults.extend(reserved(name).map(|fault| fault.at(place)));
+                    faults.extend(reserved(name).map(|fault| fault.at(place())));
                     continue;
                 }
                 faults.push(
                     Fault::new(format!("`{text}` needs a name")).offending(text).expected("an alias: `… AS name`"),
                 );
             } else {
-                faults.extend(reserved(name).map(|fault| fault.at(place)));
+                faults.extend(reserved(name).map(|fault| fault.at(place())));
             }
         }
         if faults.is_empty() { Ok(names) } else { Err(faults) }
@@ -176,8 +182,8 @@ impl Lowering<'_> {
                     return Ok(flow);
                 }
                 let mut flow = self.node(&filter.input, None)?;
-                let predicate =
-                    flow.physical(&filter.predicate, filter.input.schema()).map_err(|error| self.fault(error))?;
+                let layout = flow.layout(filter.input.schema()).map_err(|error| self.fault(error))?;
+                let predicate = flow.physical(&filter.predicate, &layout).map_err(|error| self.fault(error))?;
                 flow.filter(predicate).map_err(|fault| {
                     let word = if self.settings.sql.place_of("HAVING").is_some() { "HAVING" } else { "WHERE" };
                     self.placed(fault, word)
@@ -209,10 +215,10 @@ impl Lowering<'_> {
     }
 
     fn project(&self, flow: &mut Flow, projection: &Projection) -> Result<(), Fault> {
-        let logical = projection.input.schema();
+        let layout = flow.layout(projection.input.schema()).map_err(|error| self.fault(error))?;
         let mut exprs = Vec::with_capacity(projection.expr.len());
         for (expr, field) in projection.expr.iter().zip(projection.schema.fields()) {
-            let physical = flow.physical(expr, logical).map_err(|error| self.fault(error))?;
+            let physical = flow.physical(expr, &layout).map_err(|error| self.fault(error))?;
             // What is only passed on keeps the name that it has, which reads better than the planner's.
             let name = match (expr, as_column(&physical)) {
                 (Expr::Column(_), Some(place)) => flow.schema.field(place).name().clone(),
@@ -354,31 +360,71 @@ fn bounded(filter: &Filter) -> Result<Option<(&Window, Expr, Vec<&Projection>)>,
     }
 }
 
+/// How many parts the expressions may have that are computed once for several uses, each spelled out.
+const MAX_SPELLED: usize = 100_000;
+
 /// The expressions that the planner computes once for several uses, by the names that it gives them. The names differ from
 /// plan to plan of the same SQL, so nothing that is compared may hold them.
-fn common(plan: &LogicalPlan) -> BTreeMap<String, Expr> {
-    let mut common = BTreeMap::new();
+fn common(plan: &LogicalPlan) -> Result<BTreeMap<String, Expr>, Fault> {
+    let mut named = BTreeMap::new();
     let walked = plan.apply(|node| {
         if let LogicalPlan::Projection(projection) = node {
             for expr in &projection.expr {
                 if let Expr::Alias(alias) = expr
                     && alias.name.starts_with("__common_expr")
                 {
-                    common.insert(alias.name.clone(), alias.expr.as_ref().clone());
+                    named.insert(alias.name.clone(), alias.expr.as_ref().clone());
                 }
             }
         }
         Ok(TreeNodeRecursion::Continue)
     });
     debug_assert!(walked.is_ok(), "looking at a plan cannot fail");
-    // Some are made of others.
-    for _ in 0..common.len() {
-        let known = common.clone();
-        for expr in common.values_mut() {
-            *expr = spelled_out(expr, &known);
-        }
+    let mut spelling = Spelling { named, done: BTreeMap::new(), sizes: BTreeMap::new(), parts: 0 };
+    let names: Vec<String> = spelling.named.keys().cloned().collect();
+    for name in names {
+        spelling.spell(&name)?;
     }
-    common
+    Ok(spelling.done)
+}
+
+/// Common expressions, of which some are made of others.
+struct Spelling {
+    /// Those that have not been met.
+    named: BTreeMap<String, Expr>,
+    done: BTreeMap<String, Expr>,
+    /// How many parts each has that is done.
+    sizes: BTreeMap<String, usize>,
+    parts: usize,
+}
+
+impl Spelling {
+    fn spell(&mut self, name: &str) -> Result<(), Fault> {
+        // One that is made of itself is left with its own name in it.
+        let Some(expr) = self.named.remove(name) else { return Ok(()) };
+        let mut used = Vec::new();
+        let mut size = 0;
+        let walked = expr.apply(|part| {
+            size += 1;
+            if let Expr::Column(column) = part {
+                used.push(column.name.clone());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        debug_assert!(walked.is_ok(), "looking at an expression cannot fail");
+        for other in &used {
+            self.spell(other)?;
+            size += self.sizes.get(other).copied().unwrap_or_default();
+        }
+        self.parts += size;
+        if self.parts > MAX_SPELLED {
+            return Err(size::too_large(self.parts, MAX_SPELLED));
+        }
+        let spelled = spelled_out(&expr, &self.done);
+        self.sizes.insert(name.to_owned(), size);
+        self.done.insert(name.to_owned(), spelled);
+        Ok(())
+    }
 }
 
 /// An expression with what the names in it stand for.

@@ -88,7 +88,8 @@ impl Lowering<'_> {
             .cloned()
             .collect();
         if let Some(rest) = conjunction(rest) {
-            let predicate = flow.physical(&rest, &window.schema).map_err(|error| self.fault(error))?;
+            let layout = flow.layout(&window.schema).map_err(|error| self.fault(error))?;
+            let predicate = flow.physical(&rest, &layout).map_err(|error| self.fault(error))?;
             flow.filter(predicate)?;
         }
         Ok(flow)
@@ -176,8 +177,8 @@ impl Lowering<'_> {
         partition_by: &[Expr],
         order_by: &[SortExpr],
     ) -> Result<(Vec<usize>, Vec<(usize, SortOptions)>), Fault> {
-        let logical = input.schema();
-        let physical = |flow: &Flow, expr: &Expr| flow.physical(expr, logical).map_err(|error| self.fault(error));
+        let layout = flow.layout(input.schema()).map_err(|error| self.fault(error))?;
+        let physical = |flow: &Flow, expr: &Expr| flow.physical(expr, &layout).map_err(|error| self.fault(error));
         let partitions = partition_by.iter().map(|expr| physical(flow, expr)).collect::<Result<Vec<_>, _>>()?;
         let orders = order_by.iter().map(|sort| physical(flow, &sort.expr)).collect::<Result<Vec<_>, _>>()?;
         let names = partition_by.iter().chain(order_by.iter().map(|sort| &sort.expr)).map(|expr| self.text(expr));

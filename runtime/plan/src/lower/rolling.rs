@@ -47,18 +47,19 @@ impl Lowering<'_> {
         let calls: Vec<Call<'_>> =
             functions.iter().map(|(function, _)| Call { function, name: self.call_text(function) }).collect();
 
+        let layout = flow.layout(logical).map_err(|error| self.fault(error))?;
         let mut columns = Columns::new(&flow);
         let mut keys = Vec::new();
         let mut key_texts = Vec::new();
         for expr in partition_by {
-            let key = flow.physical(expr, logical).map_err(|error| self.fault(error))?;
+            let key = flow.physical(expr, &layout).map_err(|error| self.fault(error))?;
             let text = self.text(expr);
             keys.push(columns.add(key, text.clone()));
             key_texts.push(text);
         }
         let placed = calls
             .iter()
-            .map(|call| self.place(&flow, logical, call, &mut columns))
+            .map(|call| self.place(&flow, &layout, call, &mut columns))
             .collect::<Result<Vec<_>, Fault>>()?;
         let mut carried = Vec::new();
         for (place, field) in flow.columns.clone().into_iter().zip(logical.fields()) {

@@ -11,6 +11,7 @@ mod nexmark;
 mod plans;
 mod ranking;
 mod running;
+mod size;
 mod together;
 mod windows;
 
