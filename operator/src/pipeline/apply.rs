@@ -187,7 +187,8 @@ fn rest(known: &Applied, now: Duration) -> Option<Duration> {
 }
 
 /// The version that an object was read with.
-fn resource_version(object: &Value) -> Option<&str> {
+/// The version of an object as it was read.
+pub fn resource_version(object: &Value) -> Option<&str> {
     object.pointer("/metadata/resourceVersion")?.as_str()
 }
 
@@ -208,7 +209,7 @@ enum Whose {
 }
 
 fn whose(object: &Value, observed: &Observed) -> Whose {
-    let metadata = ObjectMeta::deserialize(&object["metadata"]).unwrap_or_default();
+    let metadata = metadata(object);
     let label = |name: &str| metadata.labels.as_ref()?.get(name).map(String::as_str);
     let uid = observed.pipeline.uid();
     let is_of_name =
@@ -219,6 +220,11 @@ fn whose(object: &Value, observed: &Observed) -> Whose {
         (true, false) => Whose::Ours,
         (false, _) => Whose::Strangers,
     }
+}
+
+/// The metadata of an object as it was read.
+pub fn metadata(object: &Value) -> ObjectMeta {
+    ObjectMeta::deserialize(&object["metadata"]).unwrap_or_default()
 }
 
 /// What is of a Pipeline's name and somebody else's.

@@ -14,11 +14,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use millrace_crds::API_VERSION;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    apply::not_ours,
+    apply::{metadata, not_ours, resource_version},
     build::{Owner, pod::DATA, run},
     decide::Decision,
     dereference::Observed,
@@ -162,8 +161,7 @@ async fn own<W: Writer>(
     read: &Value,
     owners: &[OwnerReference],
 ) -> Result<(), WriteError> {
-    let version = read.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
-    match context.writer.own(wanted, version, owners).await {
+    match context.writer.own(wanted, resource_version(read).unwrap_or_default(), owners).await {
         Ok(()) => context.metrics.wrote(&wanted.resource.kind),
         Err(WriteError::Gone(_)) => {}
         Err(error) => return Err(error),
@@ -173,10 +171,6 @@ async fn own<W: Writer>(
 
 fn pointer(observed: &Observed) -> Wanted {
     Wanted::new(&run::checkpoint(&Owner::of(observed), false))
-}
-
-fn metadata(object: &Value) -> ObjectMeta {
-    ObjectMeta::deserialize(&object["metadata"]).unwrap_or_default()
 }
 
 /// Whether an object was made for a Pipeline of this name. A claim has the labels by which its StatefulSet finds its pods.

@@ -184,6 +184,16 @@ impl Recorder {
 }
 
 impl Inner {
+    /// The object as it is, if it is of this version.
+    fn at_version(&self, wanted: &Wanted, on: &str) -> Result<Value, WriteError> {
+        let there = self.objects.get(&wanted.to_string());
+        let there = there.ok_or_else(|| WriteError::Gone(format!("there is no {wanted}")))?;
+        match there["metadata"]["resourceVersion"] == on {
+            true => Ok(there.clone()),
+            false => Err(WriteError::Conflict("the object has been modified".to_owned())),
+        }
+    }
+
     fn store(&mut self, stores: &Stores, kind: &str, mut object: Value) {
         self.version += 1;
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
@@ -368,25 +378,16 @@ impl Writer for Arc<Recorder> {
     async fn replace(&self, wanted: &Wanted, on: &str) -> Result<(), WriteError> {
         self.attempt(&format!("replace {wanted}"))?;
         let mut inner = self.lock();
-        let there = inner.objects.get(&wanted.to_string()).cloned();
-        let there = there.ok_or_else(|| WriteError::Gone(format!("there is no {wanted}")))?;
-        if there["metadata"]["resourceVersion"] != on {
-            return Err(WriteError::Conflict("the object has been modified".to_owned()));
-        }
-        let mut body = there;
-        merge(&mut body, &wanted.body);
-        inner.store(&self.stores, &wanted.resource.kind, body);
+        let mut object = inner.at_version(wanted, on)?;
+        merge(&mut object, &wanted.body);
+        inner.store(&self.stores, &wanted.resource.kind, object);
         Ok(())
     }
 
     async fn own(&self, wanted: &Wanted, on: &str, owners: &[OwnerReference]) -> Result<(), WriteError> {
         self.attempt(&format!("own {wanted}: {}", owners.len()))?;
         let mut inner = self.lock();
-        let there = inner.objects.get(&wanted.to_string()).cloned();
-        let mut object = there.ok_or_else(|| WriteError::Gone(format!("there is no {wanted}")))?;
-        if object["metadata"]["resourceVersion"] != on {
-            return Err(WriteError::Conflict("the object has been modified".to_owned()));
-        }
+        let mut object = inner.at_version(wanted, on)?;
         object["metadata"]["ownerReferences"] = if owners.is_empty() { Value::Null } else { json!(owners) };
         inner.store(&self.stores, &wanted.resource.kind, object);
         Ok(())

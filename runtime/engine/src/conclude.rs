@@ -48,7 +48,8 @@ pub struct Course<'a> {
 }
 
 /// The checkpoint of epoch `first`, decided and committed, in which nothing is held back that the plan does not go on with;
-/// `None` if nothing is and there is no need of one for its number. `manifest`, written by the old plan, is the newest of `decided`, to which the new one is added.
+/// `None` if nothing is and there is no need of one for its number. `manifest`, written by the old plan, is the newest of
+/// `decided`, to which the new one is added.
 pub async fn conclude(
     course: &Course<'_>,
     committers: &mut BTreeMap<NodeName, Box<dyn Committer>>,

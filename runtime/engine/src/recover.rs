@@ -142,13 +142,14 @@ pub async fn recover(
     }
     // So is that the plan cannot take its place.
     let before = manifest.as_ref().map(|manifest| plan_before(plan, manifest)).transpose()?.flatten();
+    let wrote = before.as_ref().unwrap_or(plan);
     let moved_back = decided != claimed.decided;
     if let Some(manifest) = &manifest {
         cx.folder.adopt_instance(&manifest.instance)?;
     }
     // And that what there is to go on from is older than what was committed.
-    let wrote = manifest.as_ref().map(|_| before.as_ref().unwrap_or(plan)).filter(|_| first_turn);
-    let is_behind = match newest_used(wrote, generation, cx).await? {
+    let asked = Some(wrote).filter(|_| first_turn && manifest.is_some());
+    let is_behind = match newest_used(asked, generation, cx).await? {
         Some((used, by)) if used >= first => {
             let checkpoint = manifest.as_ref().map(|manifest| manifest.epoch);
             if !cx.goes_back() {
@@ -173,12 +174,11 @@ pub async fn recover(
         move_pointer(cx, claimed.epoch(), generation, &decided, manifest.as_ref()).await?;
     }
     let mut manifest = manifest;
-    let mut committers =
-        recover_sinks(before.as_ref().unwrap_or(plan), manifest.as_ref(), goes_back, generation, cx).await?;
+    let mut committers = recover_sinks(wrote, manifest.as_ref(), goes_back, generation, cx).await?;
     if let Some(last) = manifest.as_ref().filter(|_| before.is_some() || goes_back) {
         // Nothing but a later checkpoint keeps the numbers from being taken again that were gone back over.
         let is_numbered = !goes_back || numbered.map(Epoch::next) >= Some(first);
-        let course = Course { old: before.as_ref().unwrap_or(plan), plan, goes_back, is_numbered };
+        let course = Course { old: wrote, plan, goes_back, is_numbered };
         let concluded = conclude(&course, &mut committers, last, (&mut decided, first), generation, cx).await?;
         if let Some(concluded) = concluded {
             first = concluded.epoch.next();
@@ -189,7 +189,7 @@ pub async fn recover(
     }
     let committers = committers_of(plan, before.as_ref(), manifest.as_ref(), committers, generation, cx).await?;
     for abandoned in std::mem::take(abandoned) {
-        discard(&abandoned, [plan, before.as_ref().unwrap_or(plan)], manifest.as_ref(), generation, cx).await;
+        discard(&abandoned, [plan, wrote], manifest.as_ref(), generation, cx).await;
     }
     if let (Some(before), Some(manifest)) = (&before, &mut manifest) {
         take_up_edit(before, plan, manifest)?;

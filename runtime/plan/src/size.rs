@@ -89,7 +89,7 @@ struct Lists {
     calls: Vec<usize>,
 }
 
-fn keys<'a>(what: &str, keys: impl ExactSizeIterator<Item = &'a Expr>) -> ControlFlow<Fault> {
+fn keys<'a, K: Spanned + 'a>(what: &str, keys: impl ExactSizeIterator<Item = &'a K>) -> ControlFlow<Fault> {
     let count = keys.len();
     if count <= MAX_KEYS {
         return ControlFlow::Continue(());
@@ -140,12 +140,7 @@ impl Visitor for Lists {
             GroupByExpr::All(_) => {
                 let is_key = |item: &&SelectItem| !matches!(item, SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. } if has_aggregate(expr));
                 let all: Vec<&SelectItem> = select.projection.iter().filter(is_key).collect();
-                if all.len() <= MAX_KEYS {
-                    return ControlFlow::Continue(());
-                }
-                let fault = Fault::new(format!("GROUP BY ALL has {} keys", all.len())).offending("GROUP BY ALL");
-                let fault = fault.at(all.get(MAX_KEYS).and_then(|item| span_of(item.span())));
-                ControlFlow::Break(fault.expected(format!("at most {MAX_KEYS} keys")))
+                keys("GROUP BY ALL", all.into_iter())
             }
         }
     }

@@ -301,17 +301,15 @@ impl DataFolder {
     /// [`StateError::Io`].
     pub fn note_decided(&self, epoch: Epoch) -> Result<(), StateError> {
         let path = self.path.join(DECIDED);
-        match read_fact::<NewestDecided>(&path, DECIDED) {
-            Ok(Some(noted)) if noted.instance == self.instance() && noted.epoch >= epoch => return Ok(()),
+        let instance = self.instance();
+        let is_first = match read_fact::<NewestDecided>(&path, DECIDED) {
+            Ok(Some(noted)) if noted.instance == instance && noted.epoch >= epoch => return Ok(()),
             Err(StateError::TooNew { .. }) => return Ok(()),
             Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
-            Ok(_) | Err(_) => {}
-        }
-        let note = envelope::seal(DECIDED, VERSION, &NewestDecided { epoch, instance: self.instance() });
-        match path.try_exists() {
-            Ok(true) => durable::replace_soon(&path, &note),
-            _ => durable::replace(&path, &note),
-        }
+            noted => matches!(noted, Ok(None)),
+        };
+        let note = envelope::seal(DECIDED, VERSION, &NewestDecided { epoch, instance });
+        if is_first { durable::replace(&path, &note) } else { durable::replace_soon(&path, &note) }
     }
 
     /// Takes that note away: the next start begins at the beginning, if nothing else is there.

@@ -177,6 +177,11 @@ impl Event {
 }
 
 impl Random {
+    /// So many letters.
+    fn letters(&mut self, length: u64, out: &mut String) {
+        out.extend((0..length).map(|_| char::from(b'a' + self.below(26) as u8)));
+    }
+
     /// Letters and blanks, `length` or fewer of them, but not none.
     fn words(&mut self, length: u64, out: &mut String) {
         let length = 3.max(self.below(length));
@@ -196,9 +201,8 @@ fn filling(event: &Event, average: u64, has: u64, out: &mut String) {
     let mut random = event.random(99);
     let lacks = average.saturating_sub(has);
     let fifth = (lacks + 2) / 5;
-    for _ in 0..lacks - fifth + random.below((2 * fifth).max(1)) {
-        out.push(char::from(b'a' + random.below(26) as u8));
-    }
+    let length = lacks - fifth + random.below((2 * fifth).max(1));
+    random.letters(length, out);
 }
 
 /// How many bytes these columns of an event have.
@@ -246,9 +250,8 @@ fn person_name(event: &Event, out: &mut String) {
 fn email_address(event: &Event, out: &mut String) {
     let mut random = event.random(12);
     let letters = |random: &mut Random, most: u64, out: &mut String| {
-        for _ in 0..3 + random.below(most - 3) {
-            out.push(char::from(b'a' + random.below(26) as u8));
-        }
+        let length = 3 + random.below(most - 3);
+        random.letters(length, out);
     };
     letters(&mut random, 7, out);
     out.push('@');
@@ -324,9 +327,7 @@ fn url(event: &Event, out: &mut String) {
     out.push_str("https://www.nexmark.com");
     for _ in 0..3 {
         out.push('/');
-        for _ in 0..5 {
-            out.push(char::from(b'a' + random.below(26) as u8));
-        }
+        random.letters(5, out);
     }
     out.push_str("/item.htm?query=1");
     if let Err(number) = channel
