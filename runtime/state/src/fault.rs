@@ -6,6 +6,8 @@
 //!
 //! - `kill` (the default): SIGKILL to the process itself, so that nothing is flushed and no destructor runs;
 //! - `error`: [`point`] returns [`Injected`], once;
+//! - `delay`: the thread sleeps for half a second, so that what waits for the step meets a shorter time-out and the step is
+//!   done after all;
 //! - `stall`: the thread sleeps for good, so that what waits for the step meets its time-out.
 //!
 //! A specification that can't be understood, or that names no point of [`POINTS`], aborts the process: a test that
@@ -121,6 +123,7 @@ mod armed {
     enum Action {
         Kill,
         Error,
+        Delay,
         Stall,
     }
 
@@ -148,8 +151,9 @@ mod armed {
             let action = match parts.next() {
                 None | Some("kill") => Action::Kill,
                 Some("error") => Action::Error,
+                Some("delay") => Action::Delay,
                 Some("stall") => Action::Stall,
-                Some(other) => return Err(format!("no action {other:?}; there are kill, error, stall")),
+                Some(other) => return Err(format!("no action {other:?}; there are kill, error, delay, stall")),
             };
             Ok(Self { name: name.to_owned(), nth, action, hits: AtomicU64::new(0) })
         }
@@ -200,6 +204,7 @@ mod armed {
             }
             match fault.action {
                 Action::Error => return Err(Injected { point: name }),
+                Action::Delay => std::thread::sleep(Duration::from_millis(500)),
                 Action::Stall => loop {
                     std::thread::sleep(Duration::from_secs(3600));
                 },
