@@ -213,8 +213,9 @@ fn who_goes_back_to_an_older_checkpoint_or_a_savepoint_misses_nothing_that_it_he
         for from_savepoint in [true, false] {
             let workspace = Workspace::new();
             let sink = format!("{place}\n  batch: {{maxRows: 2500}}");
-            // It must not come to its end before it is killed, on a busy machine either.
-            workspace.write("p.yaml", manifests(PLAIN, &sink, false).replace("rate: 20000", "rate: 4000"));
+            let quick = manifests(PLAIN, &sink, false);
+            // The first two runs must not come to their end before they are killed, on a busy machine either.
+            workspace.write("p.yaml", quick.replace("rate: 20000", "rate: 2000"));
             let mut args = vec!["--allow-previous-checkpoint".to_owned()];
             let running = Millrace::run(&workspace, "p.yaml").start();
             let are_shown = |least: usize| {
@@ -247,6 +248,7 @@ fn who_goes_back_to_an_older_checkpoint_or_a_savepoint_misses_nothing_that_it_he
             let back =
                 Millrace::run(&workspace, "p.yaml").args(&args).env("MILLRACE_FAULT_POINT", "after-pointer:3").finish();
             assert_eq!(back.signal(), Some(9), "{place}: {}", back.stderr);
+            workspace.write("p.yaml", &quick);
             Millrace::run(&workspace, "p.yaml").finish().expect_success();
             assert_eq!(missing(&[shown(&workspace, place)]), 0, "{place} {args:?}");
             nothing_is_staged(&workspace);
