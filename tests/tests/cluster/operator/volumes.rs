@@ -148,7 +148,7 @@ fn a_claim_of_somebody_else_is_refused_and_never_deleted() {
 }
 
 #[test]
-fn a_port_that_is_changed_by_hand_is_put_right_and_keeps_no_edit_from_the_pods() {
+fn what_is_changed_by_hand_is_put_right_and_keeps_no_edit_from_the_pods() {
     let Some(cluster) = cluster::cluster() else { return };
     let namespace = cluster.namespace("ports");
     let installed = namespace.install(&["replicas=1"]);
@@ -164,6 +164,13 @@ fn a_port_that_is_changed_by_hand_is_put_right_and_keeps_no_edit_from_the_pods()
         json!([{"op": "replace", "path": "/spec/template/spec/containers/0/ports/0/containerPort", "value": 9_601}]);
     namespace.kubectl(["patch", "statefulset", "web", "--type=json", "-p", &of_set.to_string()]).run();
     Deadline::secs(60).wait_for("the port", || (ports("statefulset/web", set) == "9600").then_some(()));
+    // A partition keeps new pods back, and so does `OnDelete`.
+    let partition = ".spec.updateStrategy.rollingUpdate.partition";
+    for held_back in [json!({"rollingUpdate": {"partition": 3}}), json!({"type": "OnDelete", "rollingUpdate": null})] {
+        let held_back = json!({"spec": {"updateStrategy": held_back}}).to_string();
+        namespace.kubectl(["patch", "statefulset", "web", "--type=merge", "-p", &held_back]).run();
+        Deadline::secs(60).wait_for("the strategy", || (ports("statefulset/web", partition) == "0").then_some(()));
+    }
     live.takes_up(&endless("web", 1, "Retain"));
     let object = live.is_ready();
     assert_eq!(condition(&object, "Ready").0, "True", "{object:#}");
