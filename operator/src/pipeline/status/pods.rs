@@ -137,24 +137,23 @@ fn cause(message: &str) -> &str {
     }
 }
 
-/// A container that ended: with its last words, not with when the kubelet tries again.
+/// A container that ended: with its last words, not with when the kubelet tries again, nor with how often it has: that would be
+/// news each time.
 fn ended(whose: &str, restarts: i32, last: Option<&ContainerStateTerminated>) -> PodState {
-    let times = match restarts {
-        0 => "has ended".to_owned(),
-        1 => "has ended and was started again once".to_owned(),
-        times => format!("has ended and was started again {times} times"),
+    let (what, when) = match restarts {
+        0 => ("has ended", ""),
+        _ => ("ends again and again", ", the last time"),
     };
     let is_memory = last.is_some_and(|last| last.reason.as_deref() == Some("OOMKilled"));
     if is_memory {
         let message =
-            format!("{whose} {times}: it had more memory than its limit; raise `deployment.resources.limits.memory`");
+            format!("{whose} {what}: it had more memory than its limit; raise `deployment.resources.limits.memory`");
         return PodState::Trouble { reason: Reason::OutOfMemory, message, may_pass: true };
     }
-    let code = last.map(|last| format!(" with exit code {}", last.exit_code)).unwrap_or_default();
+    let code = last.map(|last| format!("{when} with exit code {}", last.exit_code)).unwrap_or_default();
     let words = last.and_then(|last| last.message.as_deref()).map(last_lines).unwrap_or_default();
-    let message =
-        if words.is_empty() { format!("{whose} {times}{code}") } else { format!("{whose} {times}{code}: {words}") };
-    PodState::Trouble { reason: Reason::Crashing, message, may_pass: true }
+    let words = if words.is_empty() { words } else { format!(": {words}") };
+    PodState::Trouble { reason: Reason::Crashing, message: format!("{whose} {what}{code}{words}"), may_pass: true }
 }
 
 /// From the last line that says that something is wrong; without one, the last line.
@@ -217,12 +216,12 @@ mod tests {
                         "message": "INFO starting\nerror: /data is not writable\nhelp: mount a volume\n"}}),
                 ),
                 Reason::Crashing,
-                "container millrace of pod web-0 has ended and was started again 3 times with exit code 1: error: /data is not writable help: mount a volume",
+                "container millrace of pod web-0 ends again and again, the last time with exit code 1: error: /data is not writable help: mount a volume",
             ),
             (
                 container(json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}}), json!({})),
                 Reason::OutOfMemory,
-                "container millrace of pod web-0 has ended and was started again 3 times: it had more memory than its limit; raise `deployment.resources.limits.memory`",
+                "container millrace of pod web-0 ends again and again: it had more memory than its limit; raise `deployment.resources.limits.memory`",
             ),
         ];
         for (status, expected, text) in table {

@@ -105,7 +105,7 @@ async fn a_container_that_crashes_is_told_by_its_last_words_and_not_by_an_old_re
     let said = told(Some(pod), |_| {}).await;
     expect![[r#"
         Failed
-        Ready False Crashing: container millrace of pod web-0 has ended and was started again 2 times with exit code 101: thread main panicked at x.rs:1: no luck
+        Ready False Crashing: container millrace of pod web-0 ends again and again, the last time with exit code 101: thread main panicked at x.rs:1: no luck
         Reconciling True Crashing
         Stalled False NotStalled
         ConfigValid True Valid

@@ -73,7 +73,7 @@ fn a_pod_fails_by_what_keeps_it_from_running_and_for_how_long_that_may_last() {
             "it ended three times",
             backs_off(2),
             1,
-            &format!("failed: container millrace of pod web-0 has ended and was started again 2 times {words}"),
+            &format!("failed: container millrace of pod web-0 ends again and again, the last time {words}"),
         ),
         ("it runs and restores", container(0, json!({"running": {}}), json!({})), 9_999, "open 0"),
         ("it is ready", ready_since("2024-01-01T00:01:00Z"), 659, "open 660"),
