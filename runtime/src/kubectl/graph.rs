@@ -6,14 +6,16 @@ use millrace_plan::handover::NodeSaid;
 
 use crate::{checkpoints, live};
 
-/// The graph as lines: sources at the left, what reads them below.
-pub fn draw(nodes: &[NodeSaid]) -> String {
+/// The graph as lines: sources at the left, what reads them below. Rates are those of the last report, and none where nothing
+/// runs since.
+pub fn draw(nodes: &[NodeSaid], runs: bool) -> String {
     let mut rows = Vec::new();
     let mut drawn = BTreeSet::new();
     let roots = nodes.iter().filter(|node| inputs(node).all(|input| !nodes.iter().any(|other| other.name == input)));
     for root in roots {
         walk(root, nodes, 0, None, &mut drawn, &mut rows);
     }
+    let rate = |rows: f64| if runs { live::short(rows) } else { "-".to_owned() };
     let width = rows.iter().map(|row: &Row| row.label.chars().count()).max().unwrap_or(0).max(4);
     let mut text = format!("{:<width$} {:>8} {:>8} {:>10}  {:<20} \n", "NODE", "IN/S", "OUT/S", "LAG", "WATERMARK");
     for row in rows {
@@ -21,8 +23,8 @@ pub fn draw(nodes: &[NodeSaid]) -> String {
         let line = format!(
             "{:<width$} {:>8} {:>8} {:>10}  {:<20} {}",
             row.label,
-            live::short(row.node.rows_in_per_second),
-            live::short(row.node.rows_out_per_second),
+            rate(row.node.rows_in_per_second),
+            rate(row.node.rows_out_per_second),
             live::lag(row.node.lag_bytes, row.node.lag_rows),
             watermark.map_or_else(|| "-".to_owned(), checkpoints::time),
             notes(row.node, row.side),

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
+use millrace_crds::EditClass;
 use serde_json::json;
 
 use super::{
@@ -66,7 +67,7 @@ fn one(seen: &Observed, now: Timestamp) -> String {
     } else {
         text.push_str("no checkpoint yet\n");
     }
-    if let Some(change) = &status.change {
+    if let Some(change) = status.change.as_ref().filter(|change| change.class != EditClass::None) {
         let name = |revision: &Option<String>| revision.as_deref().map_or("-", short_revision).to_owned();
         let reason = change.reason.as_deref().unwrap_or_default();
         let (from, to) = (name(&change.from), name(&change.to));
@@ -77,7 +78,7 @@ fn one(seen: &Observed, now: Timestamp) -> String {
             let _ = writeln!(text, "{} restarts of the tasks", report.restarts);
         }
         if !report.nodes.is_empty() {
-            let _ = write!(text, "\n{}", graph::draw(&report.nodes));
+            let _ = write!(text, "\n{}", graph::draw(&report.nodes, status.throughput.is_some()));
         }
     }
     text

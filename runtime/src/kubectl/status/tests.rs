@@ -125,11 +125,25 @@ fn a_pipeline_that_no_operator_has_seen_says_so() {
 }
 
 #[test]
-fn a_suspended_pipeline_is_no_problem() {
+fn a_suspended_pipeline_is_no_problem_and_has_no_rates() {
     let mut status = running();
     status["phase"] = json!("Suspended");
+    status["replicas"] = json!(0);
+    status["change"] = json!({"class": "None"});
+    status.as_object_mut().unwrap().remove("throughput");
     status["conditions"] = json!([condition("Ready", "False", "Suspended", "spec.suspend is true")]);
-    assert_eq!(problems::of(&seen(status, None, json!([]))), Vec::<String>::new());
+    assert_eq!(problems::of(&seen(status.clone(), None, json!([]))), Vec::<String>::new());
+    let mut said = report();
+    said["nodes"] = json!([node("requests", "source", &[]), node("requests->kept", "sink", &["requests"])]);
+    let text = one(&seen(status, Some(said), json!([])), moment());
+    expect![[r#"
+        web-errors  Suspended  0 pods ready  revision 6f1c2ab09d33
+        checkpoint 418  3 s ago, took 38ms, 1.2 MiB
+
+        NODE         IN/S    OUT/S        LAG  WATERMARK
+        requests        -        -          -  -                    source
+        └ kept          -        -          -  -                    sink, nothing committed yet
+    "#]].assert_eq(&text);
 }
 
 #[test]
