@@ -11,6 +11,8 @@
 //!
 //! Wishes and `suspend` are heeded in every row, as far as they can be read.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use millrace_crds::{ChangeResult, ChangeStatus, DeploymentSpec, EditClass, PipelineStatus, RETRY, RejectedStatus};
 use millrace_plan::{
@@ -27,7 +29,8 @@ use super::{
     },
     dereference::Observed,
     reject::{Trials, Tried, because, fallback, goes_back, rejected},
-    status::pods::{PodState, pod_state},
+    status::pods::{PodState, has_runtime, pod_state},
+    trial::{later, timestamp},
     validate::{Valid, Verdict},
 };
 use crate::{
@@ -35,6 +38,9 @@ use crate::{
     conditions::Reason,
     plans::Plans,
 };
+
+/// For how long after a pod was made its container is waited for, to take a last savepoint.
+const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is to be.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +55,7 @@ pub struct Decision {
     pub good_pods: Option<PodTemplateSpec>,
     /// The UID of the ServiceAccount for whose sake pods are made anew, or were.
     pub account: Option<String>,
-    /// When something may have failed that has not yet.
+    /// When something may have failed that has not yet, or is given up.
     pub due: Option<Timestamp>,
     /// Why a plan that fails is not taken back.
     pub stays: Option<String>,
@@ -96,11 +102,11 @@ pub fn decide(observed: &Observed, verdict: &Verdict, status: &PipelineStatus, k
                 .plan
                 .clone()
                 .map(|plan| PlanDocument { suspend: invalid.suspend.unwrap_or(plan.suspend), ..plan });
-            let replicas = match &document {
-                Some(document) => replicas(observed, document),
+            let (replicas, due) = match &document {
+                Some(document) => replicas(observed, document, status, known.now),
                 // A pod whose plan somebody has deleted has it still, and goes on.
-                None if invalid.suspend == Some(true) => 0,
-                None => observed.replicas().unwrap_or(0),
+                None if invalid.suspend == Some(true) => (0, None),
+                None => (observed.replicas().unwrap_or(0), None),
             };
             // Without a plan there is nothing that an edit could be of.
             let change = document.as_ref().map(|document| ChangeStatus {
@@ -115,7 +121,7 @@ pub fn decide(observed: &Observed, verdict: &Verdict, status: &PipelineStatus, k
                 pods: None,
                 good_pods: observed.good_pods.clone(),
                 account: account(observed),
-                due: None,
+                due,
                 stays: None,
                 replicas,
                 builds: false,
@@ -233,14 +239,18 @@ fn decide_valid(observed: &Observed, valid: &Valid, status: &PipelineStatus, kno
     let is_dry_run = observed.is_dry_run();
     // What would be is told by the change alone; the rest is about what is.
     let document = if is_dry_run { observed.plan.clone() } else { Some(document) };
+    let (replicas, given_up) = match &document {
+        Some(document) => replicas(observed, document, status, known.now),
+        None => (0, None),
+    };
     Decision {
-        replicas: document.as_ref().map_or(0, |document| replicas(observed, document)),
+        replicas,
         document,
         previous,
         pods,
         good_pods,
         account: account(observed),
-        due,
+        due: due.into_iter().chain(given_up).min(),
         stays,
         builds: !is_refused,
         change,
@@ -337,23 +347,58 @@ fn pods_change(observed: &Observed, valid: &Valid, document: &PlanDocument, know
     })
 }
 
-/// How many pods there are to be.
-pub fn replicas(observed: &Observed, document: &PlanDocument) -> i32 {
+/// How many pods there are to be, and when that may change by itself.
+fn replicas(
+    observed: &Observed,
+    document: &PlanDocument,
+    status: &PipelineStatus,
+    now: Timestamp,
+) -> (i32, Option<Timestamp>) {
     let report = observed.report.as_ref();
-    let phase = report.map(|report| report.phase);
-    let has_run = observed.replicas().is_some_and(|replicas| replicas > 0);
-    if document.suspend {
-        let is_stuck = match pod_state(observed.pod.as_deref()) {
-            PodState::Trouble { .. } => true,
-            // A container that is not there takes no savepoint either, and something keeps it from coming.
-            PodState::NotReady { runs: false, .. } if observed.warning.is_some() => true,
-            PodState::NotReady { .. } => phase == Some(RunPhase::Failed),
-            PodState::Absent | PodState::Ready => false,
-        };
-        // One that has never run needs no savepoint, and one that cannot run will take none.
-        return i32::from(phase != Some(RunPhase::Suspended) && has_run && !is_stuck);
+    if !document.suspend {
+        return (i32::from(!report.is_some_and(|report| is_finished(report, document))), None);
     }
-    i32::from(!report.is_some_and(|report| is_finished(report, document)))
+    let has_pods = observed.replicas().is_some_and(|replicas| replicas > 0);
+    if !has_pods || report.is_some_and(|report| report.phase == RunPhase::Suspended) {
+        return (0, None);
+    }
+    match last_savepoint(observed, status, now) {
+        LastSavepoint::Comes => (1, None),
+        LastSavepoint::GivenUpAt(due) if due > now => (1, Some(due)),
+        LastSavepoint::GivenUpAt(_) => (0, None),
+    }
+}
+
+/// What is to be expected of the savepoint at which a Pipeline is suspended.
+enum LastSavepoint {
+    /// A pod takes it, or will.
+    Comes,
+    /// From this time on nobody waits for it: nothing runs that could take it. What was checkpointed before stays.
+    GivenUpAt(Timestamp),
+}
+
+fn last_savepoint(observed: &Observed, status: &PipelineStatus, now: Timestamp) -> LastSavepoint {
+    let pod = observed.pod.as_deref();
+    let state = pod_state(pod);
+    if matches!(state, PodState::Trouble { .. }) {
+        return LastSavepoint::GivenUpAt(now);
+    }
+    let runs = state != PodState::Absent && pod.is_some_and(has_runtime);
+    if runs {
+        let has_failed = observed.report.as_ref().is_some_and(|report| report.phase == RunPhase::Failed);
+        return match state {
+            PodState::NotReady { .. } if has_failed => LastSavepoint::GivenUpAt(now),
+            _ => LastSavepoint::Comes,
+        };
+    }
+    // Something is known to keep the container from coming, or there is nothing yet that a savepoint could hold.
+    if observed.warning.is_some() || has_nothing_to_lose(observed, status) {
+        return LastSavepoint::GivenUpAt(now);
+    }
+    match pod.filter(|_| state != PodState::Absent).and_then(|pod| pod.metadata.creation_timestamp.as_ref()) {
+        Some(made) => LastSavepoint::GivenUpAt(later(timestamp(made.0.as_millisecond()), START_PATIENCE)),
+        None => LastSavepoint::Comes,
+    }
 }
 
 /// Whether everything that a plan asks for is done.

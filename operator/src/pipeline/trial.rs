@@ -180,7 +180,7 @@ fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
         .flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses).flatten())
 }
 
-fn later(at: Timestamp, wait: Duration) -> Timestamp {
+pub fn later(at: Timestamp, wait: Duration) -> Timestamp {
     Timestamp(at.0.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)))
 }
 

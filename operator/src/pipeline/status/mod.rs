@@ -279,7 +279,8 @@ impl<'a> Facts<'a> {
                 true => standing(false, Reason::Suspended, "stopped, as `suspend` says", None),
                 false => {
                     let problem = self.report.and_then(|report| report.problem.as_ref()).filter(|_| self.is_live());
-                    let problem = problem.map(|problem| format!(": {}", said(problem))).unwrap_or_default();
+                    let problem = problem.map(said).or_else(|| self.awaited());
+                    let problem = problem.map(|problem| format!(": {problem}")).unwrap_or_default();
                     let message = format!("on the way to the savepoint of the suspension{problem}");
                     standing(false, Reason::Suspending, &message, Some(true))
                 }
@@ -342,6 +343,15 @@ impl<'a> Facts<'a> {
         match &self.observed.warning {
             Some(warning) => format!("{message}: {}", warning.message),
             None => message.to_owned(),
+        }
+    }
+
+    /// What a pod that does not run yet waits for.
+    fn awaited(&self) -> Option<String> {
+        match &self.pod {
+            PodState::Ready => None,
+            PodState::Absent => Some(self.because("there is no pod yet")),
+            PodState::NotReady { message, .. } | PodState::Trouble { message, .. } => Some(self.because(message)),
         }
     }
 

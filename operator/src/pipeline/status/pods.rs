@@ -78,6 +78,11 @@ pub fn runtime(pod: &Pod) -> Option<&ContainerStatus> {
     containers.iter().find(|container| container.name == CONTAINER)
 }
 
+/// Whether the runtime's container runs.
+pub fn has_runtime(pod: &Pod) -> bool {
+    runtime(pod).and_then(|container| container.state.as_ref()).is_some_and(|state| state.running.is_some())
+}
+
 fn whose(pod: &str, container: &ContainerStatus) -> String {
     format!("container {} of pod {pod}", container.name)
 }

@@ -475,9 +475,7 @@ async fn an_edit_of_dataflow_and_pods_is_one_edit_though_the_watches_bring_its_h
 
 #[tokio::test]
 async fn a_pipeline_whose_pod_cannot_start_is_suspended_without_a_savepoint() {
-    let mut world = World::new();
-    world.put("Pipeline", web().build());
-    world.settle().await;
+    let mut world = with_web().await;
     world.warn("Pod web-0", "MountVolume.SetUp failed for volume \"credentials\": secret \"lake\" not found");
     world.pod("web", Some(json!({"phase": "Pending"})));
     world.put("Pipeline", web().with("suspend", json!(true)).build());
@@ -488,4 +486,44 @@ async fn a_pipeline_whose_pod_cannot_start_is_suspended_without_a_savepoint() {
     world.pod("web", None);
     world.settle().await;
     assert_eq!(world.status("web").phase, Some(Phase::Suspended));
+}
+
+#[tokio::test]
+async fn a_pod_that_starts_is_waited_for_a_minute_to_take_the_savepoint_of_a_suspension() {
+    let waits_for = |init: serde_json::Value| json!({"phase": "Pending", "initContainerStatuses": [init]});
+    let init = json!({"name": "wait", "image": "x", "imageID": "", "ready": false, "restartCount": 0, "state": {"running": {}}});
+    for status in [json!({"phase": "Pending"}), waits_for(init)] {
+        let mut world = with_web().await;
+        world.pod("web", Some(status));
+        world.put("Pipeline", web().with("suspend", json!(true)).build());
+        world.settle().await;
+        assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 1, "it may be about to start");
+        let said = world.says("web", "Ready");
+        assert!(said.contains("savepoint of the suspension: pod web-0 is"), "{said}");
+        world.pass(std::time::Duration::from_secs(61)).await;
+        assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 0);
+    }
+}
+
+#[tokio::test]
+async fn a_pipeline_that_has_never_run_is_suspended_at_once() {
+    for pod in [None, Some(json!({"phase": "Pending"}))] {
+        let mut world = World::new();
+        world.put("Pipeline", web().build());
+        world.settle().await;
+        let has_pod = pod.is_some();
+        if has_pod {
+            world.pod("web", pod);
+        }
+        world.settle().await;
+        assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 1);
+        world.put("Pipeline", web().with("suspend", json!(true)).build());
+        world.settle().await;
+        assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 0);
+        if has_pod {
+            world.pod("web", None);
+            world.settle().await;
+        }
+        assert_eq!(world.status("web").phase, Some(Phase::Suspended));
+    }
 }
