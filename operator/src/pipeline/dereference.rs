@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 };
 use kube::{Resource, api::ObjectMeta};
 use millrace_crds::{Pipeline, Sink, Window};
-use millrace_plan::handover::{Names, PLAN_KEY, PlanDocument, REPORT_KEY, ReportDocument};
+use millrace_plan::handover::{Names, PLAN_KEY, PlanDocument, REPORT_KEY, ReportDocument, SAVEPOINT_TOKEN_KEY};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -50,6 +50,8 @@ pub struct Observed {
     pub good_pods: Option<PodTemplateSpec>,
     /// What the runtime says.
     pub report: Option<ReportDocument>,
+    /// The token of the last savepoint that was wished for and of which the runtime says what came.
+    pub savepoint_token: Option<String>,
     /// The StatefulSet.
     pub stateful_set: Option<Arc<StatefulSet>>,
     /// Its pod.
@@ -217,6 +219,7 @@ pub fn dereference(stores: &Stores, key: &Key) -> Option<Observed> {
         previous: found.or_else(|| document(plan_map.as_deref(), PREVIOUS_KEY)),
         plan,
         good_pods: good_pods(plan_map.as_deref()),
+        savepoint_token: report.as_ref().and(report_map.as_deref()).and_then(savepoint_token),
         report,
         stateful_set,
         service_account,
@@ -265,6 +268,10 @@ fn document<D: DeserializeOwned + Versioned>(map: Option<&ConfigMap>, key: &str)
     let text = map?.data.as_ref()?.get(key)?;
     let document: D = serde_json::from_str(text).ok()?;
     (document.version() == D::KNOWN).then_some(document)
+}
+
+fn savepoint_token(report: &ConfigMap) -> Option<String> {
+    report.data.as_ref()?.get(SAVEPOINT_TOKEN_KEY).cloned()
 }
 
 fn good_pods(map: Option<&ConfigMap>) -> Option<PodTemplateSpec> {

@@ -29,6 +29,8 @@ pub fn unsupported(deployment: &DeploymentSpec) -> Option<String> {
 pub const PLAN_KEY: &str = "plan.json";
 /// The key of a document in its ConfigMap.
 pub const REPORT_KEY: &str = "report.json";
+/// Beside the report: the token of the last savepoint that was wished for. The report's own may be that of a suspension.
+pub const SAVEPOINT_TOKEN_KEY: &str = "savepointToken";
 /// The key of the pointer in its ConfigMap.
 pub const LATEST_KEY: &str = "latest.json";
 

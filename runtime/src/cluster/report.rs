@@ -20,7 +20,7 @@ use kube::{
     Api,
     api::{Patch, PatchParams},
 };
-use millrace_plan::handover::{CheckpointSaid, NodeSaid, REPORT_KEY, ReportDocument};
+use millrace_plan::handover::{CheckpointSaid, NodeSaid, REPORT_KEY, ReportDocument, SAVEPOINT_TOKEN_KEY};
 use millrace_stream::{Clock, Timestamp};
 use serde_json::json;
 use tokio::sync::watch;
@@ -43,8 +43,6 @@ const EPOCHS_EVERY: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long after a report that could not be written the next try comes.
 const RETRY: Duration = Duration::from_secs(2);
-/// Beside the report: the token of the last savepoint that was wished for. The report's own may be that of a suspension.
-const SAVEPOINT_TOKEN: &str = "savepointToken";
 
 /// What is said, and who wants to know when it changes.
 pub struct Board {
@@ -132,7 +130,7 @@ impl Before {
         if of.is_some() && anothers.is_some() && anothers != of {
             return Ok(Self::default());
         }
-        Ok(Self { report, savepoint_token: data.remove(SAVEPOINT_TOKEN) })
+        Ok(Self { report, savepoint_token: data.remove(SAVEPOINT_TOKEN_KEY) })
     }
 }
 
@@ -214,7 +212,7 @@ impl Reporter {
         let text = serde_json::to_string(report).unwrap_or_default();
         let token = self.board.get().savepoint_token;
         let metadata = json!({"resourceVersion": version});
-        let patch = Patch::Merge(json!({"metadata": metadata, "data": {REPORT_KEY: text, SAVEPOINT_TOKEN: token}}));
+        let patch = Patch::Merge(json!({"metadata": metadata, "data": {REPORT_KEY: text, SAVEPOINT_TOKEN_KEY: token}}));
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         match ask(maps.patch(&name, &params, &patch)).await {
             Ok(map) => {

@@ -48,17 +48,7 @@ pub fn status(
         change: decision.change.clone().or_else(|| last_change(before, decision)),
         history: history::next(before, decision, facts.settled_revision(), now),
         rejected: decision.rejected.clone(),
-        savepoint: report.and_then(|report| report.savepoint.as_ref()).map_or_else(
-            || before.savepoint.clone(),
-            |said| {
-                Some(SavepointStatus {
-                    token: said.token.clone(),
-                    name: said.name.clone(),
-                    error: said.error.clone(),
-                    at: time(said.at),
-                })
-            },
-        ),
+        savepoint: facts.savepoint(now).or_else(|| before.savepoint.clone()),
         started_from: report.and_then(|report| report.started.as_ref()).map_or_else(
             || before.started_from.clone(),
             |said| {
@@ -212,6 +202,34 @@ impl<'a> Facts<'a> {
             (Some(document), Some(report)) => !document.suspend && is_finished(report, document),
             _ => false,
         }
+    }
+
+    /// What came of the last savepoint, as the runtime says. Where nothing runs, the answer to a wish for one is the operator's.
+    fn savepoint(&self, now: Timestamp) -> Option<SavepointStatus> {
+        let said = self.report.and_then(|report| report.savepoint.as_ref());
+        let wish = self.decision.document.as_ref().and_then(|document| document.savepoint.as_ref());
+        let is_answered = |token: &String| {
+            said.is_some_and(|said| said.token == *token) || self.observed.savepoint_token.as_ref() == Some(token)
+        };
+        let unanswered = wish.map(|wish| &wish.token).filter(|token| !is_answered(token));
+        let state = match self.pod {
+            PodState::Absent if self.is_finished() => Some("has finished"),
+            PodState::Absent if self.is_suspended() => Some("is suspended"),
+            _ => None,
+        };
+        if let (Some(token), Some(state)) = (unanswered, state) {
+            let before = self.before.savepoint.as_ref().filter(|before| before.token == *token);
+            return before.cloned().or_else(|| {
+                let error = format!("the pipeline {state}: nothing runs that a savepoint could be taken of");
+                Some(SavepointStatus { token: token.clone(), name: None, error: Some(error), at: time(now) })
+            });
+        }
+        said.map(|said| SavepointStatus {
+            token: said.token.clone(),
+            name: said.name.clone(),
+            error: said.error.clone(),
+            at: time(said.at),
+        })
     }
 
     /// Whether the runtime runs another revision than the one that it is to run.

@@ -293,6 +293,14 @@ async fn a_finished_pipeline_is_ready_without_a_pod_and_runs_again_when_its_plan
     world.settle().await;
     assert_eq!(world.status("web").phase, Some(Phase::Finished));
     assert_eq!(world.says("web", "Ready"), "True Finished: every row is read and committed");
+    // A savepoint cannot be had of it, which is said once.
+    world.put("Pipeline", web().with("savepoint", json!({"token": "t1"})).build());
+    world.settle().await;
+    let said = world.status("web").savepoint.unwrap();
+    let error = "the pipeline has finished: nothing runs that a savepoint could be taken of";
+    assert_eq!((said.token.as_str(), said.error.as_deref()), ("t1", Some(error)));
+    world.pass(std::time::Duration::from_secs(70)).await;
+    assert_eq!(world.status("web").savepoint, Some(said));
     world.put("Pipeline", cheap().build());
     world.settle().await;
     assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 1);
