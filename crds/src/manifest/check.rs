@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Map, Value};
 
 use super::{
-    forms::{check_choice, quoted},
+    forms::{Form, check_choice, quoted},
     located::Place,
     names::{list, nearest, one_of},
     problem::{Complaint, Problem},
@@ -221,6 +221,9 @@ impl<'a> Checker<'a> {
         match (shape, scalar) {
             (Shape::Text(of), scalar) => {
                 text_value(of, scalar, text).map_err(|complaint| complaint.unwrap_or_else(|| wrong(found)))
+            }
+            (Shape::WholeOrText(Form::Size), Scalar::Whole(..0)) => {
+                Err(Complaint::new("a size cannot be less than nothing").expected(shape.expected()))
             }
             (Shape::WholeOrText(_), Scalar::Whole(whole)) => match i64::try_from(whole) {
                 Ok(whole) => Ok(whole.into()),

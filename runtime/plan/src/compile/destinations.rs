@@ -18,7 +18,11 @@ impl Compiler<'_> {
             return;
         }
         if let Some(scheme) = unusable_url(storage).filter(|_| !self.doubts.fields.contains(FIELD)) {
-            let fault = Fault::new(format!("this version does not keep checkpoints in {scheme}"));
+            let fault = match storage.strip_prefix("s3://") {
+                Some(rest) if rest.is_empty() || rest.starts_with('/') => Fault::new("this URL names no bucket"),
+                Some(_) => Fault::new("such a URL is a bucket and a path in it, and nothing else"),
+                None => Fault::new(format!("this version does not keep checkpoints in {scheme}")),
+            };
             self.refuse(
                 FIELD,
                 fault
