@@ -143,7 +143,8 @@ fn a_suspended_pipeline_is_no_problem_and_has_no_rates() {
         NODE         IN/S    OUT/S        LAG  WATERMARK
         requests        -        -          -  -                    source
         └ kept          -        -          -  -                    sink, nothing committed yet
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
 }
 
 #[test]
