@@ -122,6 +122,35 @@ fn what_users_say_of_pods_is_laid_over_them_and_what_would_break_them_is_refused
 }
 
 #[test]
+fn a_pod_that_is_not_ready_keeps_nobody_from_draining_its_node() {
+    let Some(cluster) = cluster::cluster() else { return };
+    let namespace = cluster.namespace("drained");
+    let _installed = namespace.install(&["replicas=1"]);
+    let never = json!({"template": {"spec": {"readinessGates": [{"conditionType": "example.com/never"}]}}});
+    namespace.apply(&manifests("web", &never, "Retain"));
+    let live = Live::new(&namespace, "web");
+    let runs = || {
+        let pod = namespace.kubectl(["get", "pod", "web-0", "-o", "json"]).attempt().ok()?;
+        let pod: Value = serde_json::from_str(&pod).unwrap();
+        let is_up = pod["status"]["containerStatuses"][0]["ready"] == true;
+        is_up.then(|| pod["metadata"]["uid"].as_str().unwrap().to_owned())
+    };
+    let uid = Deadline::secs(60).wait_for("the container", runs);
+    // The budget has to have seen it first.
+    let budget = || {
+        let seen = namespace.get("poddisruptionbudget", "web")["status"].clone();
+        (seen["expectedPods"] == 1 && seen["currentHealthy"] == 0).then_some(seen)
+    };
+    let seen = Deadline::secs(60).wait_for("the budget", budget);
+    assert_eq!(seen["disruptionsAllowed"], 0, "by the count alone it would stay");
+    let path = format!("/api/v1/namespaces/{}/pods/web-0/eviction", namespace.name);
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "web-0"}}).to_string();
+    namespace.kubectl(["create", "--raw", &path, "-f", "-"]).input(&eviction).run();
+    Deadline::secs(60).wait_for("another pod", || runs().filter(|other| *other != uid));
+    assert_ne!(live.pod()["metadata"]["uid"], json!(uid));
+}
+
+#[test]
 fn what_is_deleted_with_a_pipeline_is_what_on_delete_says() {
     let Some(cluster) = cluster::cluster() else { return };
     let namespace = cluster.namespace("deleted");

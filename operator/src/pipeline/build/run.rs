@@ -113,6 +113,8 @@ pub(super) fn disruption_budget(owner: &Owner) -> PodDisruptionBudget {
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(1)),
             selector: Some(selector(owner)),
+            // One that is not ready is let go whatever the count says: otherwise nobody could drain its node.
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
             ..PodDisruptionBudgetSpec::default()
         }),
         ..PodDisruptionBudget::default()
