@@ -24,7 +24,7 @@ use super::{
     dereference::Observed,
     status::{
         of,
-        pods::{PodState, pod_state, runtime},
+        pods::{PodState, has_runtime, pod_state, runtime},
     },
 };
 use crate::{
@@ -131,7 +131,12 @@ pub fn listen(
 ) -> Listened {
     let pod = observed.pod.as_deref();
     // Whether the kubelet calls it ready is no matter: one that is cut off from everything it cannot ask either.
-    if !matches!(pod_state(pod), PodState::Ready | PodState::NotReady { runs: true, .. }) {
+    let runs = match pod_state(pod) {
+        PodState::Ready | PodState::NotReady { runs: true, .. } => true,
+        PodState::Trouble { .. } => pod.is_some_and(has_runtime),
+        PodState::Absent | PodState::NotReady { runs: false, .. } => false,
+    };
+    if !runs {
         *heard = None;
         return Listened::default();
     }

@@ -11,7 +11,7 @@ use millrace_plan::handover::{Problem, ProblemOf, ReportDocument, RunPhase};
 use millrace_stream::Timestamp;
 
 pub use self::numbers::without_numbers;
-use self::pods::{PodState, crash_before, pod_state};
+use self::pods::{PodState, crash_before, pod_state, runs_since};
 use super::{
     decide::{Decision, is_finished},
     dereference::Observed,
@@ -156,7 +156,18 @@ impl<'a> Facts<'a> {
 
     /// Whether what stands in the report is about a process that is there.
     fn is_live(&self) -> bool {
-        matches!(self.pod, PodState::Ready | PodState::NotReady { runs: true, .. })
+        match self.pod {
+            PodState::Ready | PodState::NotReady { runs: true, .. } => true,
+            PodState::Trouble { .. } => self.runs_beside_trouble(),
+            PodState::Absent | PodState::NotReady { runs: false, .. } => false,
+        }
+    }
+
+    /// Whether the trouble is another container's: the runtime's own runs, and has said something since it was started.
+    fn runs_beside_trouble(&self) -> bool {
+        let pod = self.observed.pod.as_deref();
+        let (Some(since), Some(report)) = (pod.and_then(runs_since), self.report) else { return false };
+        report.at.0 as i64 >= since.0.as_millisecond()
     }
 
     /// What the process that is there is doing; what one before it has said is past.
@@ -270,8 +281,10 @@ impl<'a> Facts<'a> {
         }
         let is_new = self.change().is_some() && self.observed.stateful_set.is_some() && self.unfit().is_none();
         match (&self.pod, self.live_phase()) {
-            (PodState::Trouble { may_pass: false, .. }, _) => Phase::Failed,
-            (PodState::Trouble { reason: Reason::Crashing | Reason::OutOfMemory, .. }, _) => Phase::Failed,
+            (PodState::Trouble { may_pass: false, .. }, _) if !self.flows() => Phase::Failed,
+            (PodState::Trouble { reason: Reason::Crashing | Reason::OutOfMemory, .. }, _) if !self.flows() => {
+                Phase::Failed
+            }
             (_, Some(RunPhase::Failed)) => Phase::Failed,
             (_, Some(RunPhase::Starting)) if self.is_given_up() => Phase::Failed,
             _ if self.is_unproved() => Phase::Failed,

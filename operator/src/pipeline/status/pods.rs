@@ -83,6 +83,11 @@ pub fn has_runtime(pod: &Pod) -> bool {
     runtime(pod).and_then(|container| container.state.as_ref()).is_some_and(|state| state.running.is_some())
 }
 
+/// Since when the runtime's container runs, if it does.
+pub fn runs_since(pod: &Pod) -> Option<Time> {
+    runtime(pod)?.state.as_ref()?.running.as_ref()?.started_at.clone()
+}
+
 fn whose(pod: &str, container: &ContainerStatus) -> String {
     format!("container {} of pod {pod}", container.name)
 }

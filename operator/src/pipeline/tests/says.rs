@@ -116,6 +116,25 @@ async fn a_container_that_crashes_is_told_by_its_last_words_and_not_by_an_old_re
 }
 
 #[tokio::test]
+async fn beside_a_container_that_crashes_the_runtime_says_what_it_does() {
+    let container = |name: &str, restarts: u32, state: serde_json::Value| json!({"name": name, "image": "i", "imageID": "", "ready": restarts == 0, "restartCount": restarts, "state": state});
+    let pod = json!({"phase": "Running", "containerStatuses": [
+        container("millrace", 0, json!({"running": {"startedAt": "2024-01-01T00:00:00Z"}})),
+        container("sidecar", 2, json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 20s"}})),
+    ]});
+    let said = told(Some(pod), |_| {}).await;
+    expect![[r#"
+        Running
+        Ready False Crashing: container sidecar of pod web-0 ends again and again
+        Reconciling True Crashing
+        Stalled False NotStalled
+        ConfigValid True Valid
+        CheckpointHealthy True Healthy
+        SourcesHealthy True Healthy
+        SinksHealthy True Healthy"#]].assert_eq(&said);
+}
+
+#[tokio::test]
 async fn a_checkpoint_is_taken_up() {
     let said = told(Some(unready()), |report| {
         report.phase = RunPhase::Starting;
