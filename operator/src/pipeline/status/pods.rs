@@ -36,6 +36,7 @@ pub enum PodState {
 pub fn pod_state(pod: Option<&Pod>) -> PodState {
     let Some(pod) = pod.filter(|pod| pod.metadata.deletion_timestamp.is_none()) else { return PodState::Absent };
     let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let spec = pod.spec.as_ref();
     let Some(status) = &pod.status else { return not_ready(false, format!("pod {name} waits for a node")) };
     if let Some(message) = condition(status, "PodScheduled", "False") {
         let message = format!("pod {name} cannot be scheduled: {message}");
@@ -52,12 +53,18 @@ pub fn pod_state(pod: Option<&Pod>) -> PodState {
     if is(status, "Ready", "True") {
         return PodState::Ready;
     }
-    let runs =
-        containers(status).any(|container| container.state.as_ref().is_some_and(|state| state.running.is_some()));
-    match runs {
-        true => not_ready(true, format!("pod {name} is not ready yet")),
-        false => not_ready(false, format!("pod {name} is being started")),
+    let runs = |container: &&ContainerStatus| container.state.as_ref().is_some_and(|state| state.running.is_some());
+    if status.container_statuses.iter().flatten().any(|container| runs(&container)) {
+        return not_ready(true, format!("pod {name} is not ready yet"));
     }
+    // One of those that run beside the others has started, and is not waited for.
+    let mut before = status.init_container_statuses.iter().flatten().filter(runs);
+    let message = match before.find(|container| container.started != Some(true)) {
+        Some(init) => format!("pod {name} waits for its init container {} to end", init.name),
+        None if spec.is_some_and(|spec| spec.node_name.is_none()) => format!("pod {name} waits for a node"),
+        None => format!("pod {name} is being started"),
+    };
+    not_ready(false, message)
 }
 
 /// The crash before the container that runs now; `since` is when it was started. A container that ends again and again runs

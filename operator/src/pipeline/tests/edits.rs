@@ -500,14 +500,17 @@ async fn a_pipeline_whose_pod_cannot_start_is_suspended_without_a_savepoint() {
 async fn a_pod_that_starts_is_waited_for_a_minute_to_take_the_savepoint_of_a_suspension() {
     let waits_for = |init: serde_json::Value| json!({"phase": "Pending", "initContainerStatuses": [init]});
     let init = json!({"name": "wait", "image": "x", "imageID": "", "ready": false, "restartCount": 0, "state": {"running": {}}});
-    for status in [json!({"phase": "Pending"}), waits_for(init)] {
+    for (status, waits_for) in [
+        (json!({"phase": "Pending"}), "is being started"),
+        (waits_for(init), "waits for its init container wait to end"),
+    ] {
         let mut world = with_web().await;
         world.pod("web", Some(status));
         world.put("Pipeline", web().with("suspend", json!(true)).build());
         world.settle().await;
         assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 1, "it may be about to start");
         let said = world.says("web", "Ready");
-        assert!(said.contains("savepoint of the suspension: pod web-0 is"), "{said}");
+        assert!(said.ends_with(&format!("savepoint of the suspension: pod web-0 {waits_for}")), "{said}");
         world.pass(std::time::Duration::from_secs(61)).await;
         assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 0);
     }

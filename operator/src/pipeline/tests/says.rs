@@ -131,7 +131,8 @@ async fn beside_a_container_that_crashes_the_runtime_says_what_it_does() {
         ConfigValid True Valid
         CheckpointHealthy True Healthy
         SourcesHealthy True Healthy
-        SinksHealthy True Healthy"#]].assert_eq(&said);
+        SinksHealthy True Healthy"#]]
+    .assert_eq(&said);
 }
 
 #[tokio::test]
