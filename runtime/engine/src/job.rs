@@ -65,6 +65,8 @@ pub struct JobContext {
     pub metrics: Arc<Metrics>,
     /// What is shown.
     pub status: Arc<Status>,
+    /// Where tasks run. What drives them runs elsewhere: all threads of theirs may be busy for seconds.
+    pub tasks: tokio::runtime::Handle,
     /// How many bytes of keyed state all tasks together may keep in memory.
     pub memory_budget_bytes: usize,
     /// About how many rows a batch has.
@@ -236,7 +238,7 @@ pub enum JobError {
         by: Generation,
     },
     /// A stop was asked for, and its checkpoint could not be completed.
-    #[error("stopped without a final checkpoint: {why}; the next run {}", decided.map_or_else(|| "begins at the beginning".to_owned(), |epoch| format!("goes on from checkpoint {epoch}")))]
+    #[error("{}", halted(why, *decided))]
     Halted {
         /// Why.
         why: Failure,
@@ -246,6 +248,18 @@ pub enum JobError {
     /// The graph failed for a reason that is not a task's.
     #[error("the pipeline cannot go on: {0}")]
     Failed(Failure),
+}
+
+fn halted(why: &Failure, decided: Option<Epoch>) -> String {
+    match (why, decided) {
+        (Failure::CommitTimedOut(_), _) => {
+            format!("stopped at a final checkpoint whose rows are not all shown yet: {why}; the next run shows them")
+        }
+        (_, Some(epoch)) => {
+            format!("stopped without a final checkpoint: {why}; the next run goes on from checkpoint {}", epoch.0)
+        }
+        (_, None) => format!("stopped without a final checkpoint: {why}; the next run begins at the beginning"),
+    }
 }
 
 impl JobError {

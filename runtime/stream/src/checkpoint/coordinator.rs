@@ -130,7 +130,13 @@ impl Coordinator {
     /// What has taken too long.
     fn give_up(&mut self, now: Duration, actions: &mut Vec<Action>) {
         if self.asked.stop_by.is_some_and(|by| now >= by) {
-            self.fail(Failure::StopTimedOut, actions);
+            let why = match &self.phase {
+                Phase::Committing { flight, .. } if flight.kind == BarrierKind::Stop => {
+                    Failure::CommitTimedOut(flight.epoch)
+                }
+                _ => Failure::StopTimedOut,
+            };
+            self.fail(why, actions);
         }
         if let Phase::Collecting { flight, .. } | Phase::Writing { flight, .. } = &self.phase
             && now >= flight.give_up_at

@@ -227,6 +227,8 @@ pub enum Failure {
     PointerLost,
     /// A stop took longer than [`Settings::timeout`].
     StopTimedOut,
+    /// The epoch at which it was to stop is decided, and its commit took longer than [`Settings::timeout`].
+    CommitTimedOut(Epoch),
 }
 
 impl fmt::Display for Failure {
@@ -237,6 +239,9 @@ impl fmt::Display for Failure {
             Self::CommitRefused(epoch) => write!(f, "a sink refuses to commit checkpoint {epoch}"),
             Self::PointerLost => f.write_str("the pointer was written or removed by something else"),
             Self::StopTimedOut => f.write_str("it was not completed within `checkpoints.timeout`"),
+            Self::CommitTimedOut(epoch) => {
+                write!(f, "sinks did not commit checkpoint {epoch} within `checkpoints.timeout`")
+            }
         }
     }
 }

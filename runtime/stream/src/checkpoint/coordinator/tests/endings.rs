@@ -56,7 +56,7 @@ fn a_stop_ends_even_if_pointer_or_sinks_never_answer() {
     script.moved(1);
     assert_eq!(
         script.at(ms(60_000)).tick(),
-        [Action::Halt { why: Failure::StopTimedOut }],
+        [Action::Halt { why: Failure::CommitTimedOut(Epoch(1)) }],
         "decided, and shown by recovery"
     );
 }
