@@ -400,12 +400,14 @@ impl Writer for ApiWriter {
     }
 }
 
-/// The text, cut where it has more characters than that.
+/// The text, cut where it has more characters than that, and without those that a terminal would act on.
 pub fn shorten(text: &str, chars: usize) -> String {
-    match text.char_indices().nth(chars) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}…", &text[..end]),
+    let is_printed = |c: char| !c.is_control() || c == '\n';
+    let mut short: String = text.chars().take(chars).map(|c| if is_printed(c) { c } else { '\u{fffd}' }).collect();
+    if text.char_indices().nth(chars).is_some() {
+        short.push('…');
     }
+    short
 }
 
 #[cfg(test)]
@@ -415,6 +417,13 @@ mod tests {
     use millrace_stream::{ManualClock, Timestamp};
 
     use super::*;
+
+    #[test]
+    fn a_text_is_cut_and_does_nothing_to_a_terminal() {
+        assert_eq!(shorten("née", 3), "née");
+        assert_eq!(shorten("née!", 3), "née…");
+        assert_eq!(shorten("a\u{1b}[31m\u{7}\nb", 99), "a\u{fffd}[31m\u{fffd}\nb");
+    }
 
     #[tokio::test]
     async fn a_request_goes_no_further_once_another_may_lead() {

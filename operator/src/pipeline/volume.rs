@@ -114,11 +114,16 @@ pub async fn keep<W: Writer>(context: &Context<W>, observed: &Observed, waited: 
     Ok(true)
 }
 
-/// Has the volume go with the Pipeline, and the pointer if `pointer_goes`.
+/// Has the volume go with the Pipeline, and the pointer if `pointer_goes`. Answers why the volume stays, and the pointer with it,
+/// if it is none of the Pipeline's.
 ///
 /// # Errors
 /// Why they may stay.
-pub async fn give<W: Writer>(context: &Context<W>, observed: &Observed, pointer_goes: bool) -> Result<(), WriteError> {
+pub async fn give<W: Writer>(
+    context: &Context<W>,
+    observed: &Observed,
+    pointer_goes: bool,
+) -> Result<Option<String>, WriteError> {
     for wanted in [Some(claim(observed)), pointer_goes.then(|| pointer(observed))].into_iter().flatten() {
         let Some(object) = context.writer.read(&wanted).await? else { continue };
         let metadata = metadata(&object);
@@ -127,8 +132,7 @@ pub async fn give<W: Writer>(context: &Context<W>, observed: &Observed, pointer_
             continue;
         }
         if !is_its(&metadata, observed) {
-            tracing::info!(object = %wanted, "stays: it was not made for this Pipeline");
-            continue;
+            return Ok(Some(format!("{wanted} does not have the label {}: {}", labels::PIPELINE, observed.name())));
         }
         let mut owners = metadata.owner_references.unwrap_or_default();
         owners.push(OwnerReference {
@@ -141,7 +145,7 @@ pub async fn give<W: Writer>(context: &Context<W>, observed: &Observed, pointer_
         fault::point("before-volume-goes", observed.at());
         own(context, &wanted, &object, &owners).await?;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Takes off what has an object go with a StatefulSet or a Pipeline of this name.

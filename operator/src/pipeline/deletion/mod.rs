@@ -201,14 +201,15 @@ async fn give<W: Writer>(
     note: &mut Note,
 ) -> Result<Option<Duration>, WriteError> {
     // In a folder nobody deletes checkpoints, and the pointer stays with them.
-    let happening = match volume::give(context, observed, checkpoints.storage.is_none()).await {
-        Ok(()) => None,
-        Err(error) if is_no(&error) && waited >= decide::MARGIN => {
-            let message = format!("the volume of {} stays: {}", observed.name(), chain(&error));
-            Some(Happening { reason: "CheckpointsLeft", note: message, is_warning: true })
-        }
+    let why = match volume::give(context, observed, checkpoints.storage.is_none()).await {
+        Ok(why) => why,
+        Err(error) if is_no(&error) && waited >= decide::MARGIN => Some(chain(&error)),
         Err(error) => return Err(error.without_fields()),
     };
+    let happening = why.map(|why| {
+        let note = format!("the volume of {} stays: {why}", observed.name());
+        Happening { reason: "CheckpointsLeft", note, is_warning: true }
+    });
     let_go(context, key, observed, happening, note).await
 }
 
@@ -376,11 +377,12 @@ impl<W: Writer> Deletion<'_, W> {
     /// Its volume goes with it, whatever has become of the checkpoints.
     async fn let_go(&self, happening: Happening, note: &mut Note) -> Result<Option<Duration>, WriteError> {
         let Self { context, key, observed, .. } = self;
-        match volume::give(context, observed, false).await {
-            Err(error) if is_no(&error) => {
-                tracing::warn!(pipeline = %key, error = %chain(&error), "its volume stays");
-            }
+        let why = match volume::give(context, observed, false).await {
+            Err(error) if is_no(&error) => Some(chain(&error)),
             given => given?,
+        };
+        if let Some(why) = why {
+            tracing::warn!(pipeline = %key, why, "its volume stays");
         }
         let_go(context, key, observed, Some(happening), note).await
     }

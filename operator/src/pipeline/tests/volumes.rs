@@ -162,6 +162,16 @@ async fn a_stateful_set_that_somebody_deletes_takes_no_volume_along() {
 }
 
 #[tokio::test]
+async fn a_claim_that_has_lost_its_label_stays_with_the_pointer_and_that_is_told() {
+    let mut world = running("Delete").await;
+    let mut claim = world.get(CLAIM.0, CLAIM.1).unwrap();
+    claim["metadata"]["labels"] = json!({});
+    world.put(CLAIM.0, claim);
+    assert_eq!(stays(&mut world).await, [true; 2]);
+    assert!(world.log().contains(&"event CheckpointsLeft".to_owned()));
+}
+
+#[tokio::test]
 async fn with_checkpoints_in_a_folder_the_volume_goes_and_the_pointer_stays_with_them() {
     let mut world = World::new();
     world.put("Pipeline", web().with("checkpoints", json!({"onDelete": "Delete", "storage": "file:///all"})).build());
