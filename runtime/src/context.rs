@@ -2,9 +2,10 @@
 
 use std::{
     fs::File,
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use millrace_crds::MoveSourceSpec;
@@ -12,6 +13,7 @@ use millrace_engine::{JobContext, JobError, metrics::Metrics, status::Status};
 use millrace_plan::Plan;
 use millrace_state::{CheckpointStore, DataFolder, Opener, Pointer, StateError, StoreResources};
 use millrace_stream::Clock;
+use tokio::runtime::{Handle, Runtime};
 
 use crate::{clock::SystemClock, owner, storage::Storage};
 
@@ -65,6 +67,7 @@ pub async fn open(
     pointer: impl FnOnce(&DataFolder, &CheckpointStore) -> Result<Arc<dyn Pointer>, StateError>,
     beginning: Beginning,
     instruments: Instruments,
+    tasks: Handle,
 ) -> Result<JobContext, JobError> {
     let folder = open_folder(&place.data_dir)?;
     owner::take(&folder, &plan.spec.name)?;
@@ -88,6 +91,7 @@ pub async fn open(
         clock,
         metrics,
         status,
+        tasks,
         memory_budget_bytes: usize::try_from(spec.memory_budget.bytes()).unwrap_or(usize::MAX),
         batch_rows: BATCH_ROWS,
         allow_previous_checkpoint: beginning.allow_previous_checkpoint,
@@ -118,10 +122,36 @@ impl Place {
     }
 }
 
-/// How many threads a plan's tasks want: one for each that computes, and one for everything else.
-pub fn threads(plan: &Plan) -> usize {
-    let machine = std::thread::available_parallelism().map_or(1, usize::from);
-    machine.max(plan.parallelism as usize) + 1
+/// The threads of a process that runs a job: some for its tasks, which compute a batch without giving their thread back, and
+/// others for what must not wait for that: checkpoints, commits, signals, `/healthz`.
+pub struct Threads {
+    tasks: Runtime,
+    rest: Runtime,
+}
+
+impl Threads {
+    /// Starts them: one for each task of the plan's widest stage and at least one for each processor, and one more.
+    ///
+    /// # Errors
+    ///
+    /// There are no threads to be had.
+    pub fn start(plan: &Plan) -> io::Result<Self> {
+        let threads = |name: &str, count: usize| {
+            tokio::runtime::Builder::new_multi_thread().worker_threads(count).thread_name(name).enable_all().build()
+        };
+        let machine = std::thread::available_parallelism().map_or(1, usize::from);
+        let tasks = threads("millrace-tasks", machine.max(plan.parallelism as usize) + 1)?;
+        Ok(Self { tasks, rest: threads("millrace", 2)? })
+    }
+
+    /// Does the work, which is told where tasks run, to its end. Then background work of tasks has so long to end, too: it may
+    /// still be in a task store, whose library must not be torn down under it.
+    pub fn run<F: Future>(self, patience: Duration, work: impl FnOnce(Handle) -> F) -> F::Output {
+        let done = self.rest.block_on(work(self.tasks.handle().clone()));
+        self.tasks.shutdown_timeout(patience);
+        self.rest.shutdown_timeout(patience);
+        done
+    }
 }
 
 /// Takes a data folder for this process.

@@ -16,13 +16,13 @@ use millrace_engine::{
 use millrace_plan::{NodeKind, Plan, ResolvedSpec, unknown_losses};
 use millrace_state::{CheckpointStore, DataFolder, ErrorKind, FilePointer, ManifestId, Pointer, StateError};
 use millrace_stream::{Clock, checkpoint::Refusal};
-use tokio::sync::mpsc;
+use tokio::{runtime::Handle, sync::mpsc};
 
 use crate::{
     Failure,
     cli::RunArgs,
     clock::SystemClock,
-    context::{self, Beginning, Instruments, Place},
+    context::{self, Beginning, Instruments, Place, Threads},
     control, event_log, live,
     manifests::{self, Texts},
     overview::Overview,
@@ -77,17 +77,10 @@ pub fn run(args: RunArgs) -> Result<(), Failure> {
     if let Some(parallelism) = args.parallelism {
         plan = with_parallelism(&plan, parallelism)?;
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(context::threads(&plan))
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
+    let threads = Threads::start(&plan).map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
     // A read of the standard input that waits for more cannot be called back, so it is not waited for long.
     let patience = if stdin_source(&plan).is_some() { Duration::from_millis(200) } else { Duration::from_secs(10) };
-    let done = runtime.block_on(run_plan(plan, texts, args));
-    // Scratch work of tasks that have ended may still be in a task store, whose library must not be torn down under it.
-    runtime.shutdown_timeout(patience);
-    done
+    threads.run(patience, |tasks| run_plan(plan, texts, args, tasks))
 }
 
 fn stdin_source(plan: &Plan) -> Option<&SourceSpec> {
@@ -117,7 +110,7 @@ fn notices(plan: &Plan) -> Vec<String> {
     notices
 }
 
-async fn run_plan(plan: Plan, texts: Texts, args: RunArgs) -> Result<(), Failure> {
+async fn run_plan(plan: Plan, texts: Texts, args: RunArgs, tasks: Handle) -> Result<(), Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     // A stop that is asked for meanwhile waits until the pipeline runs.
     let (commands, inbox) = mpsc::channel(16);
@@ -135,7 +128,7 @@ async fn run_plan(plan: Plan, texts: Texts, args: RunArgs) -> Result<(), Failure
         allow_previous_checkpoint: args.allow_previous_checkpoint,
     };
     let place = Place { data_dir: args.data_dir.clone(), namespace: None };
-    let cx = context::open(&plan, &place, file_pointer, beginning, instruments).await;
+    let cx = context::open(&plan, &place, file_pointer, beginning, instruments, tasks).await;
     let cx = Arc::new(cx.map_err(|error| failure(&error))?);
     tell_of_unknown_losses(&plan, &cx).await;
     let _control = control::serve(cx.folder.path(), overview.clone(), readiness(&overview), commands.clone());

@@ -299,7 +299,7 @@ impl Launcher<'_> {
     fn spawn(&mut self, id: TaskId, run: impl Future<Output = Result<(), TaskError>> + Send + 'static) {
         self.running.ids.insert(id.clone());
         let reports = self.report.clone();
-        self.running.tasks.spawn(async move {
+        let run = async move {
             let error = match AssertUnwindSafe(run).catch_unwind().await {
                 Ok(Ok(())) => return,
                 Ok(Err(error)) => error,
@@ -307,7 +307,8 @@ impl Launcher<'_> {
             };
             // Nobody listens any more when the whole graph is being stopped.
             let _ = reports.send(Report::Failed { task: id, error }).await;
-        });
+        };
+        self.running.tasks.spawn_on(run, &self.cx.tasks);
     }
 }
 

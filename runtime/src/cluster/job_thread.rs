@@ -5,10 +5,13 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use millrace_engine::{Command, JobError, Outcome};
 use millrace_plan::Plan;
 use millrace_state::{Pointer, StateError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
 
 use crate::{
-    context::{self, Beginning, Instruments, Place},
+    context::{self, Beginning, Instruments, Place, Threads},
     control,
     overview::Overview,
     server::Readiness,
@@ -55,23 +58,17 @@ impl JobThread {
         let (abandon, abandoned) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let failed = |source| StateError::Io { action: "start threads for", path: spec.place.data_dir.clone(), source };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(context::threads(&spec.plan))
-            .thread_name("millrace-job")
-            .enable_all()
-            .build()
-            .map_err(failed)?;
+        let threads = Threads::start(&spec.plan).map_err(failed)?;
         let asked = commands.clone();
         let work = move || {
-            let done = runtime.block_on(async {
+            let done = threads.run(PATIENCE, |tasks| async {
                 tokio::select! {
                     biased;
                     _ = abandoned => None,
-                    ended = run(spec, asked, inbox) => Some(ended),
+                    ended = run(spec, asked, inbox, tasks) => Some(ended),
                 }
             });
             // Nothing of the job is left when its end is told: the next one works in the same folder.
-            runtime.shutdown_timeout(PATIENCE);
             let _ = end.send(done);
         };
         let thread = std::thread::Builder::new().name("millrace-job".to_owned()).spawn(work);
@@ -91,9 +88,10 @@ async fn run(
     spec: JobSpec,
     commands: mpsc::Sender<Command>,
     inbox: mpsc::Receiver<Command>,
+    tasks: Handle,
 ) -> Result<Outcome, JobError> {
     let JobSpec { plan, place, pointer, beginning, instruments, overview, readiness } = spec;
-    let cx = context::open(&plan, &place, |_, _| Ok(pointer), beginning, instruments).await?;
+    let cx = context::open(&plan, &place, |_, _| Ok(pointer), beginning, instruments, tasks).await?;
     // For whoever has a shell in the pod. Nothing depends on it.
     let control = match control::serve(cx.folder.path(), overview, readiness, commands).await {
         Ok(control) => Some(control),

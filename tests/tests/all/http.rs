@@ -133,6 +133,37 @@ fn a_pipeline_is_ready_while_rows_flow_and_alive_all_the_time() {
 }
 
 #[test]
+fn health_is_told_and_a_checkpoint_given_up_while_tasks_keep_all_their_threads_busy() {
+    let workspace = Workspace::new();
+    let wide = std::thread::available_parallelism().map_or(2, usize::from).max(2);
+    let pipeline = manifest::Pipeline {
+        name: "busy",
+        checkpoints: "interval: 200ms, minPause: 1ms, timeout: 1s",
+        more: &format!("  parallelism: {wide}\n"),
+        events: &manifest::numbers(10_000_000, 10_000),
+        transforms: &[
+            ("ones", "w", "SELECT id % 1000 AS k, count(*) AS n FROM events GROUP BY id % 1000"),
+            ("tens", "w", "SELECT id % 77 AS k, count(*) AS n FROM events GROUP BY id % 77"),
+        ],
+        outputs: &[("ones", "ones"), ("tens", "tens")],
+    };
+    let sink = |name: &str| manifest::sink(name, &format!("file: {{path: out/{name}, format: {{json: {{}}}}}}"));
+    workspace.write(
+        "busy.yaml",
+        [pipeline.to_string(), manifest::window("w", "tumbling: {size: 10s}"), sink("ones"), sink("tens")].concat(),
+    );
+    // More tasks than there are threads for them fall asleep in the first checkpoint.
+    let stalls: Vec<String> = (1..=wide + 1).map(|nth| format!("snapshot-frozen:{nth}:stall")).collect();
+    let run = Millrace::run(&workspace, "busy.yaml").args(["--listen", "127.0.0.1:0"]);
+    let running = run.env("MILLRACE_FAULT_POINT", &stalls.join(",")).start();
+    let address = http::address(&running);
+    Deadline::secs(60)
+        .wait_for("the end of a checkpoint", || running.stderr().contains("checkpoint failed").then_some(()));
+    assert_eq!(status(address, "/healthz"), Some(200));
+    running.kill();
+}
+
+#[test]
 fn a_pipeline_that_restarts_is_not_ready_meanwhile_and_one_that_failed_is_gone() {
     let workspace = Workspace::new();
     workspace.write("in/a.ndjson", rows(0, 100));
