@@ -62,7 +62,8 @@ impl Load {
     }
 }
 
-fn column_bytes(column: &dyn Array) -> usize {
+/// What the values of a column take, whatever larger buffers they lie in.
+pub fn column_bytes(column: &dyn Array) -> usize {
     let long = match column.data_type() {
         DataType::Utf8View => column.as_string_view().total_buffer_bytes_used(),
         DataType::BinaryView => column.as_binary_view().total_buffer_bytes_used(),

@@ -4,11 +4,13 @@
 //! *freezes*: the changes are swapped out in constant time, and the task goes on while [`Frozen::write`] turns them into
 //! one sorted run behind its back.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
 use arrow::array::RecordBatch;
 use millrace_state::{StateError, TaskStore};
 use millrace_stream::{Clock, Epoch, EventTime, KeyGroupRange};
+
+use crate::channel::Load;
 
 /// What an operator is given when it is made.
 pub struct OperatorContext {
@@ -34,6 +36,15 @@ pub struct Emitted {
     pub rows: Vec<RecordBatch>,
     /// Rows that came too late, in the input's schema.
     pub late: Vec<RecordBatch>,
+    /// What the first of `rows` take.
+    weighed: Cell<Weighed>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Weighed {
+    batches: usize,
+    rows: usize,
+    bytes: usize,
 }
 
 /// What an operator has counted and holds, for metrics and status.
@@ -63,11 +74,19 @@ pub enum Progress {
 
 /// About how many rows an operator emits before it lets them go on.
 pub(crate) const EMITTED_AT_ONCE: usize = 64 * 1024;
+/// About how many bytes, where rows are wide.
+const BYTES_AT_ONCE: usize = 1 << 26;
 
 impl Emitted {
-    /// Whether so many rows have been emitted that they had better go on.
+    /// Whether so many rows, or such wide ones, have been emitted that they had better go on.
     pub(crate) fn is_much(&self) -> bool {
-        self.rows.iter().map(RecordBatch::num_rows).sum::<usize>() >= EMITTED_AT_ONCE
+        let before = Some(self.weighed.get()).filter(|before| before.batches <= self.rows.len()).unwrap_or_default();
+        let weighed = self.rows[before.batches..].iter().fold(before, |sum, batch| {
+            let load = Load::of(batch);
+            Weighed { batches: sum.batches + 1, rows: sum.rows + batch.num_rows(), bytes: sum.bytes + load.bytes }
+        });
+        self.weighed.set(weighed);
+        weighed.rows >= EMITTED_AT_ONCE || weighed.bytes >= BYTES_AT_ONCE
     }
 }
 
@@ -175,4 +194,31 @@ pub enum OperatorError {
     /// A window's lengths change, and no instant is left at which the new ones could take over.
     #[error("the changed window can take over at no instant of event time that can be named")]
     NoBoundary,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use arrow::array::{ArrayRef, StringArray};
+
+    use super::*;
+
+    #[test]
+    fn many_rows_are_much_and_so_are_wide_ones() {
+        let texts = |rows: usize, bytes: usize| {
+            let texts = StringArray::from_iter_values((0..rows).map(|_| "x".repeat(bytes)));
+            RecordBatch::try_from_iter([("text", Arc::new(texts) as ArrayRef)]).unwrap()
+        };
+        for (batch, batches) in [(texts(8_192, 2), EMITTED_AT_ONCE / 8_192), (texts(1, 1 << 20), BYTES_AT_ONCE >> 20)] {
+            let mut emitted = Emitted::default();
+            for number in 1..=batches {
+                assert!(!emitted.is_much(), "{number} of {batches}");
+                emitted.rows.push(batch.clone());
+            }
+            assert!(emitted.is_much());
+            emitted.rows.clear();
+            assert!(!emitted.is_much());
+        }
+    }
 }

@@ -22,7 +22,7 @@ use crate::{
     channel::{Closed, Load, Sender},
     metrics::Counter,
     stages::{Link, Route, Target},
-    steps,
+    steps::{self, Left},
 };
 
 /// Carries a task's rows, watermarks and barriers on.
@@ -34,6 +34,8 @@ pub struct Router {
     hashes: Vec<u64>,
     /// What is routed and not sent, in order.
     routed: VecDeque<Routed>,
+    /// What links are to make when that is sent, the last first.
+    left: Vec<(usize, Vec<Left>)>,
 }
 
 /// Rows for one receiver.
@@ -87,48 +89,87 @@ impl Router {
             (link, rows)
         };
         let links = links.into_iter().map(counted).collect();
-        Self { outputs, links, edges, hashes: Vec::new(), routed: VecDeque::new() }
+        Self { outputs, links, edges, hashes: Vec::new(), routed: VecDeque::new(), left: Vec::new() }
     }
 
     /// Carries rows of one of the head's outputs through the links, up to the channels.
     pub fn route(&mut self, output: OutputName, batch: RecordBatch) -> Result<(), RouteError> {
         let Some(targets) = self.outputs.get(&output) else { return Ok(()) };
-        let mut pending: Vec<(Target, RecordBatch)> =
-            targets.iter().rev().map(|target| (*target, batch.clone())).collect();
+        let pending = targets.iter().rev().map(|target| (*target, batch.clone())).collect();
         drop(batch);
+        self.carry(pending)
+    }
+
+    fn carry(&mut self, mut pending: Vec<(Target, RecordBatch)>) -> Result<(), RouteError> {
         while let Some((target, batch)) = pending.pop() {
             match target {
                 Target::Edge(edge) => self.route_over(edge, batch)?,
                 Target::Link(index) => {
-                    let (link, counter) = &self.links[index];
-                    let applied = steps::apply(&link.steps, batch)
-                        .map_err(|source| RouteError::Expression { node: link.node.0.clone(), source })?;
-                    let Some(rows) = applied else { continue };
-                    if link.is_output {
-                        counter.add(rows.num_rows() as u64);
-                    }
-                    pending.extend(link.then.iter().rev().map(|next| (*next, rows.clone())));
+                    let mut left = Vec::new();
+                    let applied = steps::apply(&self.links[index].0.steps, batch, &mut left);
+                    pending.extend(self.beyond(index, applied, left)?);
                 }
             }
         }
         Ok(())
     }
 
-    /// Sends what is routed, each batch when its channel has room. Cancel-safe: what was not sent stays routed.
-    pub async fn flush(&mut self) -> Result<(), Closed> {
-        while let Some(Routed { edge, task, load, .. }) = self.routed.front() {
-            self.edges[*edge].senders[*task].room_for(*load).await?;
-            self.send_first()?;
+    /// Makes more of what was left for later. Whether there was anything.
+    fn go_on(&mut self) -> Result<bool, RouteError> {
+        let Some((index, mut left)) = self.left.pop() else { return Ok(false) };
+        let applied = steps::go_on(&self.links[index].0.steps, &mut left);
+        let pending = self.beyond(index, applied, left)?;
+        self.carry(pending)?;
+        Ok(true)
+    }
+
+    /// Where the rows of a link go on, the last first.
+    fn beyond(
+        &mut self,
+        index: usize,
+        applied: Result<Option<RecordBatch>, DataFusionError>,
+        left: Vec<Left>,
+    ) -> Result<Vec<(Target, RecordBatch)>, RouteError> {
+        let (link, counter) = &self.links[index];
+        let applied = applied.map_err(|source| RouteError::Expression { node: link.node.0.clone(), source })?;
+        if !left.is_empty() {
+            self.left.push((index, left));
         }
-        Ok(())
+        let Some(rows) = applied else { return Ok(Vec::new()) };
+        if link.is_output {
+            counter.add(rows.num_rows() as u64);
+        }
+        Ok(link.then.iter().rev().map(|next| (*next, rows.clone())).collect())
+    }
+
+    /// Whether there are rows that are made only when others have been sent.
+    pub fn has_left(&self) -> bool {
+        !self.left.is_empty()
+    }
+
+    /// Sends what is routed, each batch when its channel has room. Cancel-safe: what was not sent stays routed.
+    pub async fn flush(&mut self) -> Result<(), RouteError> {
+        loop {
+            while let Some(Routed { edge, task, load, .. }) = self.routed.front() {
+                self.edges[*edge].senders[*task].room_for(*load).await?;
+                self.send_first()?;
+            }
+            if !self.go_on()? {
+                return Ok(());
+            }
+        }
     }
 
     /// Sends what is routed, whether there is room or not.
-    pub fn flush_over(&mut self) -> Result<(), Closed> {
-        while !self.routed.is_empty() {
-            self.send_first()?;
+    pub fn flush_over(&mut self) -> Result<(), RouteError> {
+        loop {
+            while !self.routed.is_empty() {
+                self.send_first()?;
+            }
+            if !self.go_on()? {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Whether more is under way to some receiver than may be, after [`Self::flush_over`].

@@ -5,17 +5,65 @@ use std::sync::Arc;
 use arrow::{
     array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions, UInt32Array, UInt32Builder},
     compute::{filter_record_batch, take},
-    datatypes::SchemaRef,
+    datatypes::{DataType, SchemaRef},
     error::ArrowError,
 };
 use datafusion_common::{DataFusionError, internal_datafusion_err};
 use datafusion_physical_expr::PhysicalExpr;
 use millrace_plan::Step;
 
-/// Applies the steps in order. `None`: no row is left.
-pub fn apply(steps: &[Step], batch: RecordBatch) -> Result<Option<RecordBatch>, DataFusionError> {
+use crate::channel::column_bytes;
+
+/// How many rows, and about how many bytes beside the elements, an UNNEST makes at once: a row has its other columns as often as
+/// its list has elements.
+const UNNEST: Most = Most { rows: 1 << 16, bytes: 1 << 26 };
+
+/// What is left to be made of a batch.
+#[derive(Debug)]
+pub struct Left {
+    step: usize,
+    batch: RecordBatch,
+    from: Place,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Most {
+    rows: usize,
+    bytes: usize,
+}
+
+/// A row, and an element of its lists.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    row: usize,
+    element: usize,
+}
+
+/// Applies the steps in order. `None`: no row is left. Where an UNNEST makes more than it makes at once, the rest is put on
+/// `left`, for [`go_on`].
+pub fn apply(steps: &[Step], batch: RecordBatch, left: &mut Vec<Left>) -> Result<Option<RecordBatch>, DataFusionError> {
+    apply_from(0, steps, batch, left)
+}
+
+/// Makes more of what is left, the last first.
+pub fn go_on(steps: &[Step], left: &mut Vec<Left>) -> Result<Option<RecordBatch>, DataFusionError> {
+    let Some(Left { step, batch, from }) = left.pop() else { return Ok(None) };
+    let Step::Unnest { columns, schema } = &steps[step] else {
+        return Err(internal_datafusion_err!("step {step} leaves nothing for later"));
+    };
+    let rows = unnest_from(columns, schema, &batch, from, UNNEST)?;
+    left.extend(rows.1.map(|from| Left { step, batch, from }));
+    apply_from(step + 1, steps, rows.0, left)
+}
+
+fn apply_from(
+    first: usize,
+    steps: &[Step],
+    batch: RecordBatch,
+    left: &mut Vec<Left>,
+) -> Result<Option<RecordBatch>, DataFusionError> {
     let mut batch = batch;
-    for step in steps {
+    for (number, step) in steps.iter().enumerate().skip(first) {
         if batch.num_rows() == 0 {
             return Ok(None);
         }
@@ -25,7 +73,11 @@ pub fn apply(steps: &[Step], batch: RecordBatch) -> Result<Option<RecordBatch>, 
                 None => return Ok(None),
             },
             Step::Project { exprs, schema } => project(exprs, schema, &batch)?,
-            Step::Unnest { columns, schema } => unnest(columns, schema, &batch)?,
+            Step::Unnest { columns, schema } => {
+                let (rows, rest) = unnest_from(columns, schema, &batch, Place::default(), UNNEST)?;
+                left.extend(rest.map(|from| Left { step: number, batch, from }));
+                rows
+            }
         };
     }
     Ok((batch.num_rows() > 0).then_some(batch))
@@ -60,7 +112,14 @@ fn with_rows(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<
     RecordBatch::try_new_with_options(schema.clone(), columns, &RecordBatchOptions::new().with_row_count(Some(rows)))
 }
 
-fn unnest(lists: &[usize], schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, DataFusionError> {
+/// The rows of the elements from a place on, and where there is more.
+fn unnest_from(
+    lists: &[usize],
+    schema: &SchemaRef,
+    batch: &RecordBatch,
+    from: Place,
+    most: Most,
+) -> Result<(RecordBatch, Option<Place>), DataFusionError> {
     let length_of = |list: &ArrayRef, row: usize| -> usize {
         if list.is_null(row) { 0 } else { list.as_list::<i32>().value_length(row) as usize }
     };
@@ -69,13 +128,17 @@ fn unnest(lists: &[usize], schema: &SchemaRef, batch: &RecordBatch) -> Result<Re
             return Err(internal_datafusion_err!("column {list} to unnest is no list"));
         }
     }
-    let lengths: Vec<usize> = (0..batch.num_rows())
+    let lengths: Vec<usize> = (from.row..batch.num_rows())
         .map(|row| lists.iter().map(|&list| length_of(batch.column(list), row)).max().unwrap_or(0))
         .collect();
-    let total = lengths.iter().sum();
+    let others: Vec<&ArrayRef> =
+        batch.columns().iter().enumerate().filter(|(column, _)| !lists.contains(column)).map(|it| it.1).collect();
+    // The elements of each row that are made now: which row, from which, and how many.
+    let (pieces, more) = pieces(&lengths, from, &others, most);
+    let total = pieces.iter().map(|(.., count)| count).sum();
     let mut parents = Vec::with_capacity(total);
-    for (row, &length) in lengths.iter().enumerate() {
-        parents.extend(std::iter::repeat_n(row as u32, length));
+    for (row, _, count) in &pieces {
+        parents.extend(std::iter::repeat_n(*row as u32, *count));
     }
     let parents = UInt32Array::from(parents);
     let columns = batch
@@ -88,16 +151,65 @@ fn unnest(lists: &[usize], schema: &SchemaRef, batch: &RecordBatch) -> Result<Re
             }
             let list = values.as_list::<i32>();
             let mut elements = UInt32Builder::with_capacity(total);
-            for (row, &length) in lengths.iter().enumerate() {
-                let first = list.value_offsets()[row] as u32;
-                let own = length_of(values, row);
-                (0..own).for_each(|element| elements.append_value(first + element as u32));
-                elements.append_nulls(length - own);
+            for &(row, first, count) in &pieces {
+                let start = list.value_offsets()[row] as usize;
+                let own = length_of(values, row).clamp(first, first + count);
+                (first..own).for_each(|element| elements.append_value((start + element) as u32));
+                elements.append_nulls(first + count - own);
             }
             take(list.values(), &elements.finish(), None)
         })
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(with_rows(schema, columns, total)?)
+    Ok((with_rows(schema, columns, total)?, more))
+}
+
+/// What is made at once of lists of these lengths, which begin with that of the row of `from`.
+fn pieces(
+    lengths: &[usize],
+    from: Place,
+    others: &[&ArrayRef],
+    most: Most,
+) -> (Vec<(usize, usize, usize)>, Option<Place>) {
+    let whole = |at: usize| (from.row + at, if at == 0 { from.element } else { 0 });
+    let total: usize = lengths.iter().sum();
+    let longest = lengths.iter().copied().max().unwrap_or(0);
+    let bytes: usize = others.iter().map(|values| column_bytes(values)).sum();
+    if total <= most.rows && bytes.saturating_mul(longest) <= most.bytes {
+        let pieces = lengths.iter().enumerate().map(|(at, length)| {
+            let (row, first) = whole(at);
+            (row, first, length - first)
+        });
+        return (pieces.collect(), None);
+    }
+    let mut pieces = Vec::new();
+    let mut room = most;
+    for (at, &length) in lengths.iter().enumerate() {
+        let (row, first) = whole(at);
+        let width: usize = others.iter().map(|values| width(values, row)).sum::<usize>().max(1);
+        // One at least, whatever it takes.
+        let fits = room.rows.min(room.bytes / width).max(usize::from(pieces.is_empty()));
+        let count = (length - first).min(fits);
+        if count > 0 {
+            pieces.push((row, first, count));
+        }
+        if first + count < length {
+            return (pieces, Some(Place { row, element: first + count }));
+        }
+        room = Most { rows: room.rows - count, bytes: room.bytes.saturating_sub(count * width) };
+    }
+    (pieces, None)
+}
+
+/// About how many bytes a value takes where it does not share them.
+fn width(values: &ArrayRef, row: usize) -> usize {
+    // A view begins with its length.
+    let viewed = |views: &[u128]| views[row] as u32 as usize;
+    match values.data_type() {
+        DataType::Utf8 => values.as_string::<i32>().value_length(row) as usize,
+        DataType::Utf8View => viewed(values.as_string_view().views()),
+        DataType::BinaryView => viewed(values.as_binary_view().views()),
+        kind => kind.primitive_width().unwrap_or_else(|| column_bytes(&values.slice(row, 1))),
+    }
 }
 
 #[cfg(test)]
@@ -105,7 +217,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use arrow::{
-        array::{Int64Array, ListArray},
+        array::{Int64Array, ListArray, StringViewArray},
+        compute::concat_batches,
         datatypes::{DataType, Field, Int64Type, Schema},
     };
     use datafusion_expr::Operator;
@@ -118,6 +231,14 @@ mod tests {
         RecordBatch::try_new(schema, vec![Arc::new(Int64Array::from(values))]).unwrap()
     }
 
+    /// The rows of a batch that leaves nothing for later.
+    fn all(steps: &[Step], batch: RecordBatch) -> Option<RecordBatch> {
+        let mut left = Vec::new();
+        let rows = apply(steps, batch, &mut left).unwrap();
+        assert!(left.is_empty());
+        rows
+    }
+
     fn greater_than(batch: &RecordBatch, bound: i64) -> Step {
         let x = col("x", &batch.schema()).unwrap();
         Step::Filter(Arc::new(BinaryExpr::new(x, Operator::Gt, lit(bound))))
@@ -126,10 +247,10 @@ mod tests {
     #[test]
     fn a_filter_keeps_the_rows_for_which_it_is_true_and_not_null() {
         let batch = numbers(vec![Some(1), None, Some(3)]);
-        let kept = apply(&[greater_than(&batch, 1)], batch.clone()).unwrap().unwrap();
+        let kept = all(&[greater_than(&batch, 1)], batch.clone()).unwrap();
         assert_eq!(kept, numbers(vec![Some(3)]));
-        assert_eq!(apply(&[greater_than(&batch, 3)], batch.clone()).unwrap(), None);
-        assert_eq!(apply(&[], batch.clone()).unwrap(), Some(batch));
+        assert_eq!(all(&[greater_than(&batch, 3)], batch.clone()), None);
+        assert_eq!(all(&[], batch.clone()), Some(batch));
     }
 
     #[test]
@@ -151,9 +272,44 @@ mod tests {
             Field::new("id", DataType::Int64, false),
             Field::new("list", DataType::Int64, true),
         ]));
-        let rows = apply(&[Step::Unnest { columns: vec![1], schema: out }], batch).unwrap().unwrap();
+        let rows = all(&[Step::Unnest { columns: vec![1], schema: out }], batch).unwrap();
         assert_eq!(rows.column(0).as_primitive::<Int64Type>().values(), &[10, 10, 40]);
         let elements: Vec<_> = rows.column(1).as_primitive::<Int64Type>().iter().collect();
         assert_eq!(elements, [Some(1), None, Some(4)]);
+    }
+
+    #[test]
+    fn an_unnest_of_more_than_is_made_at_once_goes_on_where_it_was_and_makes_the_same_rows() {
+        let texts: Vec<String> = (0..9).map(|row| "x".repeat(row * row * 40)).collect();
+        let lists = (0..9).map(|row| (row != 4).then(|| (0..row * 5).map(Some).collect::<Vec<Option<i64>>>()));
+        let short = (0..9).map(|row| Some((0..row % 3).map(Some).collect::<Vec<Option<i64>>>()));
+        let (lists, short) = (
+            ListArray::from_iter_primitive::<Int64Type, _, _>(lists),
+            ListArray::from_iter_primitive::<Int64Type, _, _>(short),
+        );
+        let list = DataType::List(Arc::new(Field::new_list_field(DataType::Int64, true)));
+        let schema = |item: &DataType| {
+            let fields = [("text", &DataType::Utf8View), ("list", item), ("short", item)];
+            Arc::new(Schema::new(fields.map(|(name, kind)| Field::new(name, kind.clone(), true)).to_vec()))
+        };
+        let columns: Vec<ArrayRef> =
+            vec![Arc::new(StringViewArray::from_iter_values(texts)), Arc::new(lists), Arc::new(short)];
+        let (batch, out) = (RecordBatch::try_new(schema(&list), columns).unwrap(), schema(&DataType::Int64));
+        let none = Most { rows: usize::MAX, bytes: usize::MAX };
+        let (whole, more) = unnest_from(&[1, 2], &out, &batch, Place::default(), none).unwrap();
+        assert!(more.is_none());
+        for most in [(1, 1), (7, usize::MAX), (1000, 5_000), (3, 3_000), (usize::MAX, 1)] {
+            let most = Most { rows: most.0, bytes: most.1 };
+            let (mut from, mut parts) = (Some(Place::default()), Vec::new());
+            while let Some(place) = from {
+                let (rows, more) = unnest_from(&[1, 2], &out, &batch, place, most).unwrap();
+                let text: usize = rows.column(0).as_string_view().iter().map(|text| text.unwrap().len()).sum();
+                assert!(rows.num_rows() <= most.rows && (text <= most.bytes || rows.num_rows() == 1), "{most:?}");
+                parts.push(rows);
+                from = more;
+            }
+            assert!(parts.len() > 1, "{most:?}");
+            assert_eq!(concat_batches(&out, &parts).unwrap(), whole, "{most:?}");
+        }
     }
 }

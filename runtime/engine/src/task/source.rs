@@ -213,13 +213,15 @@ impl SourceTask {
     /// Sends what is routed, when there is room, and does what the coordinator says meanwhile.
     async fn flush(&mut self) -> Result<Turn, TaskError> {
         loop {
+            // A barrier comes behind all rows of what was read, and there may not be room for those that are not made yet.
+            let leaves = self.router.has_left();
             tokio::select! {
                 biased;
                 sent = self.router.flush() => {
                     sent?;
                     return Ok(Turn::On);
                 }
-                control = self.control.recv() => {
+                control = self.control.recv(), if !leaves => {
                     let turn = self.control(control).await?;
                     if turn != Turn::On {
                         return Ok(turn);
