@@ -2,7 +2,7 @@
 //! and of logfmt; and the data folder that nobody names.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     process::Command,
     time::{Duration, SystemTime},
 };
@@ -11,7 +11,7 @@ use arrow::{
     array::AsArray,
     datatypes::{DataType, Int64Type},
 };
-use millrace_tests::{Millrace, Table, Workspace, manifest, read, workspace::python};
+use millrace_tests::{Cell, Deadline, Millrace, Table, Workspace, manifest, read, workspace::python};
 
 /// How many rows the compressed files have.
 const ROWS: i64 = 100_000;
@@ -403,4 +403,59 @@ fn a_csv_file_with_a_header_that_cannot_be_used_costs_its_own_rows_and_no_others
     workspace.write("p.yaml", manifest.replace("in/*.csv", "in/bad-0.csv").replace("path: out/", "path: other/"));
     let failed = Millrace::new(&workspace, ["run", "-f", "p.yaml", "--data-dir", "other"]).finish().expect_code(1);
     failed.expect_stderr(&["in/bad-0.csv at byte 0: the CSV header is malformed: line 1: ", "row: \"id\" , ts"]);
+}
+
+#[test]
+fn a_followed_parquet_file_is_read_once_it_is_whole() {
+    const ROWS: i64 = 5_000;
+    let workspace = Workspace::new();
+    let made = manifest::Pipeline {
+        name: "made",
+        checkpoints: "interval: 1h",
+        more: "",
+        events: &manifest::numbers(ROWS, 1_000_000),
+        transforms: &[],
+        outputs: &[("events", "made")],
+    };
+    workspace.write("made.yaml", [made.to_string(), manifest::sink("made", "parquet: {uri: made}")].concat());
+    Millrace::run(&workspace, "made.yaml").args(["--data-dir", "made-data"]).finish().expect_success();
+    let files = read::visible_files(&workspace.join("made"));
+    let (file, _) = files.iter().find(|(path, _)| path.extension().is_some_and(|of| of == "parquet")).unwrap();
+    let bytes = fs::read(file).unwrap();
+
+    let pipeline = "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {name: copied}
+spec:
+  checkpoints: {interval: 100ms, minPause: 10ms}
+  sources:
+    - name: rows
+      file: {paths: [in/*.parquet], follow: true, pollInterval: 20ms}
+      format: {parquet: {}}
+      columns: [{name: id, type: BIGINT}]
+  outputs:
+    - {from: rows, sink: copied}
+";
+    let sink = manifest::sink("copied", "file: {path: out, format: {json: {}}}");
+    workspace.write("copied.yaml", [pipeline, &sink].concat());
+    // Its beginning, all but its last byte, and the whole.
+    let path = workspace.write("in/growing.parquet", &bytes[..3]);
+    let running = Millrace::run(&workspace, "copied.yaml").start();
+    let told = |times: usize| {
+        let is_told = || (running.stderr().matches("no whole Parquet file").count() >= times).then_some(());
+        Deadline::secs(60).wait_for("a word of it", is_told);
+    };
+    told(1);
+    fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    told(2);
+    fs::write(&path, &bytes).unwrap();
+    let ids = || {
+        let mut ids: Vec<i64> = read::folder(&workspace.join("out")).column("id").map(Cell::int).collect();
+        ids.sort_unstable();
+        ids
+    };
+    Deadline::secs(60).wait_for("its rows", || (workspace.join("out").is_dir() && !ids().is_empty()).then_some(()));
+    running.terminate();
+    running.wait().expect_success();
+    assert!(ids().into_iter().eq(0..ROWS), "{} rows of {ROWS}", ids().len());
 }

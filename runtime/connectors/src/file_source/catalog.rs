@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, Metadata},
     io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -122,6 +122,7 @@ impl Entry {
 pub(super) struct Catalog {
     source: String,
     spec: FileSpec,
+    is_parquet: bool,
     state: Mutex<State>,
 }
 
@@ -146,8 +147,8 @@ pub(super) struct Listed {
 }
 
 impl Catalog {
-    pub(super) fn new(source: &str, spec: FileSpec) -> Self {
-        Self { source: source.to_owned(), spec, state: Mutex::default() }
+    pub(super) fn new(source: &str, spec: FileSpec, is_parquet: bool) -> Self {
+        Self { source: source.to_owned(), spec, is_parquet, state: Mutex::default() }
     }
 
     pub(super) fn spec(&self) -> &FileSpec {
@@ -380,6 +381,13 @@ impl Catalog {
             }
             let entry = match copy {
                 Copy::Unfinished => continue,
+                Copy::None if self.spec.follow && self.is_parquet && !has_footer(&path, metadata.len()) => {
+                    if has_waited(parts, &path, metadata.len()) {
+                        tracing::warn!(source = %self.source, file = %path.display(),
+                            "this is no whole Parquet file: it has no footer; it is read once it has");
+                    }
+                    continue;
+                }
                 Copy::Part if !is_at_rest(parts, &path, metadata.len()) => continue,
                 Copy::None | Copy::Part => {
                     let point = Point::new(path.clone(), identity, Place::default(), false);
@@ -427,6 +435,25 @@ fn is_at_rest(parts: &mut Parts, path: &Path, bytes: u64) -> bool {
         parts.remove(path);
     }
     rests
+}
+
+/// Whether a file that is not read yet has been the same for some looks, told once.
+fn has_waited(parts: &mut Parts, path: &Path, bytes: u64) -> bool {
+    let (before, looks) = parts.entry(path.to_owned()).or_insert((bytes, 0));
+    *looks = if *before == bytes { looks.saturating_add(1) } else { 1 };
+    *before = bytes;
+    *looks == QUIET_POLLS
+}
+
+/// Whether a file ends as a Parquet file does: with its footer, the footer's length and a mark.
+fn has_footer(path: &Path, bytes: u64) -> bool {
+    const MARK: &[u8; 4] = b"PAR1";
+    let mut end = [0; 8];
+    let mut read = || File::open(path)?.read_exact_at(&mut end, bytes.saturating_sub(8));
+    // What cannot be read is told by whoever opens it.
+    let Ok(()) = read() else { return bytes >= 8 };
+    let footer = u32::from_le_bytes([end[0], end[1], end[2], end[3]]);
+    end.ends_with(MARK) && u64::from(footer) + 12 <= bytes
 }
 
 /// The path, with a number if a file that had it before has the name already.

@@ -68,10 +68,14 @@ pub fn unmatched(files: &FileSpec) -> Vec<usize> {
     files.paths.iter().enumerate().filter(|(_, pattern)| !matches(pattern)).map(|(number, _)| number).collect()
 }
 
+fn is_parquet(spec: &SourceSpec) -> bool {
+    matches!(spec.format.as_ref().and_then(FormatSpec::kind), Some(FormatKind::Parquet))
+}
+
 impl FileSource {
     /// The source of this spec.
     pub fn new(spec: &SourceSpec, files: &FileSpec) -> Self {
-        let catalog = Arc::new(Catalog::new(&spec.name, files.clone()));
+        let catalog = Arc::new(Catalog::new(&spec.name, files.clone(), is_parquet(spec)));
         Self { spec: spec.clone(), catalog, bounded: !files.follow }
     }
 }
@@ -93,8 +97,7 @@ impl Source for FileSource {
         if to.files.is_empty() {
             return Err(unusable(format!("source {} reads files: it goes on from places in `files`", self.spec.name)));
         }
-        let is_parquet = matches!(self.spec.format.as_ref().and_then(FormatSpec::kind), Some(FormatKind::Parquet));
-        self.catalog.moved(&to.files, is_parquet, restored)
+        self.catalog.moved(&to.files, is_parquet(&self.spec), restored)
     }
 
     fn open(&self, cx: SourceContext) -> BoxFuture<'_, Result<Box<dyn SourceReader>, SourceError>> {
