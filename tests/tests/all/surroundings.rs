@@ -266,7 +266,7 @@ fn rotate(test: &str, banner: &str) {
 }
 
 #[test]
-fn an_epoch_may_have_more_partitions_than_a_shell_lets_files_be_open() {
+fn an_epoch_may_have_more_partitions_than_files_may_be_open() {
     let workspace = Workspace::new();
     let numbers = manifest::numbers(20_000, 1_000_000);
     let pipeline = format!(
@@ -280,13 +280,13 @@ spec:
       {numbers}
       eventTime: {{column: ts}}
   transforms:
-    - {{name: some, sql: \"SELECT id, id % 1000 AS part FROM events\"}}
+    - {{name: some, sql: \"SELECT id, id % 2000 AS part FROM events\"}}
   outputs:
     - {{from: some, sink: out}}
 "
     );
     workspace.write("p.yaml", pipeline + &manifest::sink("out", "parquet: {uri: out, partitionBy: [part]}"));
-    let wrapper = ["sh", "-c", "ulimit -S -n 512 && exec \"$@\"", "sh"];
+    let wrapper = ["sh", "-c", "ulimit -n 1000 && ulimit -S -n 512 && exec \"$@\"", "sh"];
     Millrace::wrapped(&workspace, &wrapper, ["run", "-f", "p.yaml", "--data-dir", "data"]).finish().expect_success();
     let mut ids: Vec<i64> = read::folder(&workspace.join("out")).column("id").map(Cell::int).collect();
     ids.sort_unstable();

@@ -94,7 +94,8 @@ impl Encoder {
 
     fn close(&self, directory: &str, files: &mut Files) -> Result<(), SinkError> {
         let Some(Open { directory, values, file }) = files.open.remove(directory) else { return Ok(()) };
-        let closed = file.close().map_err(|source| parquet_error(&self.folder, source))?;
+        let mut closed = file.close().map_err(|source| parquet_error(&self.folder, source))?;
+        closed.file.staged().let_go()?;
         let stats = (self.describe)(self.columns.file(), &closed);
         files.closed.push((Open { directory, values, file: closed.file }, stats));
         Ok(())

@@ -19,7 +19,7 @@ const SYNC_EVERY_BYTES: u64 = 16 << 20;
 
 /// A file in a staging folder, open for appending.
 pub(crate) struct StagedFile {
-    file: fs::File,
+    file: Descriptor,
     path: PathBuf,
     name: String,
     bytes: u64,
@@ -27,8 +27,16 @@ pub(crate) struct StagedFile {
     syncing: Option<JoinHandle<io::Result<()>>>,
 }
 
+/// How it is reached.
+enum Descriptor {
+    Open(fs::File),
+    /// By its path, where the file of this device and inode is to be.
+    LetGo((u64, u64)),
+}
+
 impl StagedFile {
     pub(super) fn new(file: fs::File, path: PathBuf, name: String, bytes: u64) -> Self {
+        let file = Descriptor::Open(file);
         Self { file, path, name, bytes, unsynced_bytes: 0, syncing: None }
     }
 
@@ -52,12 +60,24 @@ impl StagedFile {
         self.write_all(bytes).map_err(|source| cannot("write", &self.path, source))
     }
 
+    /// Gives up its descriptor, as nothing more is appended: an epoch may have more files than a process may have open.
+    pub(crate) fn let_go(&mut self) -> Result<(), SinkError> {
+        if let Descriptor::Open(file) = &self.file {
+            let metadata = file.metadata().map_err(|source| cannot("write", &self.path, source))?;
+            self.file = Descriptor::LetGo(identity(&metadata));
+        }
+        Ok(())
+    }
+
     /// Makes all that was written so far durable, and looks whether the file is still where it was staged; more may be
     /// appended meanwhile.
     pub(crate) fn sync(&mut self) -> impl Future<Output = Result<(), SinkError>> + Send + use<> {
         let path = self.path.clone();
         let syncing = self.syncing.take();
-        let file = self.file.try_clone();
+        let file = match &self.file {
+            Descriptor::Open(file) => file.try_clone().map(Descriptor::Open),
+            Descriptor::LetGo(identity) => Ok(Descriptor::LetGo(*identity)),
+        };
         let is_unsynced = self.unsynced_bytes > 0;
         self.unsynced_bytes = 0;
         async move {
@@ -68,15 +88,30 @@ impl StagedFile {
                 }
                 let file = file?;
                 let work = move || {
+                    let (file, ours) = match file {
+                        Descriptor::Open(file) => {
+                            let ours = identity(&file.metadata()?);
+                            (file, ours)
+                        }
+                        Descriptor::LetGo(ours) => (fs::File::open(&staged)?, ours),
+                    };
+                    is_still_at(ours, &staged)?;
                     if is_unsynced {
                         file.sync_data()?;
                     }
-                    is_still_at(&file, &staged)
+                    is_still_at(ours, &staged)
                 };
                 super::spawn_io(work).await
             };
             let result: io::Result<()> = result.await;
             result.map_err(|source| cannot("write", &path, source))
+        }
+    }
+
+    fn open(&self) -> io::Result<&fs::File> {
+        match &self.file {
+            Descriptor::Open(file) => Ok(file),
+            Descriptor::LetGo(_) => Err(io::Error::other("a file that has ended takes nothing more")),
         }
     }
 
@@ -89,7 +124,7 @@ impl StagedFile {
         if let Some(Some(earlier)) = self.syncing.take().map(FutureExt::now_or_never) {
             earlier.map_err(io::Error::other)??;
         }
-        let file = self.file.try_clone()?;
+        let file = self.open()?.try_clone()?;
         self.unsynced_bytes = 0;
         self.syncing = Some(runtime.spawn_blocking(move || file.sync_data()));
         Ok(())
@@ -98,7 +133,7 @@ impl StagedFile {
 
 impl Write for StagedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(bytes)?;
+        let written = self.open()?.write(bytes)?;
         self.bytes += written as u64;
         self.unsynced_bytes += written as u64;
         if self.unsynced_bytes >= SYNC_EVERY_BYTES {
@@ -112,10 +147,13 @@ impl Write for StagedFile {
     }
 }
 
+fn identity(metadata: &fs::Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
 /// Whether the path still leads to the file, and not to nothing or to another: its folder may have been removed or replaced.
-fn is_still_at(file: &fs::File, path: &Path) -> io::Result<()> {
-    let (ours, there) = (file.metadata()?, fs::metadata(path)?);
-    if (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
+fn is_still_at(ours: (u64, u64), path: &Path) -> io::Result<()> {
+    if identity(&fs::metadata(path)?) == ours {
         return Ok(());
     }
     Err(io::Error::new(io::ErrorKind::NotFound, "another file has taken the place of what was staged"))
