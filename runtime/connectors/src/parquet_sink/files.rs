@@ -1,13 +1,19 @@
 //! The Parquet files of an epoch: one for each partition that has rows, more where one would hold too much memory.
+//!
+//! Only so many are written at a time. Rows of further partitions wait in memory until the epoch ends, and have a file each then;
+//! where they are too many, those with the most rows get one before.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef, error::ArrowError};
 use futures::future::try_join_all;
 use millrace_stream::Epoch;
 use parquet::file::properties::WriterProperties;
 
-use super::{Closed, Columns, ParquetFile};
+use super::{Closed, Columns, ParquetFile, columns::Part};
 use crate::{
     sink::SinkError,
     staging::{Folder, Prepared, cannot, fault_point, refused, sync_staging},
@@ -18,6 +24,12 @@ const MEMORY_BYTES: usize = 256 << 20;
 
 /// How many files one task's epoch has open at the most.
 const OPEN_FILES: usize = 256;
+
+/// How many bytes of rows wait for a file, together.
+const WAITING_BYTES: usize = 64 << 20;
+
+/// About what a batch takes beside its rows.
+const BATCH_BYTES: usize = 1 << 10;
 
 /// What is noted of a file for its commit besides its name.
 pub(crate) type Describe = fn(&SchemaRef, &Closed) -> Option<String>;
@@ -36,6 +48,27 @@ pub(super) struct Files {
     open: HashMap<String, Open>,
     closed: Vec<(Open, Option<String>)>,
     since_check_rows: usize,
+    waiting: HashMap<String, Waiting>,
+    waiting_bytes: usize,
+}
+
+/// Rows of a partition that has no file.
+#[derive(Default)]
+struct Waiting {
+    values: Vec<(String, Option<String>)>,
+    batches: Vec<RecordBatch>,
+    bytes: usize,
+}
+
+impl Files {
+    fn wait(&mut self, part: Part) {
+        let bytes = part.rows.get_array_memory_size() + BATCH_BYTES;
+        let waiting = self.waiting.entry(part.directory).or_default();
+        waiting.values = part.values;
+        waiting.batches.push(part.rows);
+        waiting.bytes += bytes;
+        self.waiting_bytes += bytes;
+    }
 }
 
 /// A file and the partition whose rows it has.
@@ -55,20 +88,21 @@ impl Encoder {
     pub(super) fn encode(&self, batch: &RecordBatch, files: &mut Files) -> Result<(), SinkError> {
         let parts = self.columns.split(batch).map_err(cannot_store)?;
         for part in parts {
-            let open = match files.open.get_mut(&part.directory) {
-                Some(open) => open,
-                None => {
-                    if files.open.len() >= OPEN_FILES {
-                        self.close_largest(files)?;
-                    }
-                    let file = self.folder.stage()?;
-                    let file = ParquetFile::new(file, self.columns.file().clone(), self.properties.clone())
-                        .map_err(|source| refused("a Parquet file cannot be begun".to_owned(), source))?;
-                    let open = Open { directory: part.directory.clone(), values: part.values, file };
-                    files.open.entry(part.directory).or_insert(open)
+            if files.open.len() >= OPEN_FILES && !files.open.contains_key(&part.directory) {
+                files.wait(part);
+                continue;
+            }
+            let open = match files.open.entry(part.directory) {
+                Entry::Occupied(open) => open.into_mut(),
+                Entry::Vacant(room) => {
+                    let open = self.begin(room.key(), part.values)?;
+                    room.insert(open)
                 }
             };
             open.file.write(&part.rows).map_err(|source| parquet_error(&self.folder, source))?;
+        }
+        if files.waiting_bytes > WAITING_BYTES {
+            self.write_waiting(files, WAITING_BYTES / 2)?;
         }
         files.since_check_rows += batch.num_rows();
         if files.since_check_rows > 65_536 {
@@ -78,13 +112,39 @@ impl Encoder {
         Ok(())
     }
 
-    /// Closes the largest files while they hold too much memory, or are too many.
+    fn begin(&self, directory: &str, values: Vec<(String, Option<String>)>) -> Result<Open, SinkError> {
+        let file = self.folder.stage()?;
+        let file = ParquetFile::new(file, self.columns.file().clone(), self.properties.clone())
+            .map_err(|source| refused("a Parquet file cannot be begun".to_owned(), source))?;
+        Ok(Open { directory: directory.to_owned(), values, file })
+    }
+
+    /// Gives files to the partitions that have the most rows waiting, until what waits takes no more than that.
+    fn write_waiting(&self, files: &mut Files, most_bytes: usize) -> Result<(), SinkError> {
+        let mut sizes: Vec<(usize, String)> =
+            files.waiting.iter().map(|(directory, waiting)| (waiting.bytes, directory.clone())).collect();
+        sizes.sort_unstable_by(|one, other| other.0.cmp(&one.0).then_with(|| one.1.cmp(&other.1)));
+        for (bytes, directory) in sizes {
+            if files.waiting_bytes <= most_bytes {
+                break;
+            }
+            files.waiting_bytes -= bytes;
+            let Some(Waiting { values, batches, .. }) = files.waiting.remove(&directory) else { continue };
+            let mut open = self.begin(&directory, values)?;
+            for rows in &batches {
+                open.file.write(rows).map_err(|source| parquet_error(&self.folder, source))?;
+            }
+            self.end(open, files)?;
+        }
+        Ok(())
+    }
+
+    /// Closes the largest files while they hold too much memory.
     fn close_largest(&self, files: &mut Files) -> Result<(), SinkError> {
         loop {
             let sizes = files.open.iter().map(|(directory, open)| (open.file.memory_bytes(), directory));
             let Some((_, largest)) = sizes.clone().max() else { return Ok(()) };
-            let all: usize = sizes.map(|(bytes, _)| bytes).sum();
-            if all <= MEMORY_BYTES && files.open.len() < OPEN_FILES {
+            if sizes.map(|(bytes, _)| bytes).sum::<usize>() <= MEMORY_BYTES {
                 return Ok(());
             }
             let largest = largest.clone();
@@ -93,7 +153,14 @@ impl Encoder {
     }
 
     fn close(&self, directory: &str, files: &mut Files) -> Result<(), SinkError> {
-        let Some(Open { directory, values, file }) = files.open.remove(directory) else { return Ok(()) };
+        match files.open.remove(directory) {
+            Some(open) => self.end(open, files),
+            None => Ok(()),
+        }
+    }
+
+    fn end(&self, open: Open, files: &mut Files) -> Result<(), SinkError> {
+        let Open { directory, values, file } = open;
         let mut closed = file.close().map_err(|source| parquet_error(&self.folder, source))?;
         closed.file.staged().let_go()?;
         let stats = (self.describe)(self.columns.file(), &closed);
@@ -108,6 +175,7 @@ impl Encoder {
         for directory in &directories {
             self.close(directory, &mut files)?;
         }
+        self.write_waiting(&mut files, 0)?;
         Ok(files.closed)
     }
 

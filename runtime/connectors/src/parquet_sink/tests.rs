@@ -241,10 +241,12 @@ async fn many_partitions_are_written_with_few_files_open() {
     let factory = factory(folder.path(), &["n"], Batching::default());
     let mut committer = factory.committer(cx(folder.path())).await.unwrap();
     let mut sink = factory.open(cx(folder.path()), None).await.unwrap();
-    sink.write(rows(0..400)).await.unwrap();
-    sink.write(rows(0..400)).await.unwrap();
+    for _ in 0..3 {
+        sink.write(rows(0..400)).await.unwrap();
+    }
     let handle = sink.prepare(Epoch(1)).await.unwrap();
-    assert_eq!(committer.commit(Epoch(1), &[handle]).await.unwrap().rows, 800);
+    assert_eq!(committer.commit(Epoch(1), &[handle]).await.unwrap().rows, 1_200);
+    assert_eq!(visible(folder.path()).len(), 400, "a file a partition, however often it had rows");
     let names = visible(folder.path());
     let folders: std::collections::BTreeSet<&str> = names.keys().map(|name| name.split('/').next().unwrap()).collect();
     assert_eq!(folders.len(), 400);
