@@ -69,7 +69,7 @@ fn pods_that_do_not_start_make_room_for_the_last_ones_that_ran_well() {
         (
             "template",
             shouts,
-            &["container millrace of pod web-0 has ended", "with exit code 2: error: --log millrace=shout"],
+            &["container millrace of pod web-0 ends again and again", "with exit code 2: error: --log millrace=shout"],
         ),
         ("resources", json!({"requests": {"cpu": "1000"}}), &["pod web-0 cannot be scheduled", "Insufficient cpu"]),
         ("template", unknown, &["container millrace of pod web-0 cannot be made", "secret \"nowhere\" not found"]),
