@@ -29,7 +29,7 @@ use super::{
     },
     dereference::Observed,
     reject::{Trials, Tried, because, fallback, goes_back, rejected},
-    status::pods::{PodState, has_runtime, pod_state},
+    status::pods::{self, PodState, pod_state},
     trial::{later, timestamp},
     validate::{Valid, Verdict},
 };
@@ -379,26 +379,23 @@ enum LastSavepoint {
 
 fn last_savepoint(observed: &Observed, status: &PipelineStatus, now: Timestamp) -> LastSavepoint {
     let pod = observed.pod.as_deref();
-    let state = pod_state(pod);
-    if matches!(state, PodState::Trouble { .. }) {
-        return LastSavepoint::GivenUpAt(now);
-    }
-    let runs = state != PodState::Absent && pod.is_some_and(has_runtime);
-    if runs {
-        let has_failed = observed.report.as_ref().is_some_and(|report| report.phase == RunPhase::Failed);
-        return match state {
-            PodState::NotReady { .. } if has_failed => LastSavepoint::GivenUpAt(now),
-            _ => LastSavepoint::Comes,
-        };
-    }
+    let made = match (pod_state(pod), pod) {
+        (PodState::Trouble { .. }, _) => return LastSavepoint::GivenUpAt(now),
+        (PodState::Ready, _) => return LastSavepoint::Comes,
+        (PodState::NotReady { .. }, Some(pod)) if pods::running(pod).is_some() => {
+            let has_failed = observed.report.as_ref().is_some_and(|report| report.phase == RunPhase::Failed);
+            return if has_failed { LastSavepoint::GivenUpAt(now) } else { LastSavepoint::Comes };
+        }
+        (PodState::NotReady { .. }, pod) => pod.and_then(|pod| pod.metadata.creation_timestamp.as_ref()),
+        (PodState::Absent, _) => None,
+    };
     // Something is known to keep the container from coming, or there is nothing yet that a savepoint could hold.
     if observed.warning.is_some() || has_nothing_to_lose(observed, status) {
         return LastSavepoint::GivenUpAt(now);
     }
-    match pod.filter(|_| state != PodState::Absent).and_then(|pod| pod.metadata.creation_timestamp.as_ref()) {
-        Some(made) => LastSavepoint::GivenUpAt(later(timestamp(made.0.as_millisecond()), START_PATIENCE)),
-        None => LastSavepoint::Comes,
-    }
+    made.map_or(LastSavepoint::Comes, |made| {
+        LastSavepoint::GivenUpAt(later(timestamp(made.0.as_millisecond()), START_PATIENCE))
+    })
 }
 
 /// Whether everything that a plan asks for is done.

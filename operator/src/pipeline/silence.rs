@@ -24,7 +24,7 @@ use super::{
     dereference::Observed,
     status::{
         of,
-        pods::{PodState, has_runtime, pod_state, runtime},
+        pods::{PodState, pod_state, running, runtime},
     },
 };
 use crate::{
@@ -133,7 +133,7 @@ pub fn listen(
     // Whether the kubelet calls it ready is no matter: one that is cut off from everything it cannot ask either.
     let runs = match pod_state(pod) {
         PodState::Ready | PodState::NotReady { runs: true, .. } => true,
-        PodState::Trouble { .. } => pod.is_some_and(has_runtime),
+        PodState::Trouble { .. } => pod.and_then(running).is_some(),
         PodState::Absent | PodState::NotReady { runs: false, .. } => false,
     };
     if !runs {
@@ -190,9 +190,7 @@ fn patience(observed: &Observed) -> Duration {
 /// What tells one process in a pod from another, and when it was started, by the node's clock.
 fn process(pod: Option<&Pod>) -> (String, Option<i64>) {
     let Some(pod) = pod else { return (String::new(), None) };
-    let container = runtime(pod);
-    let restarts = container.map_or(0, |container| container.restart_count);
-    let running = container.and_then(|container| container.state.as_ref()?.running.as_ref());
-    let started = running.and_then(|running| running.started_at.as_ref()).map(|at| at.0.as_millisecond());
+    let restarts = runtime(pod).map_or(0, |container| container.restart_count);
+    let started = running(pod).and_then(|running| running.started_at.as_ref()).map(|at| at.0.as_millisecond());
     (format!("{} {restarts}", pod.metadata.uid.as_deref().unwrap_or_default()), started)
 }

@@ -11,7 +11,7 @@ use millrace_plan::handover::{Problem, ProblemOf, ReportDocument, RunPhase};
 use millrace_stream::Timestamp;
 
 pub use self::numbers::without_numbers;
-use self::pods::{PodState, crash_before, pod_state, runs_since};
+use self::pods::{PodState, crash_before, pod_state};
 use super::{
     decide::{Decision, is_finished},
     dereference::Observed,
@@ -165,8 +165,9 @@ impl<'a> Facts<'a> {
 
     /// Whether the trouble is another container's: the runtime's own runs, and has said something since it was started.
     fn runs_beside_trouble(&self) -> bool {
-        let pod = self.observed.pod.as_deref();
-        let (Some(since), Some(report)) = (pod.and_then(runs_since), self.report) else { return false };
+        let running = self.observed.pod.as_deref().and_then(pods::running);
+        let since = running.and_then(|running| running.started_at.as_ref());
+        let (Some(since), Some(report)) = (since, self.report) else { return false };
         report.at.0 as i64 >= since.0.as_millisecond()
     }
 

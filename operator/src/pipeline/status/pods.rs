@@ -1,7 +1,7 @@
 //! What a pod says of itself, as a person would want to hear it.
 
 use k8s_openapi::{
-    api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus},
+    api::core::v1::{ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStatus, Pod, PodStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
@@ -85,14 +85,9 @@ pub fn runtime(pod: &Pod) -> Option<&ContainerStatus> {
     containers.iter().find(|container| container.name == CONTAINER)
 }
 
-/// Whether the runtime's container runs.
-pub fn has_runtime(pod: &Pod) -> bool {
-    runtime(pod).and_then(|container| container.state.as_ref()).is_some_and(|state| state.running.is_some())
-}
-
-/// Since when the runtime's container runs, if it does.
-pub fn runs_since(pod: &Pod) -> Option<Time> {
-    runtime(pod)?.state.as_ref()?.running.as_ref()?.started_at.clone()
+/// How the runtime's container runs, if it does.
+pub fn running(pod: &Pod) -> Option<&ContainerStateRunning> {
+    runtime(pod)?.state.as_ref()?.running.as_ref()
 }
 
 fn whose(pod: &str, container: &ContainerStatus) -> String {

@@ -117,7 +117,10 @@ async fn a_container_that_crashes_is_told_by_its_last_words_and_not_by_an_old_re
 
 #[tokio::test]
 async fn beside_a_container_that_crashes_the_runtime_says_what_it_does() {
-    let container = |name: &str, restarts: u32, state: serde_json::Value| json!({"name": name, "image": "i", "imageID": "", "ready": restarts == 0, "restartCount": restarts, "state": state});
+    let container = |name: &str, restarts: u32, state: serde_json::Value| {
+        let ready = restarts == 0;
+        json!({"name": name, "image": "i", "imageID": "", "ready": ready, "restartCount": restarts, "state": state})
+    };
     let pod = json!({"phase": "Running", "containerStatuses": [
         container("millrace", 0, json!({"running": {"startedAt": "2024-01-01T00:00:00Z"}})),
         container("sidecar", 2, json!({"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 20s"}})),

@@ -427,10 +427,7 @@ impl State {
 
 /// Looks at a compressed file that holds a part of its original. Whether it has not grown since it was seen to for the first time.
 fn is_at_rest(parts: &mut Parts, path: &Path, bytes: u64) -> bool {
-    let (before, looks) = parts.entry(path.to_owned()).or_insert((bytes, 0));
-    *looks = if *before == bytes { *looks + 1 } else { 1 };
-    *before = bytes;
-    let rests = *looks > QUIET_POLLS;
+    let rests = looks_alike(parts, path, bytes) > QUIET_POLLS;
     if rests {
         parts.remove(path);
     }
@@ -439,10 +436,15 @@ fn is_at_rest(parts: &mut Parts, path: &Path, bytes: u64) -> bool {
 
 /// Whether a file that is not read yet has been the same for some looks, told once.
 fn has_waited(parts: &mut Parts, path: &Path, bytes: u64) -> bool {
+    looks_alike(parts, path, bytes) == QUIET_POLLS
+}
+
+/// At how many looks, this one included, a file has been as long as it is.
+fn looks_alike(parts: &mut Parts, path: &Path, bytes: u64) -> u32 {
     let (before, looks) = parts.entry(path.to_owned()).or_insert((bytes, 0));
     *looks = if *before == bytes { looks.saturating_add(1) } else { 1 };
     *before = bytes;
-    *looks == QUIET_POLLS
+    *looks
 }
 
 /// Whether a file ends as a Parquet file does: with its footer, the footer's length and a mark.
