@@ -108,6 +108,17 @@ impl Aggregates {
         columns
     }
 
+    /// The same aggregates over rows that have these of the columns alone, which are those that are read.
+    pub(crate) fn reading(&self, columns: &[usize]) -> Self {
+        let at = |column: usize| columns.iter().position(|read| *read == column).unwrap_or(column);
+        let specs = self.specs.iter().cloned().map(|spec| Spec {
+            args: spec.args.iter().map(|column| at(*column)).collect(),
+            filter: spec.filter.map(at),
+            ..spec
+        });
+        Self { specs: specs.collect(), all_native: self.all_native }
+    }
+
     /// Empty accumulators.
     ///
     /// # Errors

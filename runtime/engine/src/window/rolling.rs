@@ -14,26 +14,22 @@
 //!
 //! # How
 //!
-//! All rows that are due, and all that lie in their ranges, are put in the order of key and time. Every row's own state,
-//! then the merged states of aligned pairs, of pairs of pairs and so on make a tree ([`Tree`]); a row's range is at most
-//! two nodes a level. All of it is a few calls of the accumulators a level, whatever the aggregate.
-//!
-//! ```text
-//! level 2   [0     3] [4     7]          the range 1..=6 is
-//! level 1   [0 1] [2 3] [4 5] [6 7]      [1] + [2 3] + [4 5] + [6]
-//! level 0    0 1   2 3   4 5   6 7
-//! ```
+//! All rows that are due, and all that lie in their ranges, are put in the order of key and time, so that what a row is
+//! aggregated over is a range of them ([`ranges`]). Results come out in parts: a result may be as long as its range.
+
+pub(super) mod ranges;
 
 use std::{ops::Range, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, BooleanArray, Int32Array, RecordBatch, TimestampMicrosecondArray, UInt32Array},
+    array::{ArrayRef, BooleanArray, Int32Array, RecordBatch, TimestampMicrosecondArray},
     compute::{self, concat_batches},
     datatypes::DataType,
 };
 use millrace_plan::{LateRows, WindowAggregate, WindowKind};
 use millrace_stream::{Epoch, EventTime, KeyGroupRange};
 
+use self::ranges::{BYTES_AT_ONCE, Ranges, Totals};
 use super::{
     chunks::key_groups_of,
     eras::{Era, Eras},
@@ -44,7 +40,7 @@ use super::{
 use crate::{
     aggregate::{Aggregates, longs},
     distinct::by_time,
-    group::{Groups, NO_GROUP},
+    group::Groups,
     operator::{
         Emitted, Frozen, KeyedOperator, OperatorContext, OperatorError, OperatorStats, Progress, Write, is_full,
     },
@@ -65,8 +61,8 @@ pub struct RollingWindows {
     log: RowLog,
     /// Late rows within the allowed lateness, which come out next.
     late: Vec<RecordBatch>,
-    /// The first key group whose due rows have not come out, when those of others have.
-    emitted_until: Option<u16>,
+    /// The rows that are coming out.
+    coming: Option<Coming>,
     watermark: i64,
     /// The greatest event time seen.
     latest: i64,
@@ -113,7 +109,7 @@ impl RollingWindows {
             eras,
             log,
             late: Vec::new(),
-            emitted_until: None,
+            coming: None,
             watermark: watermark.unwrap_or(i64::MIN),
             latest: WindowFacts::latest(&tasks),
             key_groups: cx.key_groups,
@@ -194,6 +190,16 @@ impl RollingWindows {
     /// Emits the rows of `due`, which are remembered too; one key group after another if not all that lie in their ranges
     /// are in memory.
     fn emit(&mut self, due: &Due, out: &mut Emitted) -> Result<Progress, OperatorError> {
+        let mut from = None;
+        if let Some(coming) = self.coming.take() {
+            from = coming.next_group;
+            if self.emit_rows(coming, out)? == Progress::More {
+                return Ok(Progress::More);
+            }
+            if from.is_none() {
+                return Ok(Progress::Done);
+            }
+        }
         let reach = match due {
             Due::Rows(rows) if rows.num_rows() == 0 => return Ok(Progress::Done),
             Due::Rows(rows) => self.reach_of(longs(rows.column(0)).unwrap_or_default()),
@@ -203,24 +209,25 @@ impl RollingWindows {
                 times.start.saturating_sub(widest).saturating_add(1)..times.end
             }
         };
-        if !self.buckets_of(reach.clone()).any(|bucket| self.log.is_cold(bucket)) {
+        if from.is_none() && !self.buckets_of(reach.clone()).any(|bucket| self.log.is_cold(bucket)) {
             let due = match due {
                 Due::Rows(rows) => rows.clone(),
                 Due::Times(times) => self.rows_in(times.clone())?,
             };
-            if due.num_rows() > 0 {
-                let all = self.rows_in(self.reach_of(longs(due.column(0)).unwrap_or_default()))?;
-                self.emit_rows(&due, &all, out)?;
+            if due.num_rows() == 0 {
+                return Ok(Progress::Done);
             }
-            return Ok(Progress::Done);
+            let all = self.rows_in(self.reach_of(longs(due.column(0)).unwrap_or_default()))?;
+            let coming = self.coming(&due, &all, None)?;
+            drop((due, all));
+            return self.emit_rows(coming, out);
         }
         let own = match due {
             Due::Rows(rows) => Some(key_groups_of(rows, &self.plan.keys)),
             Due::Times(_) => None,
         };
         let parted = self.log.parted(self.buckets_of(reach.clone()))?;
-        let from = self.emitted_until.take().unwrap_or(self.key_groups.start);
-        for key_group in from..self.key_groups.end {
+        for key_group in from.unwrap_or(self.key_groups.start)..self.key_groups.end {
             let of_group = match (due, &own) {
                 (Due::Rows(rows), Some(own)) => {
                     let own: BooleanArray = own.iter().map(|group| Some(group.0 == key_group)).collect();
@@ -239,52 +246,60 @@ impl RollingWindows {
             })?;
             pieces.sort_by_key(|(bucket, number, _)| (*bucket, *number));
             let all = concat_batches(&self.plan.input, pieces.iter().map(|(_, _, rows)| rows))?;
+            drop(pieces);
             let due = match (of_group, due) {
                 (None, Due::Times(times)) => part_by_time(&part_by_time(&all, times.end)?.0, times.start)?.1,
                 (rows, _) => rows.unwrap_or_else(|| all.slice(0, 0)),
             };
-            if due.num_rows() > 0 {
-                self.emit_rows(&due, &all, out)?;
+            if due.num_rows() == 0 {
+                continue;
             }
-            if out.is_much() {
-                self.emitted_until = Some(key_group + 1);
+            let coming = self.coming(&due, &all, Some(key_group + 1))?;
+            drop((due, all));
+            if self.emit_rows(coming, out)? == Progress::More {
                 return Ok(Progress::More);
             }
         }
         Ok(Progress::Done)
     }
 
-    /// Emits the rows of `due`, over those of `all`, among which they are.
-    fn emit_rows(&self, due: &RecordBatch, all: &RecordBatch, out: &mut Emitted) -> Result<(), OperatorError> {
-        let due = by_time(due)?;
-        let times = longs(due.column(0)).unwrap_or_default();
-        let ranges: Vec<i64> = times.iter().map(|time| range_of(self.eras.at(*time))).collect();
-        let results = self.results(&due, &ranges, all)?;
-        let micros = |bounds: &mut dyn Iterator<Item = i64>| {
-            let bounds = bounds.map(|bound| bound.saturating_mul(1000));
-            TimestampMicrosecondArray::from_iter_values(bounds).with_timezone("UTC")
-        };
-        let mut columns: Vec<ArrayRef> = vec![
-            Arc::clone(due.column(0)),
-            Arc::new(micros(&mut times.iter().zip(&ranges).map(|(time, range)| time.saturating_sub(*range)))),
-            Arc::new(micros(&mut times.iter().copied())),
-            Arc::new(Int32Array::from_value(0, due.num_rows())),
-        ];
-        columns.extend(self.plan.keys.iter().chain(&self.plan.carried).map(|column| Arc::clone(due.column(*column))));
-        columns.extend(results);
-        let rows = RecordBatch::try_new(Arc::clone(&self.plan.output), columns)?;
-        push_in_batches(&rows, self.batch_rows, &mut out.rows);
-        Ok(())
+    /// Emits what is left of `coming`, which is kept if it had better go on in parts.
+    fn emit_rows(&mut self, mut coming: Coming, out: &mut Emitted) -> Result<Progress, OperatorError> {
+        while let Some(Totals { ranges, results }) = coming.ranges.next_part()? {
+            let due = coming.due.slice(ranges.start, ranges.len());
+            let times = longs(due.column(0)).unwrap_or_default();
+            let micros = |bounds: &mut dyn Iterator<Item = i64>| {
+                let bounds = bounds.map(|bound| bound.saturating_mul(1000));
+                TimestampMicrosecondArray::from_iter_values(bounds).with_timezone("UTC")
+            };
+            let starts = times.iter().map(|time| time.saturating_sub(range_of(self.eras.at(*time))));
+            let mut columns: Vec<ArrayRef> = vec![
+                Arc::clone(due.column(0)),
+                Arc::new(micros(&mut starts.into_iter())),
+                Arc::new(micros(&mut times.iter().copied())),
+                Arc::new(Int32Array::from_value(0, due.num_rows())),
+            ];
+            columns.extend(self.plan.keys.iter().chain(&self.plan.carried).map(|at| Arc::clone(due.column(*at))));
+            columns.extend(results);
+            let rows = RecordBatch::try_new(Arc::clone(&self.plan.output), columns)?;
+            push_in_batches(&rows, self.batch_rows, &mut out.rows);
+            if out.is_much() {
+                self.coming = Some(coming);
+                return Ok(Progress::More);
+            }
+        }
+        Ok(Progress::Done)
     }
 
-    /// The aggregates over the range of each row of `due`, all of which lies in `all`.
-    fn results(&self, due: &RecordBatch, ranges_ms: &[i64], all: &RecordBatch) -> Result<Vec<ArrayRef>, OperatorError> {
+    /// The rows of `due`, all of whose ranges lie in `all`.
+    fn coming(&self, due: &RecordBatch, all: &RecordBatch, next_group: Option<u16>) -> Result<Coming, OperatorError> {
+        let due = by_time(due)?;
         let keys_of = |rows: &RecordBatch| -> Vec<ArrayRef> {
             self.plan.keys.iter().map(|key| Arc::clone(rows.column(*key))).collect()
         };
         let mut groups = Groups::new(&self.key_types)?;
         let (mut of_due, mut of_all) = (Vec::new(), Vec::new());
-        groups.intern(&keys_of(due), due.num_rows(), &mut of_due)?;
+        groups.intern(&keys_of(&due), due.num_rows(), &mut of_due)?;
         let wanted = groups.len() as u32;
         groups.intern(&keys_of(all), all.num_rows(), &mut of_all)?;
         let times = longs(all.column(0)).unwrap_or_default();
@@ -293,13 +308,14 @@ impl RollingWindows {
         order.sort_by_key(|row| place(*row));
         let places: Vec<(u32, i64)> = order.iter().map(|row| place(*row)).collect();
         let times = longs(due.column(0)).unwrap_or_default();
-        let ranges = of_due.iter().zip(times.iter().zip(ranges_ms)).map(|(group, (time, range))| {
-            let from = places.partition_point(|place| *place <= (*group, time.saturating_sub(*range)));
+        let ranges = of_due.iter().zip(times).map(|(group, time)| {
+            let first = time.saturating_sub(range_of(self.eras.at(*time)));
+            let from = places.partition_point(|place| *place <= (*group, first));
             from..places.partition_point(|place| *place <= (*group, *time))
         });
-        let ranges: Vec<Range<usize>> = ranges.collect();
-        let sorted = compute::take_record_batch(all, &UInt32Array::from(order))?;
-        Tree { aggregates: &self.aggregates }.totals(&sorted, &ranges)
+        let bytes_at_once = (self.memory_budget_bytes / 4).min(BYTES_AT_ONCE);
+        let ranges = Ranges::new(&self.aggregates, all, &order, ranges.collect(), bytes_at_once)?;
+        Ok(Coming { due, ranges, next_group })
     }
 
     /// The late rows that come too late, and those that may still come out.
@@ -327,67 +343,21 @@ impl RollingWindows {
     }
 }
 
+/// Rows that come out, a part after another.
+struct Coming {
+    /// In the order of their times.
+    due: RecordBatch,
+    /// For each of them, those that it is aggregated over.
+    ranges: Ranges,
+    /// The key group whose rows come after them, if these are those of one.
+    next_group: Option<u16>,
+}
+
 /// The rows that are to come out.
 enum Due {
     Rows(RecordBatch),
     /// Those with times in a span.
     Times(Range<i64>),
-}
-
-/// Aggregates over ranges of rows.
-struct Tree<'a> {
-    aggregates: &'a Aggregates,
-}
-
-impl Tree<'_> {
-    /// The aggregates over each of `ranges`, none of which is empty.
-    fn totals(&self, rows: &RecordBatch, ranges: &[Range<usize>]) -> Result<Vec<ArrayRef>, OperatorError> {
-        let numbers = |count: usize| -> Vec<u32> { (0..count as u32).collect() };
-        let mut totals = self.aggregates.accumulators()?;
-        let mut own = self.aggregates.accumulators()?;
-        own.update(rows, &numbers(rows.num_rows()), rows.num_rows())?;
-        let (mut level, mut nodes) = (own.into_state()?, rows.num_rows());
-        let mut left: Vec<(usize, usize)> = ranges.iter().map(|range| (range.start, range.end)).collect();
-        // Accumulators want groups to be numbered as they come.
-        let mut places = vec![NO_GROUP; ranges.len()];
-        let mut placed = 0;
-        loop {
-            let (mut taken, mut into) = (Vec::new(), Vec::new());
-            for (at, (from, to)) in left.iter_mut().enumerate().filter(|(_, (from, to))| from < to) {
-                let mut take = |node: usize| {
-                    if places[at] == NO_GROUP {
-                        places[at] = placed;
-                        placed += 1;
-                    }
-                    taken.push(node as u32);
-                    into.push(places[at]);
-                };
-                if *from % 2 == 1 {
-                    take(*from);
-                    *from += 1;
-                }
-                if *from < *to && *to % 2 == 1 {
-                    *to -= 1;
-                    take(*to);
-                }
-                *from /= 2;
-                *to /= 2;
-            }
-            if !taken.is_empty() {
-                let states = compute::take_arrays(&level, &UInt32Array::from(taken), None)?;
-                totals.merge(&states, &into, placed as usize)?;
-            }
-            if left.iter().all(|(from, to)| from >= to) {
-                return Ok(compute::take_arrays(&totals.evaluate()?, &UInt32Array::from(places), None)?);
-            }
-            // A last node without a partner is in no range above this level.
-            let pairs: Vec<u32> = (0..(nodes / 2 * 2) as u32).map(|node| node / 2).collect();
-            let paired: Vec<ArrayRef> = level.iter().map(|column| column.slice(0, pairs.len())).collect();
-            let mut above = self.aggregates.accumulators()?;
-            above.merge(&paired, &pairs, nodes / 2)?;
-            (level, nodes) = (above.into_state()?, nodes / 2);
-        }
-    }
 }
 
 impl KeyedOperator for RollingWindows {
@@ -412,7 +382,7 @@ impl KeyedOperator for RollingWindows {
         if watermark.0 <= self.watermark {
             return Ok(Progress::Done);
         }
-        if self.emitted_until.is_none() {
+        if self.coming.is_none() {
             self.emit_late(out)?;
         }
         let watermark = come_to(watermark.0, self.watermark, self.latest);
