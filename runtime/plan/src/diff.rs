@@ -361,7 +361,8 @@ fn table_differs(old: &Schema, new: &Schema, evolution: SchemaEvolution) -> Opti
             }
             Err(_) if evolution == SchemaEvolution::Strict => {
                 return Some(format!(
-                    "the Delta table has no column `{}`; `schemaEvolution: AddColumns` would add it",
+                    "the column `{}` is new to the Sink; `schemaEvolution: AddColumns` takes it, and adds it to the Delta table if \
+                     that lacks it",
                     field.name()
                 ));
             }

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
 use millrace_crds::{SinkDestination, SinkFormatKind, SinkSpec};
 
+use crate::columns::type_name;
+
 /// One reason why a sink cannot take what comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkProblem {
@@ -184,7 +186,10 @@ pub fn problems(spec: &SinkSpec, schema: &Schema, changelog: bool) -> Vec<SinkPr
                 wrong(format!("there is no column `{column}`"), format!("one of {have}"));
             }
             Ok(field) if !partitions_by(field.data_type()) => wrong(
-                format!("column `{column}` is of type {}, whose values cannot name a partition", field.data_type()),
+                format!(
+                    "column `{column}` is of type {}, whose values cannot name a partition",
+                    type_name(field.data_type())
+                ),
                 "a column of integers, strings, booleans, dates, timestamps or decimals".to_owned(),
             ),
             Ok(_) if partition_by[..number].contains(column) => {
@@ -270,7 +275,7 @@ mod tests {
                 "column `i` is of type Interval(MonthDayNano), which delta cannot store",
                 "Delta tables cannot have a column named `count(*)`",
                 "there is no column `dya`",
-                "column `x` is of type Float64, whose values cannot name a partition",
+                "column `x` is of type DOUBLE, whose values cannot name a partition",
                 "column `day` stands here twice",
             ]
         );

@@ -66,7 +66,7 @@ fn a_column_more_is_decoded_from_then_on() {
             Refused
             Hot bid: reads bidder is new
             Hot plain: its columns: bidder BIGINT is new
-            Refused plain->lake: the Delta table has no column `bidder`; `schemaEvolution: AddColumns` would add it
+            Refused plain->lake: the column `bidder` is new to the Sink; `schemaEvolution: AddColumns` takes it, and adds it to the Delta table if that lacks it
         "#]],
     );
 }
@@ -385,7 +385,7 @@ fn a_strict_delta_table_refuses_a_new_column() {
             Hot bid: reads bidder is new
             Hot plain: its columns: bidder BIGINT is new
             Refused plain->lake: a Delta table's partitioning cannot change; write to another `uri`
-            Refused plain->lake: the Delta table has no column `bidder`; `schemaEvolution: AddColumns` would add it
+            Refused plain->lake: the column `bidder` is new to the Sink; `schemaEvolution: AddColumns` takes it, and adds it to the Delta table if that lacks it
         "#]],
     );
 }
