@@ -196,6 +196,25 @@ async fn all(data: &DataArgs) -> Result<Vec<Found>, Failure> {
     Ok(found)
 }
 
+/// Fails where the newest checkpoint, by the pointer, is not there.
+async fn refuse_missing_newest(data: &DataArgs) -> Result<(), Failure> {
+    for (_, store) in stores(data)? {
+        let newest = || -> Result<Option<String>, Failure> {
+            let pointed = Pointed::by(&store)?;
+            Ok(pointed.latest().and_then(|latest| latest.newest.as_ref()).map(|newest| newest.manifest.clone()))
+        };
+        let Some(named) = newest()? else { continue };
+        let is_there = store.list().await.map_err(failed)?.iter().any(|entry| entry.location == named);
+        // A running pipeline goes on to the next, and deletes those before.
+        if !is_there && newest()?.as_ref() == Some(&named) {
+            return Err(Failure::failed(format!("{}/{named}, the newest checkpoint, is missing", store.url())).advise(
+                "put it back from a backup; `millrace run --allow-previous-checkpoint` goes on from the checkpoint before it",
+            ));
+        }
+    }
+    Ok(())
+}
+
 async fn list(data: &DataArgs) -> Result<(), Failure> {
     let mut rows = Vec::new();
     let mut pointed = Ok(());
@@ -208,6 +227,7 @@ async fn list(data: &DataArgs) -> Result<(), Failure> {
         rows.push(row);
     }
     if rows.is_empty() {
+        refuse_missing_newest(data).await?;
         telemetry::say("no checkpoints");
         return Ok(());
     }
@@ -220,7 +240,8 @@ async fn list(data: &DataArgs) -> Result<(), Failure> {
         telemetry::say(&row.to_string());
     }
     // Told last, so that what there is is seen all the same.
-    pointed
+    pointed?;
+    refuse_missing_newest(data).await
 }
 
 fn line(found: &Found, manifest: &Manifest) -> String {
@@ -329,7 +350,11 @@ async fn verify(data: &DataArgs, wanted: Option<&str>) -> Result<(), Failure> {
     }
     match wanted {
         Some(wanted) if checked == 0 => return Err(unknown(wanted, &known)),
-        _ => pointed?,
+        Some(_) => pointed?,
+        None => {
+            pointed?;
+            refuse_missing_newest(data).await?;
+        }
     }
     if damaged.is_empty() {
         telemetry::say(&format!("checkpoints that are whole: {checked}, with {} files", whole.len()));

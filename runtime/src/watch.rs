@@ -17,6 +17,8 @@ use crate::{
 };
 
 const EVERY: Duration = Duration::from_millis(250);
+/// How many looks in turn find a file gone that is not just being replaced.
+const GONE_AFTER: u32 = 8;
 
 /// What runs, and what it was made from.
 pub struct Seen {
@@ -35,10 +37,24 @@ pub async fn watch(
     overview: Arc<Overview>,
 ) {
     let mut unsettled: Option<Texts> = None;
+    let mut unread = 0;
     loop {
         tokio::time::sleep(EVERY).await;
-        // A file that is being replaced may be missing for a moment.
-        let Ok(texts) = manifests::read_files(&args.files) else { continue };
+        let texts = match manifests::read_files(&args.files) {
+            Ok(texts) => texts,
+            // A file that is being replaced may be missing for a moment.
+            Err(why) => {
+                unread += 1;
+                if unread == GONE_AFTER {
+                    tracing::warn!("{}; the running plan stays", why.text);
+                }
+                continue;
+            }
+        };
+        if unread >= GONE_AFTER {
+            tracing::info!("the manifests can be read again");
+        }
+        unread = 0;
         if texts == seen.texts {
             unsettled = None;
             continue;

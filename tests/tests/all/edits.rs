@@ -1,7 +1,7 @@
 //! Edits while running: taken up at a barrier, in process, with nothing lost or repeated and the state of what keeps its
 //! name.
 
-use std::{collections::BTreeSet, os::unix::process::ExitStatusExt, time::Duration};
+use std::{collections::BTreeSet, fs, os::unix::process::ExitStatusExt, time::Duration};
 
 use millrace_tests::{Deadline, Millrace, Running, Seed, Table, Workspace, delta, manifest, read};
 
@@ -196,6 +196,33 @@ fn a_bad_edit_is_refused_with_its_errors_while_the_old_plan_runs_on() {
     running.wait().expect_success();
     expect_kept(&workspace);
     expect_some(&workspace, 1);
+}
+
+#[test]
+fn a_manifest_that_is_gone_is_told_once_while_the_plan_runs_on() {
+    let workspace = Workspace::new();
+    let pipeline = manifest::Pipeline {
+        name: "gone",
+        checkpoints: "interval: 100ms",
+        more: "",
+        events: &manifest::numbers(100_000_000, 1000),
+        transforms: &[],
+        outputs: &[("events", "out")],
+    };
+    let manifests = format!("{pipeline}{}", manifest::sink("out", "file: {path: out/rows, format: {json: {}}}"));
+    workspace.write("edited.yaml", &manifests);
+    let running = start(&workspace);
+    let has = |text: &str| running.stderr().contains(text).then_some(());
+    Deadline::secs(60).wait_for("the first rows", || (!output(&workspace, "rows").is_empty()).then_some(()));
+    fs::remove_file(workspace.join("edited.yaml")).unwrap();
+    Deadline::secs(30).wait_for("the warning", || has("cannot read edited.yaml"));
+    let rows = output(&workspace, "rows").len();
+    Deadline::secs(30).wait_for("more rows", || (output(&workspace, "rows").len() > rows).then_some(()));
+    workspace.write("edited.yaml", &manifests);
+    Deadline::secs(30).wait_for("the manifests", || has("the manifests can be read again"));
+    running.terminate();
+    let told = running.wait().expect_success().stderr;
+    assert_eq!(told.matches("cannot read edited.yaml").count(), 1, "{told}");
 }
 
 #[test]

@@ -208,6 +208,11 @@ fn each_file_of_a_checkpoint_that_is_damaged_or_missing_in_the_store_is_named() 
     verify(&[&epochs[0]]).expect_code(1).expect_stderr(&["1 file is damaged or missing"]);
     assert!(verify(&[&epochs[1]]).expect_success().stdout.contains("checkpoints that are whole: 1, with"));
     verify(&["99"]).expect_code(2).expect_stderr(&["there is no checkpoint 99"]);
+    fs::remove_file(&manifests[2]).unwrap();
+    for command in ["verify", "list"] {
+        let told = checkpoints(&workspace, &[command, "--data-dir", "data"]).expect_code(1);
+        told.expect_stderr(&["the newest checkpoint, is missing", "--allow-previous-checkpoint"]);
+    }
 }
 
 #[test]
