@@ -66,6 +66,7 @@ def watch(folder: str, identity: list[str]) -> None:
 
     ended = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+    folder = os.path.realpath(folder)
     table, seen_version, versions = None, -1, 0
     by_file: dict[str, list[tuple]] = {}
     owner: dict[tuple, str] = {}
@@ -85,12 +86,15 @@ def watch(folder: str, identity: list[str]) -> None:
                 for key in by_file.pop(path):
                     owner.pop(key, None)
             for path in sorted(live - set(by_file)):
+                # What names the partition is in no file.
+                of_folder = dict(part.split("=", 1) for part in os.path.relpath(path, folder).split(os.sep)[:-1])
                 try:
-                    rows = pq.ParquetFile(path).read(columns=identity)
+                    rows = pq.ParquetFile(path).read(columns=[name for name in identity if name not in of_folder])
                 except (OSError, pa.ArrowInvalid) as error:
                     print(f"version {seen_version}: cannot read {path}: {error}")
                     continue
-                keys = list(zip(*(rows.column(name).to_pylist() for name in identity)))
+                columns = ([of_folder[name]] * len(rows) if name in of_folder else rows.column(name).to_pylist() for name in identity)
+                keys = list(zip(*columns))
                 by_file[path] = keys
                 for key in keys:
                     if key in owner:

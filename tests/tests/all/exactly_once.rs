@@ -96,8 +96,11 @@ spec:
                 &format!("file: {{path: out/{of}-file, format: {{json: {{}}}}}}"),
             );
             text += &manifest::sink(&format!("{of}-parquet"), &format!("parquet: {{uri: out/{of}-parquet}}"));
-            text +=
-                &manifest::sink(&format!("{of}-delta"), &format!("delta: {{uri: out/{of}-delta, checkpointEvery: 7}}"));
+            let partitions = if of == "sums" { ", partitionBy: [window_start]" } else { "" };
+            text += &manifest::sink(
+                &format!("{of}-delta"),
+                &format!("delta: {{uri: out/{of}-delta, checkpointEvery: 7{partitions}}}"),
+            );
         }
         text + &manifest::sink("wide-delta", "delta: {uri: out/wide-delta}")
     }
