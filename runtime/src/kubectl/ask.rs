@@ -52,36 +52,48 @@ pub async fn savepoint(cluster: &Cluster, args: &AskArgs) -> Result<(), Failure>
     }
 }
 
+/// What comes of asking a Pipeline to stop or to go on.
+enum Ended {
+    Done,
+    /// Nothing is left that could be stopped, or go on.
+    Finished,
+    /// It cannot begin, for this reason.
+    NeverRan(String),
+}
+
 /// Stops a Pipeline at a savepoint, or lets it go on.
 pub async fn suspend(cluster: &Cluster, args: &AskArgs, suspend: bool) -> Result<(), Failure> {
     let changed = cluster.change(&args.pipeline, &json!({"spec": {"suspend": suspend}})).await?;
     let generation = changed.metadata.generation.unwrap_or_default();
     let (done, doing) = if suspend { ("is suspended", "its suspension") } else { ("runs", "it to run") };
     if !args.no_wait {
-        let never_ran = wait(cluster, args, doing, |seen| {
+        let ended = wait(cluster, args, doing, |seen| {
             if let Some(why) = cannot_begin(seen).filter(|_| seen.generation() >= generation) {
-                return Some(Some(why.to_owned()));
+                return Some(Ended::NeverRan(why.to_owned()));
             }
             let is_seen = seen.status.observed_generation.is_some_and(|observed| observed >= generation);
-            let is_there = match seen.status.phase {
-                Some(Phase::Suspended) => suspend,
-                Some(Phase::Running) => !suspend,
-                // Nothing is left that could be stopped, or go on.
-                Some(Phase::Finished) => true,
-                _ => false,
+            let ended = match seen.status.phase {
+                Some(Phase::Suspended) if suspend => Ended::Done,
+                Some(Phase::Running) if !suspend => Ended::Done,
+                Some(Phase::Finished) => Ended::Finished,
+                _ => return None,
             };
-            (is_seen && is_there).then_some(None)
+            is_seen.then_some(ended)
         })
         .await?;
-        match never_ran {
-            Some(why) if !suspend => {
+        match ended {
+            Ended::Done => {}
+            Ended::NeverRan(why) if !suspend => {
                 return Err(Failure::failed(format!("{} cannot run", args.pipeline)).advise(why));
             }
-            Some(_) => {
+            Ended::NeverRan(_) => {
                 telemetry::say(&format!("{} has never run, and is not started", args.pipeline));
                 return Ok(());
             }
-            None => {}
+            Ended::Finished => {
+                telemetry::say(&format!("{} has finished: nothing is left to be done", args.pipeline));
+                return Ok(());
+            }
         }
     }
     let said = if args.no_wait { if suspend { "is asked to stop" } else { "is asked to go on" } } else { done };
