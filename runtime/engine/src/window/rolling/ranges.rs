@@ -12,9 +12,10 @@
 //! ```
 //!
 //! What there is in memory at once is bounded by three things. A block is the longer the more its state takes beside one
-//! row. Levels are made only while all of them take no more than the rows do, or than [`BYTES_AT_ONCE`]: a state such as that
-//! of `array_agg` holds on each level all that there is. And ranges are taken one part after another, so many at a time as
-//! their states are expected to take [`BYTES_AT_ONCE`], by what those before took.
+//! row; where the engine's own accumulators take no more for a state than for a row, it is one row. Levels are made only
+//! while all of them take no more than the rows do, or than [`BYTES_AT_ONCE`]: a state such as that of `array_agg` holds on
+//! each level all that there is. And ranges are taken one part after another, so many at a time as their states are expected
+//! to take [`BYTES_AT_ONCE`], by what those before took.
 
 use std::ops::Range;
 
@@ -32,7 +33,7 @@ use crate::{
 
 /// What the states of a part of the ranges, or the rows that are gathered for one call, may take.
 pub(in crate::window) const BYTES_AT_ONCE: usize = 1 << 25;
-/// Rows of the shortest block, and of the longest.
+/// Rows of the shortest block of other than native aggregates, and of the longest.
 const BLOCK_ROWS: Range<usize> = 8..1024;
 /// So many bytes of state cost about as much to merge as one row to take.
 const BYTES_A_ROW: usize = 16;
@@ -97,7 +98,10 @@ impl Ranges {
                 one.memory_bytes()
             }
         };
-        let block_rows = (bytes_a_range / BYTES_A_ROW).clamp(BLOCK_ROWS.start, BLOCK_ROWS.end);
+        let block_rows = match aggregates.all_native() {
+            true => 1,
+            false => (bytes_a_range / BYTES_A_ROW).clamp(BLOCK_ROWS.start, BLOCK_ROWS.end),
+        };
         let mut made = Self {
             aggregates,
             rows,
