@@ -5,6 +5,8 @@
 //! key group u16 | kind u8 | time i64, sign flipped | key, in Arrow's row format         of entries in the order of time
 //! ```
 
+use std::ops::RangeInclusive;
+
 use arrow::{
     datatypes::DataType,
     row::{RowConverter, Rows, SortField},
@@ -61,6 +63,50 @@ pub(crate) fn key_converter(types: &[DataType]) -> Result<Option<RowConverter>, 
         return Ok(None);
     }
     Ok(Some(RowConverter::new(types.iter().map(|of| SortField::new(of.clone())).collect())?))
+}
+
+/// About how many bytes of keys are made into names at a time; in unit tests few, so that there are several times.
+const KEY_BYTES_AT_ONCE: usize = if cfg!(test) { 256 } else { 1 << 24 };
+
+/// Groups whose names come after those of the portions before.
+pub(crate) struct Portion {
+    pub(crate) groups: Vec<u32>,
+    /// Where they stand among all.
+    pub(crate) places: Vec<usize>,
+    /// The key groups of which the portion has all.
+    pub(crate) key_groups: RangeInclusive<u16>,
+}
+
+/// Cuts groups into portions of which each has the keys of some key groups, so that the names of all need not be in memory at
+/// once: keys may be wide. The portions cover all key groups, and there is at least one.
+pub(crate) fn portions(keys: &GroupKeys, groups: &[u32]) -> Vec<Portion> {
+    let portion = |places: Vec<usize>, key_groups| {
+        let groups = places.iter().map(|place| groups[*place]).collect();
+        Portion { groups, places, key_groups }
+    };
+    let key_bytes = keys.memory_bytes() / keys.len().max(1) + 1;
+    let mut places: Vec<usize> = (0..groups.len()).collect();
+    if groups.len() * key_bytes <= KEY_BYTES_AT_ONCE {
+        return vec![portion(places, 0..=u16::MAX)];
+    }
+    let key_group = |place: &usize| keys.key_group(groups[*place]).0;
+    places.sort_by_key(key_group);
+    let (mut portions, mut taken, mut from) = (Vec::new(), Vec::new(), 0);
+    for of_key_group in places.chunk_by(|one, other| key_group(one) == key_group(other)) {
+        if taken.len() * key_bytes >= KEY_BYTES_AT_ONCE {
+            let next = key_group(&of_key_group[0]);
+            portions.push(portion(std::mem::take(&mut taken), from..=next - 1));
+            from = next;
+        }
+        taken.extend_from_slice(of_key_group);
+    }
+    portions.push(portion(taken, from..=u16::MAX));
+    portions
+}
+
+/// The key group in whose range a name lies.
+pub(crate) fn key_group_of(name: &[u8]) -> u16 {
+    name.first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes))
 }
 
 /// Some groups' keys, of which names are made.

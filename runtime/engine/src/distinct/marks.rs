@@ -26,7 +26,7 @@ use crate::{
     aggregate::longs,
     group::{Groups, NO_GROUP},
     operator::{OperatorContext, OperatorError},
-    stored_keys::{KeyRows, Names, prefix},
+    stored_keys::{KeyRows, Names, Portion, portions, prefix},
     window::row_log::{RowLog, RowWrites},
 };
 
@@ -177,13 +177,15 @@ impl Marks {
     fn spill(&mut self, horizon: i64) -> Result<(), OperatorError> {
         let is_wanted = |group: &u32| self.changed[*group as usize] && self.last[*group as usize] > horizon;
         let groups: Vec<u32> = (0..self.groups.len() as u32).filter(is_wanted).collect();
-        let (mut names, rows) = (Names::default(), KeyRows::new(self.groups.keys(), &self.key_types, &groups)?);
-        (0..groups.len()).for_each(|at| rows.name(at, ENTRY, &[], &mut names));
         let mut run = self.store.writer();
-        for at in names.sorted() {
-            let value = encode(self.last[groups[at] as usize]);
-            self.spilled_bytes += value.len() as u64;
-            run.put(STATES[1], names.get(at), value)?;
+        for Portion { groups, .. } in portions(self.groups.keys(), &groups) {
+            let (mut names, rows) = (Names::default(), KeyRows::new(self.groups.keys(), &self.key_types, &groups)?);
+            (0..groups.len()).for_each(|at| rows.name(at, ENTRY, &[], &mut names));
+            for at in names.sorted() {
+                let value = encode(self.last[groups[at] as usize]);
+                self.spilled_bytes += value.len() as u64;
+                run.put(STATES[1], names.get(at), value)?;
+            }
         }
         run.finish()?;
         self.has_entries = true;

@@ -192,7 +192,7 @@ impl GroupKeys {
         Self { types: self.types.clone(), shared, store }
     }
 
-    pub(super) fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         let store = match &self.store {
             Store::None => 0,
             Store::Ints(store) => store.values.memory_bytes(),

@@ -107,3 +107,30 @@ fn keys_whose_hashes_collide_stay_apart() {
         assert_eq!(rows_of(&column), [format!("<{value}>")]);
     }
 }
+
+#[test]
+fn portions_have_all_groups_and_their_names_are_one_order() {
+    use crate::stored_keys::{KeyRows, Names, Portion, key_group_of, portions};
+    for rows in [0, 1, 10, 3000] {
+        let mut groups = Groups::new(&[DataType::Utf8View]).unwrap();
+        groups.intern(&[strings(rows, 7)], rows, &mut Vec::new()).unwrap();
+        let all: Vec<u32> = (0..groups.len() as u32).rev().filter(|group| group % 5 != 3).collect();
+        let portions = portions(groups.keys(), &all);
+        assert!(portions.len() > 1 || rows < 3000, "{rows} rows: {} portions", portions.len());
+        let (mut next, mut places, mut names) = (Some(0), Vec::new(), Vec::new());
+        for Portion { groups: some, places: at, key_groups } in portions {
+            assert_eq!((Some(*key_groups.start()), some.len()), (next, at.len()));
+            assert!(some.iter().zip(&at).all(|(group, at)| all[*at] == *group));
+            let rows = KeyRows::new(groups.keys(), &[DataType::Utf8View], &some).unwrap();
+            let mut of_portion = Names::default();
+            (0..some.len()).for_each(|at| rows.name(at, 3, &[], &mut of_portion));
+            names.extend(of_portion.sorted().into_iter().map(|at| of_portion.get(at).to_vec()));
+            assert!(names.iter().rev().take(some.len()).all(|name| key_groups.contains(&key_group_of(name))));
+            (next, _) = (key_groups.end().checked_add(1), places.extend(at));
+        }
+        assert_eq!(next, None, "the last portion has all key groups that are left");
+        assert!(names.is_sorted());
+        places.sort_unstable();
+        assert_eq!(places, (0..all.len()).collect::<Vec<_>>());
+    }
+}

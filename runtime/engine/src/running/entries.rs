@@ -27,7 +27,7 @@ use crate::{
     aggregate::Aggregates,
     group::{GroupKeys, Groups},
     operator::OperatorError,
-    stored_keys::{KeyRows, Names, key_converter, prefix},
+    stored_keys::{KeyRows, Names, Portion, key_converter, portions, prefix},
     window::{chunks::unstorable, delta_log::DeltaLog, table::Table},
 };
 
@@ -466,31 +466,33 @@ enum Write {
 impl Changes {
     fn write(self, store: &TaskStore) -> Result<u64, StateError> {
         let groups: Vec<u32> = self.changed.iter().map(|(group, ..)| *group).collect();
-        let rows = KeyRows::new(&self.keys, &self.key_types, &groups).map_err(unstorable)?;
-        // Entries and marks of a key group lie apart, so both are sorted together.
-        let mut names = Names::default();
-        let mut writes: Vec<Write> = Vec::with_capacity(groups.len());
-        for (at, (.., mark)) in self.changed.iter().enumerate() {
-            if let Some(mark) = mark {
-                rows.name(at, PENDING, &[], &mut names);
-                writes.push(if *mark { Write::Mark } else { Write::Unmark });
-            }
-            rows.name(at, ENTRY, &[], &mut names);
-            writes.push(Write::Entry(at));
-        }
         let mut run = store.writer();
         let (mut bytes, mut value) = (0, Vec::new());
-        for at in names.sorted() {
-            let name = names.get(at);
-            match writes[at] {
-                Write::Entry(at) => {
-                    value.clear();
-                    self.changed[at].1.encode(&mut value);
-                    bytes += value.len() as u64;
-                    run.put(STATE, name, &value)?;
+        for Portion { groups, places, .. } in portions(&self.keys, &groups) {
+            let rows = KeyRows::new(&self.keys, &self.key_types, &groups).map_err(unstorable)?;
+            // Entries and marks of a key group lie apart, so both are sorted together.
+            let mut names = Names::default();
+            let mut writes: Vec<Write> = Vec::with_capacity(groups.len());
+            for (at, place) in places.into_iter().enumerate() {
+                if let Some(mark) = self.changed[place].2 {
+                    rows.name(at, PENDING, &[], &mut names);
+                    writes.push(if mark { Write::Mark } else { Write::Unmark });
                 }
-                Write::Mark => run.put(STATE, name, [])?,
-                Write::Unmark => run.delete(STATE, name)?,
+                rows.name(at, ENTRY, &[], &mut names);
+                writes.push(Write::Entry(place));
+            }
+            for at in names.sorted() {
+                let name = names.get(at);
+                match writes[at] {
+                    Write::Entry(place) => {
+                        value.clear();
+                        self.changed[place].1.encode(&mut value);
+                        bytes += value.len() as u64;
+                        run.put(STATE, name, &value)?;
+                    }
+                    Write::Mark => run.put(STATE, name, [])?,
+                    Write::Unmark => run.delete(STATE, name)?,
+                }
             }
         }
         run.finish()?;

@@ -26,7 +26,10 @@ use super::{
 use crate::{
     group::Groups,
     operator::OperatorError,
-    stored_keys::{KeyRows, Names, TIMED_PREFIX, delete_kinds, key_converter, prefix, time_of, timed_prefix},
+    stored_keys::{
+        KeyRows, Names, Portion, TIMED_PREFIX, delete_kinds, key_converter, key_group_of, portions, prefix, time_of,
+        timed_prefix,
+    },
     window::{
         chunks::{Stored, unstorable},
         session::STATE,
@@ -344,46 +347,48 @@ pub(super) fn write(
     let leaves = |group: usize| due.get(group).is_some_and(|due| *due < i64::MAX);
     let groups: Vec<u32> =
         (0..changes.keys.len()).filter(|group| dirty[*group] || leaves(*group)).map(|group| group as u32).collect();
-    let rows = KeyRows::new(&changes.keys, &changes.key_types, &groups).map_err(unstorable)?;
-    let (mut names, mut puts) = (Names::default(), Vec::new());
-    let (mut from, mut next_due_ms) = (0, i64::MAX);
-    for (at, group) in groups.iter().enumerate() {
-        if dirty[*group as usize] {
-            let to = from + written[from..].iter().take_while(|(of, _)| of == group).count();
-            rows.name(at, ENTRY, &[], &mut names);
-            puts.push(Put::Sessions(from..to));
-            from = to;
-        }
-        if let (Some(leaving), Some(due)) = (&leaving, due.get(*group as usize).filter(|due| **due < i64::MAX)) {
-            let due = (*due).max(leaving.after_ms.saturating_add(1));
-            next_due_ms = next_due_ms.min(due);
-            rows.timed_name(at, DUE, due, &mut names);
-            puts.push(Put::Due);
-        }
-    }
-    for at in 0..not_due.len() {
-        names.push([not_due.get(at), &[], &[]]);
-        puts.push(Put::NotDue);
-    }
     let (mut run, mut bytes, mut value) = (store.writer(), 0, Vec::new());
-    // What is due again stands for being due no more.
-    for same in names.sorted().chunk_by(|one, other| names.get(*one) == names.get(*other)) {
-        let name = names.get(same[0]);
-        let put = same.iter().map(|at| &puts[*at]).min_by_key(|put| matches!(put, Put::NotDue));
-        match put {
-            Some(Put::Sessions(range)) if !range.is_empty() => {
-                value.clear();
-                value.push(VERSION);
-                for place in range.clone() {
-                    let span = sessions[written[place].1 as usize].span();
-                    let state = states.as_ref().map(|states| states.row(place));
-                    encode(&span, state.as_ref().map_or(&[][..], |state| state.data()), &mut value);
-                }
-                bytes += value.len() as u64;
-                run.put(STATE, name, &value)?;
+    let mut next_due_ms = i64::MAX;
+    for Portion { groups, key_groups, .. } in portions(&changes.keys, &groups) {
+        let rows = KeyRows::new(&changes.keys, &changes.key_types, &groups).map_err(unstorable)?;
+        let (mut names, mut puts) = (Names::default(), Vec::new());
+        for (at, group) in groups.iter().enumerate() {
+            if dirty[*group as usize] {
+                let from = written.partition_point(|(of, _)| of < group);
+                rows.name(at, ENTRY, &[], &mut names);
+                puts.push(Put::Sessions(from..from + written[from..].iter().take_while(|(of, _)| of == group).count()));
             }
-            Some(Put::Due) => run.put(STATE, name, [])?,
-            _ => run.delete(STATE, name)?,
+            if let (Some(leaving), Some(due)) = (&leaving, due.get(*group as usize).filter(|due| **due < i64::MAX)) {
+                let due = (*due).max(leaving.after_ms.saturating_add(1));
+                next_due_ms = next_due_ms.min(due);
+                rows.timed_name(at, DUE, due, &mut names);
+                puts.push(Put::Due);
+            }
+        }
+        for name in (0..not_due.len()).map(|at| not_due.get(at)).filter(|name| key_groups.contains(&key_group_of(name)))
+        {
+            names.push([name, &[], &[]]);
+            puts.push(Put::NotDue);
+        }
+        // What is due again stands for being due no more.
+        for same in names.sorted().chunk_by(|one, other| names.get(*one) == names.get(*other)) {
+            let name = names.get(same[0]);
+            let put = same.iter().map(|at| &puts[*at]).min_by_key(|put| matches!(put, Put::NotDue));
+            match put {
+                Some(Put::Sessions(range)) if !range.is_empty() => {
+                    value.clear();
+                    value.push(VERSION);
+                    for place in range.clone() {
+                        let span = sessions[written[place].1 as usize].span();
+                        let state = states.as_ref().map(|states| states.row(place));
+                        encode(&span, state.as_ref().map_or(&[][..], |state| state.data()), &mut value);
+                    }
+                    bytes += value.len() as u64;
+                    run.put(STATE, name, &value)?;
+                }
+                Some(Put::Due) => run.put(STATE, name, [])?,
+                _ => run.delete(STATE, name)?,
+            }
         }
     }
     run.finish()?;
