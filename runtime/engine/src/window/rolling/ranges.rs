@@ -45,6 +45,8 @@ pub(in crate::window) struct Ranges {
     aggregates: Aggregates,
     /// The columns that the aggregates read.
     rows: RecordBatch,
+    /// What they take.
+    rows_bytes: usize,
     ranges: Vec<Range<usize>>,
     block_rows: usize,
     levels: Vec<Level>,
@@ -58,7 +60,6 @@ pub(in crate::window) struct Ranges {
 }
 
 /// The states of aligned nodes of equally many rows, as far as ranges need them.
-#[derive(Default)]
 struct Level {
     /// Where each node's state is; [`NO_GROUP`] if no range needs it.
     places: Vec<u32>,
@@ -104,6 +105,7 @@ impl Ranges {
         };
         let mut made = Self {
             aggregates,
+            rows_bytes: Load::of(&rows).bytes,
             rows,
             ranges,
             block_rows,
@@ -115,11 +117,6 @@ impl Ranges {
         };
         made.build()?;
         Ok(made)
-    }
-
-    /// What the rows and the levels take.
-    fn held_bytes(&self) -> usize {
-        Load::of(&self.rows).bytes + self.levels.iter().map(Level::bytes).sum::<usize>()
     }
 
     /// The pieces of a range, of which nodes are of the first `levels` levels.
@@ -165,10 +162,11 @@ impl Ranges {
             let above = above[0].iter().enumerate().filter(|(_, needed)| **needed);
             above.for_each(|(node, _)| below[level - 1][2 * node..2 * node + 2].fill(true));
         }
-        let most_bytes = Load::of(&self.rows).bytes.max(self.bytes_at_once) + self.held_bytes();
+        let most_bytes = self.rows_bytes.max(self.bytes_at_once);
+        let mut bytes = 0;
         for needed in &needed {
             let nodes: Vec<usize> = (0..needed.len()).filter(|node| needed[*node]).collect();
-            if nodes.is_empty() || self.held_bytes() > most_bytes {
+            if nodes.is_empty() || bytes > most_bytes {
                 return Ok(());
             }
             let mut accumulators = self.aggregates.accumulators()?;
@@ -189,7 +187,9 @@ impl Ranges {
             }
             let mut places = vec![NO_GROUP; needed.len()];
             nodes.iter().zip(0..).for_each(|(node, place)| places[*node] = place);
-            self.levels.push(Level { places, states: accumulators.into_state()? });
+            let states = accumulators.into_state()?;
+            bytes += states.iter().map(|column| column_bytes(column)).sum::<usize>();
+            self.levels.push(Level { places, states });
         }
         Ok(())
     }
@@ -200,7 +200,7 @@ impl Ranges {
         accumulators: &mut Accumulators,
         rows: impl Iterator<Item = (usize, usize)>,
     ) -> Result<(), OperatorError> {
-        let bytes_a_row = Load::of(&self.rows).bytes / self.rows.num_rows().max(1) + 1;
+        let bytes_a_row = self.rows_bytes / self.rows.num_rows().max(1) + 1;
         let at_once = (self.bytes_at_once / bytes_a_row).clamp(1, EMITTED_AT_ONCE);
         let (mut taken, mut into): (Vec<u32>, Vec<u32>) = Default::default();
         let mut groups = 0;
@@ -288,10 +288,4 @@ fn take(rows: &RecordBatch, order: &[u32]) -> Result<RecordBatch, OperatorError>
     let columns = compute::take_arrays(rows.columns(), &UInt32Array::from(order.to_vec()), None)?;
     let options = RecordBatchOptions::new().with_row_count(Some(order.len()));
     Ok(RecordBatch::try_new_with_options(rows.schema(), columns, &options)?)
-}
-
-impl Level {
-    fn bytes(&self) -> usize {
-        self.states.iter().map(|column| column_bytes(column)).sum()
-    }
 }
