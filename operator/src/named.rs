@@ -1,17 +1,25 @@
 //! What Pipelines name: Windows and Sinks. Nothing is made for one; all that is written is its status.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
+use millrace_crds::{Pipeline, PipelineStatus};
+use millrace_plan::ResolvedSpec;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::{
     cluster::{
         key::Key,
         raw::Raw,
+        stores::Stores,
         writer::{Happening, WriteError, Writer},
     },
     conditions::{Reason, Say, Type, find},
     context::{Context, Note},
     fault,
+    pipeline::dereference::plan_of,
     telemetry::chain,
 };
 
@@ -28,6 +36,36 @@ pub fn config(problems: Option<String>) -> Vec<Say> {
             Say::new(Type::ConfigValid, false, Reason::InvalidSpec, &message),
         ],
     }
+}
+
+/// Lays over what is said that the first of these Pipelines runs with the spec before, since it has refused the edit or taken it
+/// back. `is_as_it_is`: whether a dataflow has the object with the spec that it has now.
+pub fn lay_passed_over(
+    says: &mut Vec<Say>,
+    stores: &Stores,
+    users: &[Arc<Raw<Pipeline>>],
+    is_as_it_is: impl Fn(&ResolvedSpec) -> bool,
+) {
+    let why = users.iter().find_map(|user| {
+        let status: PipelineStatus = user.status();
+        let invalid = find(&status.conditions, Type::ConfigValid).filter(|condition| condition.status == "False")?;
+        let known = [Reason::RolledBack, Reason::EditRefused];
+        let reason = known.into_iter().find(|reason| reason.name() == invalid.reason)?;
+        let plan = plan_of(stores, user)?;
+        (!is_as_it_is(&plan.spec))
+            .then(|| (reason, format!("Pipeline {} runs with the spec before: {}", user.name(), invalid.message)))
+    });
+    if let Some((reason, message)) = why
+        && let Some(ready) = says.iter_mut().find(|say| say.of == Type::Ready && say.status == Some(true))
+    {
+        *ready = Say::new(Type::Ready, false, reason, &message);
+        says.push(Say::new(Type::Stalled, true, reason, message));
+    }
+}
+
+/// Whether a spec that runs is the one that an object has.
+pub fn is_spec<S: DeserializeOwned + PartialEq>(runs: &S, has: &Value) -> bool {
+    S::deserialize(has).is_ok_and(|has| has == *runs)
 }
 
 /// Writes a status.

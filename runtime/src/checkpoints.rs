@@ -348,13 +348,12 @@ async fn verify(data: &DataArgs, wanted: Option<&str>) -> Result<(), Failure> {
             damaged.insert(place);
         }
     }
-    match wanted {
-        Some(wanted) if checked == 0 => return Err(unknown(wanted, &known)),
-        Some(_) => pointed?,
-        None => {
-            pointed?;
-            refuse_missing_newest(data).await?;
-        }
+    if let Some(wanted) = wanted.filter(|_| checked == 0) {
+        return Err(unknown(wanted, &known));
+    }
+    pointed?;
+    if wanted.is_none() {
+        refuse_missing_newest(data).await?;
     }
     if damaged.is_empty() {
         telemetry::say(&format!("checkpoints that are whole: {checked}, with {} files", whole.len()));

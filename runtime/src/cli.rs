@@ -82,6 +82,8 @@ Exit codes: 0 stopped at a checkpoint, 1 it could not be completed in time, 2 wr
     Check(ManifestArgs),
 
     /// Show how a pipeline would run, or what an edit of it would do.
+    ///
+    /// With `--against` the exit code is 1 if the edit would be refused.
     #[command(after_help = "\
 Examples:
   millrace plan -f examples/flights

@@ -31,8 +31,12 @@ pub fn show(args: &PlanArgs) -> Result<(), Failure> {
     for loss in unknown_losses(&plan.spec.pipeline, Some(&old.spec.pipeline)) {
         eprintln!("warning: {loss}");
     }
-    telemetry::print(&edit_text(&diff(&old, &plan)));
-    Ok(())
+    let edit = diff(&old, &plan);
+    telemetry::print(&edit_text(&edit));
+    match edit.class {
+        EditClass::Refused => Err(Failure::failed("the edit would be refused")),
+        _ => Ok(()),
+    }
 }
 
 /// The class of an edit and what it means, then node by node.

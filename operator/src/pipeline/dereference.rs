@@ -263,6 +263,12 @@ pub fn report_of(map: Option<&ConfigMap>, pipeline: &Raw<Pipeline>) -> Option<Re
     report.pipeline_uid.as_deref().is_none_or(|uid| uid == pipeline.uid()).then_some(report)
 }
 
+/// What the runtime of a Pipeline is to run.
+pub fn plan_of(stores: &Stores, pipeline: &Raw<Pipeline>) -> Option<PlanDocument> {
+    let map = get(&stores.config_maps, pipeline.namespace(), &Names::of(pipeline.name()).plan());
+    document(map.as_deref(), PLAN_KEY)
+}
+
 /// A document in a ConfigMap; `None` too if it is none of a version that is known.
 fn document<D: DeserializeOwned + Versioned>(map: Option<&ConfigMap>, key: &str) -> Option<D> {
     let text = map?.data.as_ref()?.get(key)?;

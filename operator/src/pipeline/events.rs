@@ -49,7 +49,10 @@ pub fn happenings(before: &PipelineStatus, after: &PipelineStatus) -> Vec<Happen
         (Type::SourcesHealthy, "SourceFailing"),
         (Type::SinksHealthy, "SinkFailing"),
     ] {
+        // Where it is a sink that checkpoints wait for, that is told by itself.
+        let is_told = of_type == Type::CheckpointHealthy && has_fallen(Type::SinksHealthy);
         if has_fallen(of_type)
+            && !is_told
             && let Some((_, _, message)) = now(of_type)
         {
             tell(true, reason, message.to_owned());

@@ -18,7 +18,7 @@ use crate::{
         writer::{WriteError, Writer},
     },
     context::{Context, Note},
-    named::{tell_of_config, write},
+    named::{config, is_spec, lay_passed_over, tell_of_config, write},
     pipeline::{dereference::report_of, validate::problems_of},
 };
 
@@ -43,8 +43,11 @@ pub async fn reconcile<W: Writer>(
     let users = context.stores.users(Kind::Sink, &key.namespace, &key.name);
     note.looked = Some((now, users.len()));
     let reports: Vec<_> = users.iter().map(|user| (user.name(), report(&context.stores, user))).collect();
-    let problems = problems_of(Kind::Sink, &sink);
-    let after = status(&sink, problems, &reports, &before, context.clock.now());
+    let mut says = config(problems_of(Kind::Sink, &sink));
+    lay_passed_over(&mut says, &context.stores, &users, |dataflow| {
+        dataflow.sinks.get(&key.name).is_none_or(|runs| is_spec(runs, &sink.spec))
+    });
+    let after = status(&sink, says, &reports, &before, context.clock.now());
     if after == before {
         let disputed = note.disputed(&sink, now);
         if disputed.is_none_or(|rest| !rest.is_zero()) {

@@ -8,20 +8,18 @@ use crate::{
     clock::time,
     cluster::{raw::Raw, writer::shorten},
     conditions::{Reason, Say, Type, conditions},
-    named::config,
 };
 
-/// The status. `reports` are those of the Pipelines that use it, by name.
+/// The status. `says` is what there is to say whatever the Pipelines that use it report; `reports` are those, by name.
 pub(super) fn status(
     sink: &Raw<Sink>,
-    problems: Option<String>,
+    mut says: Vec<Say>,
     reports: &[(&str, Option<ReportDocument>)],
     before: &SinkStatus,
     now: Timestamp,
 ) -> SinkStatus {
     let name = sink.name();
     let failing = reports.iter().find_map(|(pipeline, report)| Some((*pipeline, problem(report.as_ref()?, name)?)));
-    let mut says = config(problems);
     if let (Some((pipeline, problem)), Some(ready)) = (failing, says.iter_mut().find(|say| say.of == Type::Ready))
         && ready.status == Some(true)
     {
@@ -79,6 +77,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::named::config;
 
     fn sink() -> Raw<Sink> {
         serde_json::from_value(json!({"metadata": {"name": "lake", "namespace": "default", "generation": 2}})).unwrap()
@@ -127,11 +126,11 @@ mod tests {
     #[test]
     fn a_sink_says_what_was_committed_and_keeps_its_last_error_when_it_is_over() {
         let failing = [("web", Some(report(7, Some("disk full"))))];
-        let first = status(&sink(), None, &failing, &SinkStatus::default(), Timestamp(61_000));
+        let first = status(&sink(), config(None), &failing, &SinkStatus::default(), Timestamp(61_000));
         let ready = &first.conditions[0];
         assert_eq!((ready.status.as_str(), ready.message.as_str()), ("False", "Pipeline web: disk full"));
         assert_eq!(first.committed.as_ref().map(|commit| commit.epoch), Some(7));
-        let second = status(&sink(), None, &[("web", Some(report(8, None)))], &first, Timestamp(62_000));
+        let second = status(&sink(), config(None), &[("web", Some(report(8, None)))], &first, Timestamp(62_000));
         assert_eq!(second.conditions[0].status, "True");
         assert_eq!(second.last_error.map(|error| error.message).as_deref(), Some("disk full"));
         assert_eq!(second.used_by, ["web"]);
@@ -143,18 +142,18 @@ mod tests {
         for node in &mut report.nodes {
             node.committed = node.committed.filter(|_| node.name != "rows->lake");
         }
-        let said = status(&sink(), None, &[("web", Some(report.clone()))], &SinkStatus::default(), Timestamp(61_000));
+        let said = status(&sink(), config(None), &[("web", Some(report.clone()))], &SinkStatus::default(), Timestamp(61_000));
         assert_eq!(said.committed, None);
         // The edit is taken back.
         report.nodes.retain(|node| node.name != "rows->lake");
-        let said = status(&sink(), None, &[("web", Some(report))], &said, Timestamp(62_000));
+        let said = status(&sink(), config(None), &[("web", Some(report))], &said, Timestamp(62_000));
         assert_eq!(said.committed, None);
     }
 
     #[test]
     fn another_epoch_alone_is_a_number() {
-        let one = status(&sink(), None, &[("web", Some(report(7, None)))], &SinkStatus::default(), Timestamp(61_000));
-        let other = status(&sink(), None, &[("web", Some(report(8, None)))], &one, Timestamp(61_000));
+        let one = status(&sink(), config(None), &[("web", Some(report(7, None)))], &SinkStatus::default(), Timestamp(61_000));
+        let other = status(&sink(), config(None), &[("web", Some(report(8, None)))], &one, Timestamp(61_000));
         assert_ne!(one, other);
         assert_eq!(without_numbers(&one), without_numbers(&other));
     }

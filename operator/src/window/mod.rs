@@ -14,7 +14,7 @@ use crate::{
     },
     conditions::conditions,
     context::{Context, Note},
-    named::{config, tell_of_config, write},
+    named::{config, is_spec, lay_passed_over, tell_of_config, write},
     pipeline::validate::problems_of,
 };
 
@@ -30,7 +30,10 @@ pub async fn reconcile<W: Writer>(
     let Some(window) = get(&context.stores.windows, &key.namespace, &key.name) else { return Ok(None) };
     let before: WindowStatus = note.status_of(&window);
     let users = context.stores.users(Kind::Window, &key.namespace, &key.name);
-    let says = config(problems_of(Kind::Window, &window));
+    let mut says = config(problems_of(Kind::Window, &window));
+    lay_passed_over(&mut says, &context.stores, &users, |dataflow| {
+        dataflow.windows.get(&key.name).is_none_or(|runs| is_spec(runs, &window.spec))
+    });
     let now = time(context.clock.now());
     let after = WindowStatus {
         observed_generation: Some(window.generation()),

@@ -117,6 +117,12 @@ fn show_one(name: &str, plan: &Plan, seen: Option<&Observed>) -> Result<bool, Fa
     })?;
     let edit = diff(&old, plan);
     telemetry::print(&format!("{name}: {}", edit_text(&edit)));
+    let rejected = seen.status.rejected.as_ref().filter(|rejected| rejected.revision == plan.revision.0);
+    if let Some(rejected) = rejected.filter(|rejected| rejected.pods.is_none()) {
+        let why = "the operator would not try it: it was tried before and taken back, and is not tried again as it is";
+        telemetry::say(&format!("{name}: {why}: {}", rejected.message));
+        return Ok(false);
+    }
     Ok(edit.class != EditClass::Refused)
 }
 

@@ -232,7 +232,9 @@ fn the_class_of_an_edit_is_told_beforehand() {
     let against = |new: String| {
         workspace.write("new.yaml", new);
         let plan = Millrace::new(&workspace, ["plan", "-f", "new.yaml", "--against", "old.yaml"]).finish();
-        format!("{}{}", plan.stdout, plan.stderr).to_lowercase()
+        let text = format!("{}{}", plan.stdout, plan.stderr).to_lowercase();
+        assert_eq!(plan.code(), i32::from(text.contains("refused")), "{text}");
+        text
     };
     assert!(against(FIRST.manifests()).contains("none") || against(FIRST.manifests()).contains("no change"));
     assert!(against(Variant { below: 3, ..FIRST }.manifests()).contains("hot"));

@@ -34,6 +34,9 @@ const STORAGE_CREDENTIALS: &str = "MILLRACE_STORAGE_CREDENTIALS";
 pub const ENVIRONMENT: [&str; 4] = ["POD_NAME", "POD_NAMESPACE", "POD_UID", STORAGE_CREDENTIALS];
 /// The user and group of the runtime's image.
 const USER: i64 = 65_532;
+/// Where a container's last words are taken from that leaves none: the last lines of one that failed stand in the pod's status,
+/// and from there in the Pipeline's.
+pub const LAST_WORDS_FROM: &str = "FallbackToLogsOnError";
 /// For so long a pod may take its last checkpoint.
 const GRACE_SECONDS: i64 = 60;
 
@@ -119,6 +122,9 @@ impl Pods<'_> {
             annotations: metadata.annotations,
             ..ObjectMeta::default()
         });
+        for container in containers(&mut overlay) {
+            container.termination_message_policy.get_or_insert_with(|| LAST_WORDS_FROM.to_owned());
+        }
         template.merge_from(overlay);
         // The StatefulSet, the Service and the operator find the pods by these.
         let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
@@ -172,12 +178,17 @@ impl Pods<'_> {
                 read_only_root_filesystem: Some(true),
                 ..SecurityContext::default()
             }),
-            // The last lines of a run that failed stand in the pod's status, and from there in the Pipeline's.
-            termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+            termination_message_policy: Some(LAST_WORDS_FROM.to_owned()),
             volume_mounts: Some(mounts),
             ..Container::default()
         }
     }
+}
+
+/// All containers of a template.
+fn containers(template: &mut PodTemplateSpec) -> impl Iterator<Item = &mut Container> {
+    let spec = template.spec.iter_mut();
+    spec.flat_map(|spec| spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()))
 }
 
 /// A hash of the template: where it changes, pods are made anew.

@@ -21,7 +21,7 @@ use crate::{
     },
     labels,
     pipeline::{
-        build::pod::{CONTAINER, CREDENTIALS, Pods, storage_secret, volume_of},
+        build::pod::{CONTAINER, CREDENTIALS, LAST_WORDS_FROM, Pods, storage_secret, volume_of},
         dereference::{ACCOUNT, Observed},
         overlay::overlay,
     },
@@ -135,7 +135,7 @@ fn pod(observed: &Observed, checkpoints: &CheckpointsSpec, template: &PodTemplat
         startup_probe: None,
         lifecycle: None,
         termination_message_path: None,
-        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        termination_message_policy: Some(LAST_WORDS_FROM.to_owned()),
         ..runtime
     };
     // An account of the user's may be what the storage lets in. Ours may do nothing there, and may be gone.

@@ -332,7 +332,7 @@ impl<'a> Facts<'a> {
         match (&self.pod, self.live_phase()) {
             (PodState::Trouble { reason, message, may_pass }, _) => standing(false, *reason, message, Some(*may_pass)),
             (PodState::Absent, _) => {
-                standing(false, Reason::Starting, &self.because("there is no pod yet"), Some(true))
+                standing(false, Reason::Starting, &self.because(&self.absence()), Some(true))
             }
             (_, Some(RunPhase::Failed)) => {
                 let (reason, message) = self.problem();
@@ -378,11 +378,16 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// Why there is no pod to speak of. One that does not end is in the way of the next: they have one name.
+    fn absence(&self) -> String {
+        self.observed.pod.as_deref().and_then(pods::going).unwrap_or_else(|| "there is no pod yet".to_owned())
+    }
+
     /// What a pod that does not run yet waits for.
     fn awaited(&self) -> Option<String> {
         match &self.pod {
             PodState::Ready => None,
-            PodState::Absent => Some(self.because("there is no pod yet")),
+            PodState::Absent => Some(self.because(&self.absence())),
             PodState::NotReady { message, .. } | PodState::Trouble { message, .. } => Some(self.because(message)),
         }
     }
@@ -522,6 +527,13 @@ impl<'a> Facts<'a> {
         }
         if let Some(why) = &report.checkpoint_error {
             let message = format!("the next checkpoint cannot be completed: {why}");
+            return Say::new(of, false, Reason::CheckpointFailed, message);
+        }
+        // A commit that is tried again and again keeps the next checkpoint waiting.
+        if let Some(problem) = report.problem.as_ref().filter(|problem| problem.of == ProblemOf::Sink)
+            && matches!(report.phase, RunPhase::Running | RunPhase::Stopping)
+        {
+            let message = format!("the next checkpoint waits for a sink: {}", said(problem));
             return Say::new(of, false, Reason::CheckpointFailed, message);
         }
         match (&report.checkpoint, report.restored_from) {

@@ -67,6 +67,15 @@ pub fn pod_state(pod: Option<&Pod>) -> PodState {
     not_ready(false, message)
 }
 
+/// That a pod is going and has not gone, with since when, and what holds it if it says so.
+pub fn going(pod: &Pod) -> Option<String> {
+    let since = pod.metadata.deletion_timestamp.as_ref()?.0;
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let held = pod.metadata.finalizers.iter().flatten().cloned().collect::<Vec<_>>().join(", ");
+    let held = if held.is_empty() { held } else { format!("; it is held by its finalizers {held}") };
+    Some(format!("pod {name} is to end by {since:.0} and is still there{held}"))
+}
+
 /// The crash before the container that runs now; `since` is when it was started. A container that ends again and again runs
 /// for a moment each time, which is no news.
 pub fn crash_before(pod: Option<&Pod>) -> Option<(PodState, Time)> {
@@ -252,5 +261,17 @@ mod tests {
         assert_eq!(state(ready), PodState::Ready);
         assert!(matches!(state(json!({"phase": "Pending"})), PodState::NotReady { runs: false, .. }));
         assert_eq!(pod_state(None), PodState::Absent);
+    }
+
+    #[test]
+    fn a_pod_that_does_not_go_is_told_with_what_holds_it() {
+        let pod = |metadata: Value| serde_json::from_value(json!({"metadata": metadata})).unwrap();
+        assert_eq!(going(&pod(json!({"name": "web-0"}))), None);
+        let due = "2024-01-01T01:00:00Z";
+        let says = going(&pod(json!({"name": "web-0", "deletionTimestamp": due})));
+        assert_eq!(says.as_deref(), Some("pod web-0 is to end by 2024-01-01T01:00:00Z and is still there"));
+        let says =
+            going(&pod(json!({"name": "web-0", "deletionTimestamp": due, "finalizers": ["example.com/audit"]})));
+        assert!(says.is_some_and(|says| says.ends_with("; it is held by its finalizers example.com/audit")));
     }
 }

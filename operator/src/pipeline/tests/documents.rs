@@ -100,6 +100,7 @@ async fn a_template_is_laid_over_the_pods_and_cannot_take_away_what_finds_them()
     assert_eq!(containers[0]["image"], "mine:2");
     assert_eq!(containers[0]["resources"], json!({"limits": {"cpu": "1", "memory": "1Gi"}}));
     assert_eq!(containers[0]["args"][0], "worker");
+    assert_eq!(containers[1]["terminationMessagePolicy"], "FallbackToLogsOnError", "its last words are told too");
     let env: Vec<&str> = containers[0]["env"].as_array().unwrap().iter().filter_map(|it| it["name"].as_str()).collect();
     assert_eq!(env, ["POD_NAME", "POD_NAMESPACE", "POD_UID", "AWS_REGION"]);
     assert_eq!(containers[0]["securityContext"]["readOnlyRootFilesystem"], true);

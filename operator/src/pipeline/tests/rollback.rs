@@ -392,3 +392,52 @@ async fn a_pipeline_that_is_made_anew_over_a_state_that_it_cannot_take_goes_on_w
         assert_eq!(world.log(), Vec::<String>::new());
     }
 }
+
+/// `Ready` and `Stalled` of an object that Pipelines name.
+fn told_of(world: &World, kind: &str, name: &str) -> (String, bool) {
+    let conditions = world.get(kind, name).unwrap()["status"]["conditions"].clone();
+    let found = |of: &str| conditions.as_array().unwrap().iter().find(|it| it["type"] == of).cloned();
+    let ready = found("Ready").unwrap();
+    let text = ["status", "reason", "message"].map(|field| ready[field].as_str().unwrap().to_owned()).join(" ");
+    (text, found("Stalled").is_some_and(|stalled| stalled["status"] == "True"))
+}
+
+#[tokio::test]
+async fn a_sink_whose_edit_was_taken_back_does_not_say_that_it_is_used_as_it_is() {
+    let mut world = World::new();
+    world.put("Pipeline", web().build());
+    world.settle().await;
+    let before = world.run("web").revision.unwrap();
+    world.report("web", &ran(&before, 7));
+    world.settle().await;
+    let sink = |generation: i64, uri: &str| {
+        let metadata = json!({"name": "out", "namespace": "default", "uid": "uid-out", "generation": generation});
+        json!({"metadata": metadata, "spec": {"parquet": {"uri": uri}}})
+    };
+    world.put("Sink", sink(2, "/nowhere/out"));
+    world.settle().await;
+    let wanted = world.plan("web").revision;
+    assert_ne!(wanted, before);
+    assert_eq!(told_of(&world, "Sink", "out"), ("True Valid it can be used".to_owned(), false));
+    let edit = EditSaid {
+        from: before.clone(),
+        to: wanted,
+        result: EditResult::RolledBack,
+        since: Some(Epoch(7)),
+        message: Some("dear->out: /nowhere/out is on a read-only file system".to_owned()),
+        at: START,
+    };
+    world.report("web", &ReportDocument { edit: Some(edit), ..ran(&before, 8) });
+    world.settle().await;
+    let (said, is_stalled) = told_of(&world, "Sink", "out");
+    assert!(said.starts_with("False RolledBack Pipeline web runs with the spec before: revision "), "{said}");
+    assert!(said.ends_with("/nowhere/out is on a read-only file system") && is_stalled, "{said}");
+    assert!(told_of(&world, "Window", "minute").0.starts_with("True"), "which nobody has edited");
+    // The edit is undone.
+    world.put("Sink", sink(3, "/data/out"));
+    world.settle().await;
+    assert_eq!(told_of(&world, "Sink", "out"), ("True Valid it can be used".to_owned(), false));
+    world.log();
+    world.pass(Duration::from_secs(600)).await;
+    assert_eq!(world.log(), Vec::<String>::new());
+}
