@@ -19,6 +19,7 @@ pub mod commits;
 mod conclude;
 pub mod distinct;
 pub mod drive;
+mod failing;
 pub mod group;
 pub mod inputs;
 pub mod job;

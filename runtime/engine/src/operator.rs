@@ -10,7 +10,7 @@ use arrow::array::RecordBatch;
 use millrace_state::{StateError, TaskStore};
 use millrace_stream::{Clock, Epoch, EventTime, KeyGroupRange};
 
-use crate::channel::Load;
+use crate::{channel::Load, steps::StepError};
 
 /// What an operator is given when it is made.
 pub struct OperatorContext {
@@ -161,6 +161,9 @@ pub enum OperatorError {
     /// An expression or aggregate failed on the data.
     #[error("an expression failed")]
     Expression(#[from] datafusion_common::DataFusionError),
+    /// A step failed on the data.
+    #[error("an expression failed")]
+    Step(#[from] StepError),
     /// An Arrow kernel failed.
     #[error("a column could not be computed")]
     Arrow(#[from] arrow::error::ArrowError),

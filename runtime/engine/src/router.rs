@@ -14,7 +14,6 @@ use arrow::{
     compute::take_record_batch,
     error::ArrowError,
 };
-use datafusion_common::DataFusionError;
 use millrace_plan::OutputName;
 use millrace_stream::{KeyGroup, Message, key_hash::hash_columns};
 
@@ -22,7 +21,7 @@ use crate::{
     channel::{Closed, Load, Sender},
     metrics::Counter,
     stages::{Link, Route, Target},
-    steps::{self, Left},
+    steps::{self, Left, StepError},
 };
 
 /// Carries a task's rows, watermarks and barriers on.
@@ -66,7 +65,7 @@ pub enum RouteError {
         node: String,
         /// Why.
         #[source]
-        source: DataFusionError,
+        source: StepError,
     },
     /// The rows could not be parted by key.
     #[error("rows could not be parted by key")]
@@ -127,7 +126,7 @@ impl Router {
     fn beyond(
         &mut self,
         index: usize,
-        applied: Result<Option<RecordBatch>, DataFusionError>,
+        applied: Result<Option<RecordBatch>, StepError>,
         left: Vec<Left>,
     ) -> Result<Vec<(Target, RecordBatch)>, RouteError> {
         let (link, counter) = &self.links[index];

@@ -12,11 +12,25 @@ use datafusion_common::{DataFusionError, internal_datafusion_err};
 use datafusion_physical_expr::PhysicalExpr;
 use millrace_plan::Step;
 
-use crate::channel::column_bytes;
+use crate::{
+    channel::column_bytes,
+    failing::{Failing, evaluated},
+};
 
 /// How many rows, and about how many bytes beside the elements, an UNNEST makes at once: a row has its other columns as often as
 /// its list has elements.
 const UNNEST: Most = Most { rows: 1 << 16, bytes: 1 << 26 };
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// An expression has failed on a row.
+    #[error(transparent)]
+    Failing(#[from] Box<Failing>),
+    /// Something else has.
+    #[error(transparent)]
+    Other(#[from] DataFusionError),
+}
 
 /// What is left to be made of a batch.
 #[derive(Debug)]
@@ -41,15 +55,15 @@ struct Place {
 
 /// Applies the steps in order. `None`: no row is left. Where an UNNEST makes more than it makes at once, the rest is put on
 /// `left`, for [`go_on`].
-pub fn apply(steps: &[Step], batch: RecordBatch, left: &mut Vec<Left>) -> Result<Option<RecordBatch>, DataFusionError> {
+pub fn apply(steps: &[Step], batch: RecordBatch, left: &mut Vec<Left>) -> Result<Option<RecordBatch>, StepError> {
     apply_from(0, steps, batch, left)
 }
 
 /// Makes more of what is left, the last first.
-pub fn go_on(steps: &[Step], left: &mut Vec<Left>) -> Result<Option<RecordBatch>, DataFusionError> {
+pub fn go_on(steps: &[Step], left: &mut Vec<Left>) -> Result<Option<RecordBatch>, StepError> {
     let Some(Left { step, batch, from }) = left.pop() else { return Ok(None) };
     let Step::Unnest { columns, schema } = &steps[step] else {
-        return Err(internal_datafusion_err!("step {step} leaves nothing for later"));
+        return Err(internal_datafusion_err!("step {step} leaves nothing for later").into());
     };
     let rows = unnest_from(columns, schema, &batch, from, UNNEST)?;
     left.extend(rows.1.map(|from| Left { step, batch, from }));
@@ -61,7 +75,7 @@ fn apply_from(
     steps: &[Step],
     batch: RecordBatch,
     left: &mut Vec<Left>,
-) -> Result<Option<RecordBatch>, DataFusionError> {
+) -> Result<Option<RecordBatch>, StepError> {
     let mut batch = batch;
     for (number, step) in steps.iter().enumerate().skip(first) {
         if batch.num_rows() == 0 {
@@ -84,8 +98,8 @@ fn apply_from(
 }
 
 /// The rows for which `predicate` is true; `None` if there are none.
-pub fn keep(predicate: &Arc<dyn PhysicalExpr>, batch: RecordBatch) -> Result<Option<RecordBatch>, DataFusionError> {
-    let mask = predicate.evaluate(&batch)?.into_array(batch.num_rows())?;
+pub fn keep(predicate: &Arc<dyn PhysicalExpr>, batch: RecordBatch) -> Result<Option<RecordBatch>, StepError> {
+    let mask = evaluated(predicate, None, &batch)?;
     let mask: &BooleanArray = mask
         .as_boolean_opt()
         .ok_or_else(|| internal_datafusion_err!("a filter is of type {}, not BOOLEAN", mask.data_type()))?;
@@ -93,19 +107,15 @@ pub fn keep(predicate: &Arc<dyn PhysicalExpr>, batch: RecordBatch) -> Result<Opt
     match mask.true_count() {
         0 => Ok(None),
         all if all == batch.num_rows() => Ok(Some(batch)),
-        _ => Ok(Some(filter_record_batch(&batch, mask)?)),
+        _ => Ok(Some(filter_record_batch(&batch, mask).map_err(DataFusionError::from)?)),
     }
 }
 
-fn project(
-    exprs: &[Arc<dyn PhysicalExpr>],
-    schema: &SchemaRef,
-    batch: &RecordBatch,
-) -> Result<RecordBatch, DataFusionError> {
-    let rows = batch.num_rows();
+fn project(exprs: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef, batch: &RecordBatch) -> Result<RecordBatch, StepError> {
+    let named = exprs.iter().zip(schema.fields());
     let columns =
-        exprs.iter().map(|expr| expr.evaluate(batch)?.into_array(rows)).collect::<Result<Vec<ArrayRef>, _>>()?;
-    Ok(with_rows(schema, columns, rows)?)
+        named.map(|(expr, field)| evaluated(expr, Some(field.name()), batch)).collect::<Result<Vec<ArrayRef>, _>>()?;
+    Ok(with_rows(schema, columns, batch.num_rows()).map_err(DataFusionError::from)?)
 }
 
 fn with_rows(schema: &SchemaRef, columns: Vec<ArrayRef>, rows: usize) -> Result<RecordBatch, ArrowError> {
