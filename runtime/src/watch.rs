@@ -5,7 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use millrace_engine::Command;
+use millrace_engine::{Command, launch::misfits};
 use millrace_plan::{Plan, unknown_losses};
 use tokio::sync::{mpsc, oneshot};
 
@@ -89,6 +89,10 @@ pub async fn watch(
         }
         for loss in unknown_losses(&plan.spec.pipeline, Some(&seen.plan.spec.pipeline)) {
             tracing::warn!("{loss}");
+        }
+        if let Some(why) = misfits(&plan).await {
+            tracing::warn!("edit refused, the running plan stays:\n{why}");
+            continue;
         }
         let (reply, answer) = oneshot::channel();
         let edited = plan.clone();

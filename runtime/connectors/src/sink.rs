@@ -57,6 +57,16 @@ pub trait SinkFactory: Send + Sync {
     /// a file open over several epochs.
     fn open(&self, cx: SinkContext, restored: Option<CommitHandle>) -> BoxFuture<'_, Result<Box<dyn Sink>, SinkError>>;
 
+    /// Whether rows with these columns fit what is at the destination. Asked before an edit is taken up, beside whatever writes
+    /// there; changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`SinkError::Refused`] if they do not; any other error tells nothing of it.
+    fn fits(&self, _schema: SchemaRef) -> BoxFuture<'_, Result<(), SinkError>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Whether a handle names rows that are held back for a fuller file: they are shown by a later epoch's.
     fn holds(&self, _handle: &CommitHandle) -> bool {
         false

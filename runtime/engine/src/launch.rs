@@ -5,13 +5,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     panic::AssertUnwindSafe,
     sync::Arc,
+    time::Duration,
 };
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use futures::FutureExt;
 use millrace_connectors::{
-    CommitHandle, ReplayPoint, SinkContext, SinkFactory, Source, SourceContext, SourceError, SplitId, make_sink,
-    make_source,
+    CommitHandle, ReplayPoint, SinkContext, SinkError, SinkFactory, Source, SourceContext, SourceError, SplitId,
+    make_sink, make_source,
 };
 use millrace_plan::{KeyedStage, NodeKind, Plan, SourceNode};
 use millrace_state::{Manifest, StateError, TaskManifest};
@@ -19,7 +20,7 @@ use millrace_stream::{Generation, KeyGroupRange, NodeName, TaskId};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    JobContext, JobError,
+    JobContext, JobError, chain,
     channel::{self, BYTE_BUDGET, Load, ROW_BUDGET, Receiver, Sender},
     inputs::{Inputs, Origin},
     operator::OperatorContext,
@@ -40,6 +41,9 @@ use crate::{
 const REPORT_QUEUE: usize = 4096;
 /// What may be under way from one task to another.
 const CHANNEL: Load = Load { rows: ROW_BUDGET, bytes: BYTE_BUDGET };
+
+/// For so long a destination is looked at before an edit is taken up.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// The running tasks of a plan. Dropping it ends them.
 pub struct Running {
@@ -89,6 +93,21 @@ impl Connectors {
             plan.parallelism.min(limit.unwrap_or(u32::MAX))
         })
     }
+}
+
+/// What of the destinations that are there a plan's rows do not fit, a line a node. One that cannot be looked at, or not within
+/// [`LOOK`], says nothing: whoever opens it will.
+pub async fn misfits(plan: &Plan) -> Option<String> {
+    let connectors = Connectors::of(plan).ok()?;
+    let mut lines = Vec::new();
+    for node in &plan.nodes {
+        let (NodeKind::Sink(sink), Some(factory)) = (&node.kind, connectors.sinks.get(&node.name)) else { continue };
+        let looked = tokio::time::timeout(LOOK, factory.fits(sink.schema.clone())).await;
+        if let Ok(Err(error @ SinkError::Refused { .. })) = looked {
+            lines.push(format!("  {}: {}", node.name, chain(&error)));
+        }
+    }
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 /// What tasks go on from.

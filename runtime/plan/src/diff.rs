@@ -306,8 +306,20 @@ impl Changes<'_> {
                     "a Delta table's partitioning cannot change; write to another `uri`",
                 );
             }
-            if let Some(problem) = table_differs(&old.schema, &new.schema, is.schema_evolution) {
+            if let Some(problem) = type_changes(&old.schema, &new.schema) {
                 self.add(name, EditClass::Refused, problem);
+            }
+            // The table may have the column: from before, or because somebody has added it. Whoever takes the edit up looks.
+            if is.schema_evolution == SchemaEvolution::Strict
+                && let Some(field) =
+                    new.schema.fields().iter().find(|it| old.schema.field_with_name(it.name()).is_err())
+            {
+                let why = format!(
+                    "the column `{}` is new to the Sink; a Delta table that lacks it refuses the edit, unless \
+                     `schemaEvolution: AddColumns` adds it",
+                    field.name()
+                );
+                self.add(name, EditClass::Hot, why);
             }
         }
         if self.nodes.len() == count {
@@ -348,28 +360,18 @@ fn kind(node: &Node) -> &'static str {
 }
 
 /// Why a Delta table that has the old columns cannot take the new ones.
-fn table_differs(old: &Schema, new: &Schema, evolution: SchemaEvolution) -> Option<String> {
-    for field in new.fields() {
-        match old.field_with_name(field.name()) {
-            Ok(before) if before.data_type() != field.data_type() => {
-                return Some(format!(
-                    "the column `{}` of the Delta table changes from {} to {}",
-                    field.name(),
-                    type_name(before.data_type()),
-                    type_name(field.data_type())
-                ));
-            }
-            Err(_) if evolution == SchemaEvolution::Strict => {
-                return Some(format!(
-                    "the column `{}` is new to the Sink; `schemaEvolution: AddColumns` takes it, and adds it to the Delta table if \
-                     that lacks it",
-                    field.name()
-                ));
-            }
-            _ => {}
-        }
-    }
-    None
+fn type_changes(old: &Schema, new: &Schema) -> Option<String> {
+    new.fields().iter().find_map(|field| {
+        let before = old.field_with_name(field.name()).ok()?;
+        (before.data_type() != field.data_type()).then(|| {
+            format!(
+                "the column `{}` of the Delta table changes from {} to {}",
+                field.name(),
+                type_name(before.data_type()),
+                type_name(field.data_type())
+            )
+        })
+    })
 }
 
 fn columns_differ(old: &Schema, new: &Schema) -> String {

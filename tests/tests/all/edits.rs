@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fs, os::unix::process::ExitStatusExt, time::Duration};
 
-use millrace_tests::{Deadline, Millrace, Running, Seed, Table, Workspace, delta, manifest, read};
+use millrace_tests::{Cell, Deadline, Millrace, Running, Seed, Table, Workspace, delta, manifest, read};
 
 /// How many rows the source has.
 const ROWS: i64 = 240_000;
@@ -233,7 +233,7 @@ fn the_class_of_an_edit_is_told_beforehand() {
         workspace.write("new.yaml", new);
         let plan = Millrace::new(&workspace, ["plan", "-f", "new.yaml", "--against", "old.yaml"]).finish();
         let text = format!("{}{}", plan.stdout, plan.stderr).to_lowercase();
-        assert_eq!(plan.code(), i32::from(text.contains("refused")), "{text}");
+        assert_eq!(plan.code(), Some(i32::from(text.contains("refused"))), "{text}");
         text
     };
     assert!(against(FIRST.manifests()).contains("none") || against(FIRST.manifests()).contains("no change"));
@@ -246,6 +246,62 @@ fn the_class_of_an_edit_is_told_beforehand() {
         .manifests()
         .replace("id % 100 AS k, count(*) AS n, sum(id) AS ids", "id % 100 AS k, count(*) AS n, avg(id) AS ids");
     assert!(against(dropped).contains("refused"));
+}
+
+#[test]
+fn a_strict_delta_table_takes_a_column_back_that_it_has_and_refuses_one_that_it_lacks() {
+    let workspace = Workspace::new();
+    let numbers = manifest::numbers(ROWS, 40_000);
+    let write = |columns: &str| {
+        workspace.write(
+            "edited.yaml",
+            format!(
+                "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: edited}}
+spec:
+  checkpoints: {{interval: 100ms, minPause: 10ms}}
+  sources:
+    - name: events
+      {numbers}
+  transforms:
+    - {{name: some, sql: \"SELECT {columns} FROM events\"}}
+  outputs:
+    - {{from: some, sink: lake}}
+{}",
+                manifest::sink("lake", "delta: {uri: out/lake}")
+            ),
+        );
+    };
+    write("id, id + 1 AS next");
+    let running = start(&workspace);
+    let told = |text: &str, times: usize| {
+        let is_told = || (running.stderr().matches(text).count() >= times).then_some(());
+        Deadline::secs(60).wait_for(text, is_told);
+    };
+    told("checkpoint", 2);
+    write("id");
+    told("edit taken up", 1);
+    write("id, id + 1 AS next");
+    told("edit taken up", 2);
+    write("id, id + 1 AS next, id + 2 AS later");
+    told("edit refused, the running plan stays:", 1);
+    told("the table", 1);
+    running.terminate();
+    let told = running.wait().expect_success().stderr;
+    assert!(
+        told.contains("some->lake: the table ") && told.contains(" lacks `later` (long); add them to the table"),
+        "{told}"
+    );
+    // Without the refused column it goes on to the end.
+    write("id, id + 1 AS next");
+    Millrace::run(&workspace, "edited.yaml").finish().expect_success();
+    let rows = delta::table(&workspace.join("out/lake"));
+    assert_eq!(ids(&rows), (0..ROWS).collect::<BTreeSet<_>>());
+    let lacks = rows.column("next").filter(|next| **next == Cell::Null).count();
+    assert!(lacks > 0 && lacks < rows.len(), "{lacks} rows are of the plan without the column");
+    let pairs = rows.column("next").zip(rows.column("id"));
+    assert!(pairs.filter(|(next, _)| **next != Cell::Null).all(|(next, id)| next.int() == id.int() + 1));
 }
 
 #[test]

@@ -18,6 +18,7 @@
 
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
+use arrow::datatypes::SchemaRef;
 use futures::future::BoxFuture;
 
 use crate::{
@@ -104,6 +105,18 @@ impl SinkFactory for DeltaSinkFactory {
                 true => sink,
                 false => Box::new(Required::new(sink, never_null, table.place())),
             })
+        })
+    }
+
+    fn fits(&self, schema: SchemaRef) -> BoxFuture<'_, Result<(), SinkError>> {
+        Box::pin(async move {
+            let columns = Columns::new(&schema, &self.table.partition_by)?;
+            let ours = delta_schema(columns.stored())?;
+            let table = Table::open(self.path.clone())?;
+            if table.exists() {
+                check(&table, &table.snapshot(None).await?, &ours, &self.table)?;
+            }
+            Ok(())
         })
     }
 

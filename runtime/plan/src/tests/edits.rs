@@ -63,10 +63,10 @@ fn a_column_more_is_decoded_from_then_on() {
         &before(),
         &edited("SELECT auction, price FROM bid", "SELECT auction, price, bidder FROM bid"),
         expect![[r#"
-            Refused
+            Hot
             Hot bid: reads bidder is new
             Hot plain: its columns: bidder BIGINT is new
-            Refused plain->lake: the column `bidder` is new to the Sink; `schemaEvolution: AddColumns` takes it, and adds it to the Delta table if that lacks it
+            Hot plain->lake: the column `bidder` is new to the Sink; a Delta table that lacks it refuses the edit, unless `schemaEvolution: AddColumns` adds it
         "#]],
     );
 }
@@ -375,7 +375,7 @@ fn another_connector_cannot_go_on_where_the_first_was() {
 }
 
 #[test]
-fn a_strict_delta_table_refuses_a_new_column() {
+fn the_partitioning_of_a_delta_table_cannot_change() {
     check_edit(
         &before(),
         &edited("delta: {uri: \"file:///out/lake\"}", "delta: {uri: \"file:///out/lake\", partitionBy: [auction]}")
@@ -385,7 +385,7 @@ fn a_strict_delta_table_refuses_a_new_column() {
             Hot bid: reads bidder is new
             Hot plain: its columns: bidder BIGINT is new
             Refused plain->lake: a Delta table's partitioning cannot change; write to another `uri`
-            Refused plain->lake: the column `bidder` is new to the Sink; `schemaEvolution: AddColumns` takes it, and adds it to the Delta table if that lacks it
+            Hot plain->lake: the column `bidder` is new to the Sink; a Delta table that lacks it refuses the edit, unless `schemaEvolution: AddColumns` adds it
         "#]],
     );
 }

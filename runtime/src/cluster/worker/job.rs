@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use millrace_engine::{Command, JobError, Outcome};
+use millrace_engine::{Command, JobError, Outcome, launch::misfits};
 use millrace_plan::{
     Plan,
     handover::{EditResult, PlanDocument, SavepointSaid, StartWish},
@@ -196,6 +196,11 @@ impl Worker {
                     self.refuse(course.revision.clone(), wanted, shown(&errors));
                 }
                 Ok(plan) => {
+                    if let Some(why) = misfits(&plan).await {
+                        course.offered = Some(wanted.revision.clone());
+                        self.refuse(course.revision.clone(), wanted, why);
+                        return true;
+                    }
                     let (reply, answer) = oneshot::channel();
                     let plan = Box::new(plan);
                     let edit = Command::Edit { plan: plan.clone(), reply };
