@@ -3,11 +3,17 @@
 //! in a type that never becomes the declared one.
 //!
 //! There is damage at which the Parquet reader panics instead of telling. That is an error of the file here, as any other.
+//!
+//! Where bad rows do not fail the pipeline, damage inside a file costs the rows of its row group that were not read by then: each of
+//! them is a bad row. Reading is tried again by single row groups first, since a batch may be of two.
 
 mod convert;
 
 use std::{
+    error::Error,
+    fmt::Write,
     fs::File,
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
@@ -39,6 +45,16 @@ pub(super) struct ParquetSplit {
     /// Which rows of the last batch were returned; `None`: all of them.
     kept: Option<Vec<usize>>,
     reader: Option<Reader>,
+    /// Whether damage was found: single row groups are read.
+    is_damaged: bool,
+    /// Rows that are not to be had.
+    lost: Option<Lost>,
+}
+
+/// The rows up to one, which cannot be read, and why.
+struct Lost {
+    until: u64,
+    reason: String,
 }
 
 /// An open file.
@@ -46,13 +62,15 @@ struct Reader {
     batches: ParquetRecordBatchReader,
     /// How many rows the file has.
     total: u64,
+    /// Up to which row it reads.
+    until: u64,
     /// Why none of them can be read.
     mismatch: Option<String>,
 }
 
 impl ParquetSplit {
     pub(super) fn new(format: Format, bad: BadRows, rows: u64) -> Self {
-        Self { format, bad, rows, before: rows, kept: None, reader: None }
+        Self { format, bad, rows, before: rows, kept: None, reader: None, is_damaged: false, lost: None }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -80,15 +98,10 @@ impl ParquetSplit {
 
     /// The next rows; `None`: there are no more.
     pub(super) fn read(&mut self, path: &Path, batch_rows: usize) -> Result<Option<Decoded>, SourceError> {
-        let reader = match &mut self.reader {
-            Some(reader) => reader,
-            None => {
-                let opened = guarded(path, || open(&self.format, path, self.rows, batch_rows))??;
-                self.reader.insert(opened)
-            }
+        let Some(read) = self.batch(path, batch_rows)? else {
+            return self.lost.is_some().then(|| self.lose(batch_rows)).transpose();
         };
-        let Some(read) = guarded(path, || reader.batches.next())? else { return Ok(None) };
-        let read = read.map_err(|error| damaged(path, error))?;
+        let reader = self.reader.as_ref().ok_or_else(|| unusable(format!("{} is not open", path.display())))?;
         let Converted { rows, kept, bad } = match &reader.mismatch {
             // What is wrong with all of a file is an error of the file.
             Some(mismatch) if self.bad.fails() => return Err(unusable(format!("{} {mismatch}", path.display()))),
@@ -108,6 +121,55 @@ impl ParquetSplit {
         }
         let bytes = read.get_array_memory_size() as u64;
         Ok(Some(Decoded { rows, errors: self.bad.take()?, bytes }))
+    }
+
+    /// The next rows as they are in the file; `None`: there are no more, or they are lost.
+    fn batch(&mut self, path: &Path, batch_rows: usize) -> Result<Option<RecordBatch>, SourceError> {
+        while self.lost.is_none() {
+            let reader = match &mut self.reader {
+                Some(reader) => reader,
+                None => {
+                    let opened = guarded(path, || open(&self.format, path, self.rows, batch_rows, self.is_damaged))??;
+                    self.reader.insert(opened)
+                }
+            };
+            let next = guarded(path, || reader.batches.next())
+                .and_then(|next| next.transpose().map_err(|error| damaged(path, error)));
+            let until = reader.until;
+            let reason = match next {
+                Ok(Some(read)) => return Ok(Some(read)),
+                Ok(None) if !self.is_damaged || self.rows == reader.total => return Ok(None),
+                Ok(None) if self.rows == until => {
+                    self.reader = None;
+                    continue;
+                }
+                Ok(None) => "the row group has fewer rows than the file says".to_owned(),
+                Err(error) if self.bad.fails() || is_of_disk(&error) => return Err(error),
+                Err(_) if !self.is_damaged => {
+                    (self.is_damaged, self.reader) = (true, None);
+                    continue;
+                }
+                Err(error) => said(&error),
+            };
+            self.reader = None;
+            self.lost = Some(Lost { until, reason });
+        }
+        Ok(None)
+    }
+
+    /// Some of the rows that are lost, as bad ones.
+    fn lose(&mut self, batch_rows: usize) -> Result<Decoded, SourceError> {
+        let Some(Lost { until, reason }) = self.lost.take() else {
+            return Err(unusable("no rows are lost".to_owned()));
+        };
+        let end = until.min(self.rows + batch_rows as u64);
+        for row in self.rows..end {
+            self.bad.push_at(b"", Position::Row(row), &reason);
+        }
+        (self.before, self.rows, self.kept) = (self.rows, end, Some(Vec::new()));
+        self.lost = (end < until).then_some(Lost { until, reason });
+        let rows = RecordBatch::new_empty(Arc::clone(self.format.schema()));
+        Ok(Decoded { rows, errors: self.bad.take()?, bytes: 0 })
     }
 
     /// Where rows of the last batch come from, by their numbers. A row has no bytes of its own.
@@ -146,7 +208,31 @@ fn damaged(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -
     }
 }
 
-fn open(format: &Format, path: &Path, rows: u64, batch_rows: usize) -> Result<Reader, SourceError> {
+/// Whether a file could not be read for what is around it, and perhaps can be another time.
+fn is_of_disk(error: &SourceError) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>() {
+            return !matches!(io.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// An error with its causes.
+fn said(error: &SourceError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Opens a file behind so many rows; `single`: no further than to the end of the row group.
+fn open(format: &Format, path: &Path, rows: u64, batch_rows: usize, single: bool) -> Result<Reader, SourceError> {
     let builder = builder(path)?;
     let mismatch = convert::mismatch(format, builder.schema());
     let is_read = |name: &String| format.columns().iter().any(|column| column.path == *name);
@@ -165,7 +251,12 @@ fn open(format: &Format, path: &Path, rows: u64, batch_rows: usize) -> Result<Re
         passed -= in_group;
         first += 1;
     }
-    let groups: Vec<usize> = (first..builder.metadata().num_row_groups()).collect();
+    let mut groups: Vec<usize> = (first..builder.metadata().num_row_groups()).collect();
+    let mut until = total;
+    if single && let Some(group) = groups.first() {
+        until = rows - passed + u64::try_from(builder.metadata().row_group(*group).num_rows()).unwrap_or(0);
+        groups.truncate(1);
+    }
     let row_bytes = groups.iter().map(|group| {
         let group = builder.metadata().row_group(*group);
         let columns = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
@@ -176,5 +267,5 @@ fn open(format: &Format, path: &Path, rows: u64, batch_rows: usize) -> Result<Re
     let batch_rows = usize::try_from(fitting).unwrap_or(usize::MAX).min(batch_rows).max(1);
     let builder = builder.with_projection(mask).with_row_groups(groups).with_offset(passed as usize);
     let batches = builder.with_batch_size(batch_rows).build().map_err(|error| damaged(path, error))?;
-    Ok(Reader { batches, total, mismatch })
+    Ok(Reader { batches, total, until, mismatch })
 }

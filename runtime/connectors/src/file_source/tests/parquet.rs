@@ -203,3 +203,47 @@ fn what_is_unread_of_a_file_is_told_in_its_bytes() {
     }
     assert_eq!(reader.lag(), Some(crate::Lag::Bytes(0)));
 }
+
+/// Overwrites the beginning of a column's pages in one row group.
+fn damage(path: &Path, group: usize, column: usize) {
+    use ::parquet::file::reader::{FileReader, SerializedFileReader};
+    let file = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
+    let (at, _) = file.metadata().row_group(group).column(column).byte_range();
+    let mut bytes = fs::read(path).unwrap();
+    bytes[at as usize..at as usize + 12].fill(0xff);
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn damage_inside_a_file_costs_the_rows_of_its_row_group() {
+    let bench = Bench::new();
+    write_parquet(&bench.path("a.parquet"), 0..5_000, 1_000);
+    damage(&bench.path("a.parquet"), 1, 1);
+    damage(&bench.path("a.parquet"), 4, 1);
+    // Nothing reads this column.
+    damage(&bench.path("a.parquet"), 2, 0);
+    write_parquet(&bench.path("b.parquet"), 5_000..6_000, 1_000);
+    let error = outcome(&bench, &spec(&bench, "*.parquet", OnError::Fail)).unwrap_err();
+    assert_eq!(said(&bench, &error), "…/a.parquet cannot be read as Parquet");
+    let whole: Vec<i64> = [0..1_000, 2_000..4_000, 5_000..6_000].into_iter().flatten().collect();
+    let (rows, told, bad) = outcome(&bench, &spec(&bench, "*.parquet", OnError::Drop)).unwrap();
+    assert_eq!((sorted(rows), told, bad), (whole.clone(), Vec::new(), 2_000));
+    let dead = spec(&bench, "*.parquet", OnError::DeadLetter);
+    let (rows, told, bad) = outcome(&bench, &dead).unwrap();
+    assert_eq!((sorted(rows), bad), (whole.clone(), 2_000));
+    let places: Vec<i64> = told.iter().map(|told| told.split(':').next().unwrap().parse().unwrap()).collect();
+    assert_eq!(places, (1_000..2_000).chain(4_000..5_000).collect::<Vec<_>>());
+    assert!(told[0].starts_with("1000: ") && told[0].contains("cannot be read as Parquet: "), "{}", told[0]);
+    // Whoever goes on in the midst of it has each row once, as one or the other.
+    let source = || FileSource::new(&dead, dead.file.as_ref().unwrap());
+    let mut reader = bench.open(&source(), &[]).unwrap();
+    let (mut read, mut bad) = (Vec::new(), 0);
+    while let Read::Rows { rows, errors, .. } = next(&mut reader) {
+        read.extend(numbers(&rows));
+        bad += errors.map_or(0, |errors| errors.num_rows());
+        let mut again = bench.open(&source(), &reader.replay_points()).unwrap();
+        let rest = drain(&mut again).0;
+        assert_eq!(sorted([read.clone(), rest].concat()), whole);
+        assert_eq!(bad as u64 + again.bad_rows(), 2_000);
+    }
+}
