@@ -47,6 +47,15 @@ pub trait Source: Send + Sync {
         Err(SourceError::Unusable { what: "nothing of this source can be read again".to_owned(), source: None })
     }
 
+    /// Whether there is more to read behind the end that it came to: `restored` are the replay points of all tasks there.
+    ///
+    /// # Errors
+    ///
+    /// There is, and it cannot be read.
+    fn has_more(&self, _restored: BTreeMap<SplitId, ReplayPoint>) -> BoxFuture<'_, Result<bool, SourceError>> {
+        Box::pin(std::future::ready(Ok(false)))
+    }
+
     /// Opens the reader of one task. `cx.restored` holds the replay points of *all* tasks of the checkpoint that is
     /// resumed; the reader takes those of the splits that fall to task `cx.index` of `cx.parallelism`.
     fn open(&self, cx: SourceContext) -> BoxFuture<'_, Result<Box<dyn SourceReader>, SourceError>>;

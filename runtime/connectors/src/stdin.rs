@@ -3,7 +3,7 @@
 //! It cannot be read twice. A pipeline that reads it delivers each row once as long as the process lives; one that was
 //! stopped cannot be resumed and says so.
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use millrace_crds::SourceSpec;
@@ -17,6 +17,8 @@ use crate::{
 
 /// How much is read at once.
 const READ_BYTES: usize = 256 << 10;
+/// For so long is waited for a first byte of an input that would be another.
+const LOOK: Duration = Duration::from_secs(2);
 /// Of its replay points.
 const VERSION: u64 = 1;
 
@@ -115,9 +117,27 @@ impl Source for StdinSource {
         true
     }
 
+    fn has_more(&self, _restored: BTreeMap<SplitId, ReplayPoint>) -> BoxFuture<'_, Result<bool, SourceError>> {
+        Box::pin(async move {
+            match tokio::time::timeout(LOOK, tokio::task::spawn_blocking(|| holds_a_byte(io::stdin()))).await {
+                Ok(Ok(true)) => Err(unusable(format!(
+                    "source {}: the pipeline has read its standard input to the end and is finished, and there is another input now, \
+                     which may be the same once more; begin with an empty data folder",
+                    self.spec.name
+                ))),
+                _ => Ok(false),
+            }
+        })
+    }
+
     fn open(&self, cx: SourceContext) -> BoxFuture<'_, Result<Box<dyn SourceReader>, SourceError>> {
         Box::pin(async move { Ok(Box::new(self.open_input(cx, io::stdin())?) as Box<dyn SourceReader>) })
     }
+}
+
+/// Whether there is a byte to read, which is read. A person's terminal is not asked.
+fn holds_a_byte(mut input: impl io::Read + io::IsTerminal) -> bool {
+    !input.is_terminal() && input.read(&mut [0]).is_ok_and(|read| read > 0)
 }
 
 struct StreamReader {

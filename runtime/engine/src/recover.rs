@@ -218,7 +218,10 @@ pub async fn recover(
     }
     fault::point("after-recover").map_err(StateError::from)?;
     let is_over = |manifest: &Manifest| manifest.finished && manifest.revision == plan.revision && !is_sent;
-    let finished = manifest.as_ref().is_some_and(is_over);
+    let finished = match manifest.as_ref().filter(|manifest| is_over(manifest)) {
+        Some(manifest) => !has_more(plan, manifest).await?,
+        None => false,
+    };
     Ok(Recovered { generation, decided, first, manifest, moved, committers, finished })
 }
 
@@ -312,6 +315,19 @@ pub async fn move_pointer(
         Advance::Fenced { by } => Err(JobError::SteppedDown { by }),
         Advance::Lost => Err(JobError::Failed(checkpoint::Failure::PointerLost)),
     }
+}
+
+/// Whether a source has more to read behind the end at which all of them were.
+async fn has_more(plan: &Plan, manifest: &Manifest) -> Result<bool, JobError> {
+    for (node, source) in Connectors::of(plan)?.sources {
+        let tasks = manifest.tasks.iter().filter(|task| task.task.stage.0 == node.0);
+        let more = source.has_more(replay_points(tasks)).await;
+        if more.map_err(|source| JobError::Source { node: node.clone(), source })? {
+            tracing::info!(source = %node, "the pipeline was finished, and there is more to read since");
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The plan that wrote a manifest, if it was another one, and this one may take its place.

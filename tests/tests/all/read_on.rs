@@ -109,30 +109,57 @@ fn a_generator_that_is_to_have_more_rows_goes_on_after_its_end() {
     expect_the_same(&workspace, &whole);
 }
 
-#[test]
-fn files_that_were_read_to_their_ends_and_are_followed_then_go_on() {
+fn lines(ids: std::ops::Range<i64>) -> String {
     let line = |id: i64| {
         let (minute, second, tenth) = (id / 600, id / 10 % 60, id % 10);
         format!("{{\"id\":{id},\"k\":{},\"ts\":\"2024-01-01T00:{minute:02}:{second:02}.{tenth}Z\"}}\n", id * 7 % 5)
     };
-    let lines = |ids: std::ops::Range<i64>| ids.map(line).collect::<String>();
-    let source = |more: &str| {
-        let columns = "[{name: id, type: BIGINT}, {name: k, type: BIGINT}, {name: ts, type: TIMESTAMP}]";
-        let file = format!("      file: {{paths: [in/*.ndjson]{more}}}\n      format: {{json: {{}}}}\n");
-        manifests(&format!("{file}      columns: {columns}\n"))
-    };
+    ids.map(line).collect()
+}
+
+fn files(more: &str) -> String {
+    let columns = "[{name: id, type: BIGINT}, {name: k, type: BIGINT}, {name: ts, type: TIMESTAMP}]";
+    let file = format!("      file: {{paths: [in/*.ndjson]{more}}}\n      format: {{json: {{}}}}\n");
+    manifests(&format!("{file}      columns: {columns}\n"))
+}
+
+#[test]
+fn files_that_come_after_the_end_are_read_by_the_next_run() {
     let whole = Workspace::new();
     whole.write("in/a.ndjson", lines(0..ROWS.1));
-    whole.write("p.yaml", source(""));
+    whole.write("p.yaml", files(""));
+    Millrace::run(&whole, "p.yaml").finish().expect_success();
+
+    let workspace = Workspace::new();
+    workspace.write("p.yaml", files(""));
+    workspace.write("in/a.ndjson", lines(0..ROWS.0));
+    Millrace::run(&workspace, "p.yaml").finish().expect_success();
+    let again = || Millrace::run(&workspace, "p.yaml").finish().expect_success();
+    again().expect_stderr(&["nothing is left to do"]);
+    workspace.write("in/b.ndjson", lines(ROWS.0..ROWS.1));
+    for point in ["before-pointer:1", "after-pointer:1"] {
+        let killed = Millrace::run(&workspace, "p.yaml").env("MILLRACE_FAULT_POINT", point).finish();
+        assert_eq!(killed.signal(), Some(9), "{}", killed.stderr);
+    }
+    again();
+    expect_the_same(&workspace, &whole);
+    again().expect_stderr(&["nothing is left to do"]);
+}
+
+#[test]
+fn files_that_were_read_to_their_ends_and_are_followed_then_go_on() {
+    let whole = Workspace::new();
+    whole.write("in/a.ndjson", lines(0..ROWS.1));
+    whole.write("p.yaml", files(""));
     Millrace::run(&whole, "p.yaml").finish().expect_success();
 
     let workspace = Workspace::new();
     workspace.write("in/a.ndjson", lines(0..ROWS.0));
-    workspace.write("p.yaml", source(""));
+    workspace.write("p.yaml", files(""));
     Millrace::run(&workspace, "p.yaml").finish().expect_success();
     // More in a file that is known, and a file that is not.
     workspace.append("in/a.ndjson", lines(ROWS.0..ROWS.0 + 400));
-    workspace.write("p.yaml", source(", follow: true"));
+    workspace.write("p.yaml", files(", follow: true"));
     let running = Millrace::run(&workspace, "p.yaml").start();
     let seen = |least: usize| read::folder(&workspace.join("out/rolling")).len() >= least;
     Deadline::secs(60).wait_for("what was appended", || seen(ROWS.0 as usize + 300).then_some(()));
@@ -140,7 +167,7 @@ fn files_that_were_read_to_their_ends_and_are_followed_then_go_on() {
     running.wait();
     workspace.append("in/a.ndjson", lines(ROWS.0 + 400..ROWS.1));
     // Bounded again: to its end.
-    workspace.write("p.yaml", source(""));
+    workspace.write("p.yaml", files(""));
     Millrace::run(&workspace, "p.yaml").finish().expect_success();
     expect_the_same(&workspace, &whole);
 }

@@ -57,6 +57,10 @@ fn the_standard_input_is_read_to_its_end_from_a_file() {
     // What cannot be read twice is not begun again: it has ended.
     let again = Millrace::run(&workspace, "p.yaml").finish().expect_success();
     again.expect_stderr(&["nothing is left to do"]);
+    // Nor is what may be another input passed over in silence.
+    let input = File::open(workspace.join("in.ndjson")).unwrap();
+    let other = Millrace::run(&workspace, "p.yaml").stdin(input).finish().expect_code(1);
+    other.expect_stderr(&["is finished, and there is another input now", "begin with an empty data folder"]);
     expect_all(&workspace);
 }
 

@@ -34,7 +34,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use millrace_crds::{FileSource as FileSpec, FormatKind, FormatSpec, MoveSourceSpec, OnError, SourceSpec};
@@ -98,6 +98,12 @@ impl Source for FileSource {
             return Err(unusable(format!("source {} reads files: it goes on from places in `files`", self.spec.name)));
         }
         self.catalog.moved(&to.files, is_parquet(&self.spec), restored)
+    }
+
+    fn has_more(&self, restored: BTreeMap<SplitId, ReplayPoint>) -> BoxFuture<'_, Result<bool, SourceError>> {
+        // Files that cannot be looked at, or are gone, are read already.
+        let opened = self.catalog.open(0, 1, &restored, Duration::ZERO);
+        Box::pin(std::future::ready(Ok(opened.is_ok() && self.catalog.has_more_to_come())))
     }
 
     fn open(&self, cx: SourceContext) -> BoxFuture<'_, Result<Box<dyn SourceReader>, SourceError>> {
