@@ -16,6 +16,10 @@ use crate::{
 };
 
 const EVERY: Duration = Duration::from_millis(500);
+/// How many columns a row of the view takes beside the node's name.
+const BESIDE_NAMES: usize = 61;
+/// What is left for names at the least.
+const SHORTEST_NAMES: usize = 12;
 
 /// How many lines of the view stand on the terminal, right above the cursor.
 static DRAWN: Mutex<u16> = Mutex::new(0);
@@ -29,7 +33,7 @@ pub fn show(overview: Arc<Overview>) -> View {
         let mut before: Option<Report> = None;
         loop {
             let report = overview.report();
-            draw(&text(&report, before.as_ref()));
+            draw(|width| text(&report, before.as_ref(), width));
             before = Some(report);
             tokio::time::sleep(EVERY).await;
         }
@@ -78,15 +82,15 @@ fn usable(size: io::Result<(u16, u16)>) -> (u16, u16) {
     }
 }
 
-/// Draws over what was drawn before.
-fn draw(text: &str) {
+/// Draws over what was drawn before; `text` is given the terminal's width.
+fn draw(text: impl FnOnce(usize) -> String) {
     let mut lines = DRAWN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut out = io::stderr().lock();
     let drawn = (|| -> io::Result<u16> {
         let (width, height) = usable(terminal::size());
         erase(&mut out, *lines)?;
         let mut count = 0;
-        for line in text.lines().take(usize::from(height.saturating_sub(1))) {
+        for line in text(usize::from(width)).lines().take(usize::from(height.saturating_sub(1))) {
             let cut: String = line.chars().take(usize::from(width)).collect();
             writeln!(out, "{cut}")?;
             count += 1;
@@ -98,7 +102,10 @@ fn draw(text: &str) {
     *lines = drawn.unwrap_or(0);
 }
 
-fn text(report: &Report, before: Option<&Report>) -> String {
+/// The view on a terminal of so many columns. Names of nodes are cut short before anything else is.
+fn text(report: &Report, before: Option<&Report>, columns: usize) -> String {
+    let longest = report.nodes.iter().map(|node| node.name.chars().count()).max().unwrap_or(0);
+    let width = longest.min(columns.saturating_sub(BESIDE_NAMES)).max(SHORTEST_NAMES);
     let mut text = String::new();
     let state = &report.state;
     let revision = state.revision.as_ref().map_or("-", |revision| revision.short());
@@ -115,8 +122,8 @@ fn text(report: &Report, before: Option<&Report>) -> String {
         writeln!(text, "checkpoint {checkpoint}, {} failed, {} restarts", report.checkpoints_failed, report.restarts);
     let _ = writeln!(
         text,
-        "{:<28} {:>10} {:>10} {:>10} {:>10}  {:<20}",
-        "NODE", "IN/S", "OUT/S", "LAG", "STATE", "WATERMARK"
+        "{:<width$} {:>7} {:>7} {:>11} {:>10}  WATERMARK",
+        "NODE", "IN/S", "OUT/S", "LAG", "STATE"
     );
     for (index, node) in report.nodes.iter().enumerate() {
         let old = before.and_then(|before| before.nodes.get(index)).filter(|old| old.name == node.name);
@@ -124,8 +131,8 @@ fn text(report: &Report, before: Option<&Report>) -> String {
         let rate = |now: u64, was: Option<u64>| was.map_or(0.0, |was| now.saturating_sub(was) as f64 / seconds);
         let _ = writeln!(
             text,
-            "{:<28} {:>10} {:>10} {:>10} {:>10}  {:<20}",
-            node.name,
+            "{:<width$} {:>7} {:>7} {:>11} {:>10}  {}",
+            fitted(&node.name, width),
             short(rate(node.rows_in, old.map(|old| old.rows_in))),
             short(rate(node.rows_out, old.map(|old| old.rows_out))),
             lag(node.lag_bytes, node.lag_rows),
@@ -137,6 +144,14 @@ fn text(report: &Report, before: Option<&Report>) -> String {
         let _ = writeln!(text, "last error: {error}");
     }
     text
+}
+
+/// A name that is cut short if it is too long.
+fn fitted(name: &str, width: usize) -> String {
+    if name.chars().count() <= width {
+        return name.to_owned();
+    }
+    name.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
 /// What is unread, in a few letters.
@@ -161,6 +176,22 @@ pub fn short(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_row_of_the_view_fits_a_terminal_of_eighty_columns_up_to_its_watermark() {
+        let row = |name: &str, width: usize| {
+            let lag = lag(None, Some(999_900));
+            let (rate, state) = (short(999.9e6), bytes((1 << 30) - 1));
+            format!(
+                "{:<width$} {rate:>7} {rate:>7} {lag:>11} {state:>10}  {}",
+                fitted(name, width),
+                time(1_704_067_200_000)
+            )
+        };
+        let row = row("requests-per-minute-and-path->lake", 80 - BESIDE_NAMES);
+        assert!(row.starts_with("requests-per-minut… "), "{row}");
+        assert!(row.chars().count() == 80 && row.ends_with("2024-01-01T00:00:00Z"), "{row}");
+    }
 
     #[test]
     fn a_terminal_without_a_size_is_taken_for_a_common_one() {
