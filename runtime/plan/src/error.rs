@@ -96,6 +96,12 @@ impl Fault {
         self
     }
 
+    /// Where nothing was near, one of these may be.
+    pub fn or_near<'a>(mut self, name: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
+        self.nearest = self.nearest.or_else(|| nearest(name, names));
+        self
+    }
+
     pub fn in_field(self, path: impl Into<String>) -> PlanError {
         let Self { span, offending, message, expected, nearest } = self;
         PlanError { path: path.into(), span, offending, message, expected, nearest, sink: None }

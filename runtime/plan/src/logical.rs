@@ -319,5 +319,6 @@ pub(crate) fn unknown_column(name: &str, names: &[&str], nested: bool) -> Fault 
     } else {
         Fault::new(format!("there is no column `{name}`"))
     };
-    fault.offending(name).among(&what, name, names.iter().copied())
+    let fault = fault.offending(name).among(&what, name, names.iter().copied());
+    if is_of_window { fault } else { fault.or_near(name, pseudo::WINDOW_COLUMNS) }
 }

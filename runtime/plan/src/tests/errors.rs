@@ -91,6 +91,16 @@ fn unknown_columns_are_told_all_at_once_with_those_there_are() {
 }
 
 #[test]
+fn a_misspelled_column_of_a_window_is_told_as_such() {
+    check(
+        &transform("t: SELECT windowstart FROM bid"),
+        expect![[r#"
+        spec.transforms[0].sql:1:8: there is no column `windowstart`; expected one of the columns: `auction`, `bidder`, `price`, `channel`, `url`, `date_time`, `extra`; did you mean `window_start`?
+    "#]],
+    );
+}
+
+#[test]
 fn an_unknown_column_of_a_subquery_is_told() {
     check(
         &transform("t: SELECT s.auctoin FROM (SELECT auction FROM bid) AS s"),
