@@ -140,7 +140,11 @@ fn decide_valid(observed: &Observed, valid: &Valid, status: &PipelineStatus, kno
         revision: valid.revision.clone(),
         spec: valid.spec.clone(),
         suspend: valid.suspend,
-        savepoint: valid.savepoint.clone(),
+        // One that was answered with an error, as while nothing ran, acts no more.
+        savepoint: valid.savepoint.clone().filter(|wish| {
+            let refused = status.savepoint.as_ref().filter(|said| said.error.is_some());
+            refused.is_none_or(|said| said.token != wish.token)
+        }),
         start_from: valid.start_from.clone(),
     };
     // Wishes act whatever becomes of the dataflow.

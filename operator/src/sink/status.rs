@@ -142,7 +142,8 @@ mod tests {
         for node in &mut report.nodes {
             node.committed = node.committed.filter(|_| node.name != "rows->lake");
         }
-        let said = status(&sink(), config(None), &[("web", Some(report.clone()))], &SinkStatus::default(), Timestamp(61_000));
+        let said =
+            status(&sink(), config(None), &[("web", Some(report.clone()))], &SinkStatus::default(), Timestamp(61_000));
         assert_eq!(said.committed, None);
         // The edit is taken back.
         report.nodes.retain(|node| node.name != "rows->lake");
@@ -152,7 +153,8 @@ mod tests {
 
     #[test]
     fn another_epoch_alone_is_a_number() {
-        let one = status(&sink(), config(None), &[("web", Some(report(7, None)))], &SinkStatus::default(), Timestamp(61_000));
+        let one =
+            status(&sink(), config(None), &[("web", Some(report(7, None)))], &SinkStatus::default(), Timestamp(61_000));
         let other = status(&sink(), config(None), &[("web", Some(report(8, None)))], &one, Timestamp(61_000));
         assert_ne!(one, other);
         assert_eq!(without_numbers(&one), without_numbers(&other));

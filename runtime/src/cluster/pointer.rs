@@ -22,7 +22,8 @@
 //! it is back, would else take the pipeline from its successor for a moment.
 //!
 //! **Wishes that act once.** The token of a start wish is written by the first move to a new epoch, in the same step. Until
-//! then the wish acts again, and finds the same checkpoints decided; from then on it has acted.
+//! then the wish acts again, and finds the same checkpoints decided; from then on it has acted. That of one that cannot act is
+//! written at once, with why, so that it does not act later.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -44,6 +45,8 @@ use super::{
 
 const CLAIMED_BY: &str = "claimedBy";
 const START_TOKEN: &str = "startToken";
+/// Why the wish of that token could not act.
+const START_ERROR: &str = "startError";
 /// How often a write is tried again at once because somebody else wrote in between.
 const CONFLICTS: usize = 64;
 
@@ -59,6 +62,15 @@ pub struct ConfigMapPointer {
     tenure: Tenure,
     /// As this process has written it: what the next move most likely finds.
     written: Mutex<Option<ConfigMap>>,
+}
+
+/// A start wish that will not act any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Its token.
+    pub token: String,
+    /// Why it could not act; `None`: it has.
+    pub error: Option<String>,
 }
 
 /// What the ConfigMap holds.
@@ -83,14 +95,31 @@ impl ConfigMapPointer {
         })
     }
 
-    /// The start wish that has acted, for good.
+    /// The start wish that was answered last, for good.
     ///
     /// # Errors
     ///
     /// [`StateError::Pointer`].
-    pub async fn started(&self) -> Result<Option<String>, StateError> {
-        let map = self.get().await?;
-        Ok(map.data.and_then(|mut data| data.remove(START_TOKEN)))
+    pub async fn answered(&self) -> Result<Option<Answered>, StateError> {
+        let mut data = self.get().await?.data.unwrap_or_default();
+        let error = data.remove(START_ERROR);
+        Ok(data.remove(START_TOKEN).map(|token| Answered { token, error }))
+    }
+
+    /// Notes that a start wish cannot act.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Pointer`].
+    pub async fn note_refusal(&self, token: &str, why: &str) -> Result<(), StateError> {
+        for _ in 0..CONFLICTS {
+            let mut map = self.get().await?;
+            answer(&mut map, token, Some(why));
+            if self.replace(&map).await?.is_some() {
+                return Ok(());
+            }
+        }
+        Err(self.busy())
     }
 
     async fn get(&self) -> Result<ConfigMap, StateError> {
@@ -177,7 +206,7 @@ impl ConfigMapPointer {
             }
             fill(&mut map, next, &self.claimant);
             if let Some(token) = self.token.as_ref().filter(|_| next.epoch() > from) {
-                map.data.get_or_insert_default().insert(START_TOKEN.to_owned(), token.clone());
+                answer(&mut map, token, None);
             }
             fault::point("mid-pointer")?;
             if let Some(map) = self.replace(&map).await? {
@@ -188,6 +217,16 @@ impl ConfigMapPointer {
         }
         Err(self.busy())
     }
+}
+
+/// Writes what has become of a start wish.
+fn answer(map: &mut ConfigMap, token: &str, error: Option<&str>) {
+    let data = map.data.get_or_insert_default();
+    data.insert(START_TOKEN.to_owned(), token.to_owned());
+    match error {
+        Some(why) => data.insert(START_ERROR.to_owned(), why.to_owned()),
+        None => data.remove(START_ERROR),
+    };
 }
 
 impl Pointer for ConfigMapPointer {

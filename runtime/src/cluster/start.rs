@@ -8,7 +8,7 @@ use millrace_plan::{
 use millrace_state::{ErrorKind, Manifest, Pointer};
 use millrace_stream::Revision;
 
-use super::pointer::ConfigMapPointer;
+use super::pointer::{Answered, ConfigMapPointer};
 use crate::context::Place;
 
 /// What was found.
@@ -16,8 +16,8 @@ use crate::context::Place;
 pub struct Found {
     /// The plan that wrote the newest checkpoint.
     pub stored: Option<Stored>,
-    /// The token of the wish that has acted.
-    pub started: Option<String>,
+    /// The start wish that was answered last.
+    pub answered: Option<Answered>,
     /// The newest checkpoint.
     pub newest: Option<CheckpointSaid>,
 }
@@ -38,10 +38,10 @@ impl Found {
     ///
     /// The API server or the checkpoint store does not answer.
     pub async fn look(wanted: &PlanDocument, place: &Place, pointer: &ConfigMapPointer) -> Result<Self, JobError> {
-        let started = pointer.started().await?;
+        let answered = pointer.answered().await?;
         let latest = pointer.read().await?;
         let Some(newest) = latest.as_ref().and_then(|latest| latest.decided.last()) else {
-            return Ok(Self { stored: None, started, newest: None });
+            return Ok(Self { stored: None, answered, newest: None });
         };
         let said = latest.as_ref().and_then(|latest| latest.newest.as_ref()).map(|about| CheckpointSaid {
             epoch: newest.taken.epoch,
@@ -60,7 +60,7 @@ impl Found {
             }
             Err(error) => return Err(error.into()),
         };
-        Ok(Self { stored, started, newest: said })
+        Ok(Self { stored, answered, newest: said })
     }
 
     /// The revision of the stored plan.

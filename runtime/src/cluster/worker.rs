@@ -292,11 +292,13 @@ impl Worker {
         let pointer = ConfigMapPointer::new(&self.cluster, &self.claimant, None, self.tenure());
         let found = match Found::look(wanted, &self.place(), &pointer).await {
             Ok(found) => found,
-            Err(error) => return self.fails(&error, wanted, &Found::default(), None),
+            Err(error) => return self.fails(&error, wanted, &Found::default(), None).await,
         };
-        if let Some(wish) = wanted.start_from.as_ref().filter(|wish| found.started.as_ref() == Some(&wish.token)) {
+        if let Some(wish) = &wanted.start_from
+            && let Some(answered) = found.answered.as_ref().filter(|answered| answered.token == wish.token)
+        {
             // A pod before may have died before it could tell.
-            self.tell_acted(wish, None);
+            self.tell_answered(wish, None, answered.error.clone());
         }
         let began =
             steer::begin(wanted, self.rejected.as_ref(), found.revision(), |token| self.has_acted(&found, token));
@@ -313,14 +315,14 @@ impl Worker {
             Begin::Wanted { wish: Some(wish) } | Begin::Stored { wish: Some(wish) }
                 if wish.savepoint.is_none() && wish.sources().next().is_none() =>
             {
-                self.drop_wish(&wish, "it names neither a savepoint nor a source".to_owned());
+                self.drop_wish(&wish, "it names neither a savepoint nor a source".to_owned()).await;
                 return Then::Again;
             }
             Begin::Wanted { wish } => (compile(wanted.spec.clone(), wanted.revision.clone()).await, wish),
             Begin::Stored { wish } => match found.stored.as_ref() {
                 Some(stored) => match stored.compile().await {
                     Ok(plan) => (Ok(plan), wish),
-                    Err(error) => return self.fails(&error, wanted, &found, None),
+                    Err(error) => return self.fails(&error, wanted, &found, None).await,
                 },
                 None => return Then::Again,
             },
@@ -336,7 +338,7 @@ impl Worker {
                 true => "the pipeline",
                 false => "the plan before the edit that was taken back",
             };
-            self.drop_wish(wish, format!("{whose} has no source {unknown}"));
+            self.drop_wish(wish, format!("{whose} has no source {unknown}")).await;
             return Then::Again;
         }
         self.run(plan, wish, wanted, &found).await
@@ -362,7 +364,7 @@ impl Worker {
     fn has_acted(&self, found: &Found, token: &str) -> bool {
         let said = self.board.get();
         let is_refused = said.started.is_some_and(|started| started.token == token && started.error.is_some());
-        is_refused || found.started.as_deref() == Some(token)
+        is_refused || found.answered.as_ref().is_some_and(|answered| answered.token == token)
     }
 
     async fn run(&mut self, plan: Plan, wish: Option<StartWish>, wanted: &PlanDocument, found: &Found) -> Then {
@@ -405,7 +407,7 @@ impl Worker {
         let has_progressed = self.last_checkpoint() != before;
         if has_progressed && let Some(wish) = &wish {
             // It may have ended before it was looked at.
-            self.tell_acted(wish, self.instruments.status.get().restored_from);
+            self.tell_answered(wish, self.instruments.status.get().restored_from, None);
         }
         if has_progressed {
             (self.failed, self.was_failing) = (0, false);
@@ -449,7 +451,7 @@ impl Worker {
                 Err(error) => {
                     // A job that had another plan than the wanted one is not on trial for it.
                     let found = if has_progressed { &Found::default() } else { found };
-                    self.fails(&error, wanted, found, wish.as_ref())
+                    self.fails(&error, wanted, found, wish.as_ref()).await
                 }
             },
         }

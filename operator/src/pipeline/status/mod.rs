@@ -9,6 +9,7 @@ use millrace_crds::{
 };
 use millrace_plan::handover::{Problem, ProblemOf, ReportDocument, RunPhase};
 use millrace_stream::Timestamp;
+use serde_json::Value;
 
 pub use self::numbers::without_numbers;
 use self::pods::{PodState, crash_before, pod_state};
@@ -219,6 +220,14 @@ impl<'a> Facts<'a> {
     /// What came of the last savepoint, as the runtime says. Where nothing runs, the answer to a wish for one is the operator's.
     fn savepoint(&self, now: Timestamp) -> Option<SavepointStatus> {
         let said = self.report.and_then(|report| report.savepoint.as_ref());
+        // A token that was answered with an error is no wish any more.
+        let asked = self.observed.pipeline.spec.pointer("/savepoint/token").and_then(Value::as_str);
+        let refused = self.before.savepoint.as_ref().filter(|before| before.error.is_some());
+        if let Some(refused) = refused.filter(|refused| asked == Some(&refused.token))
+            && said.is_none_or(|said| said.token != refused.token)
+        {
+            return Some(refused.clone());
+        }
         let wish = self.decision.document.as_ref().and_then(|document| document.savepoint.as_ref());
         let is_answered = |token: &String| {
             said.is_some_and(|said| said.token == *token) || self.observed.savepoint_token.as_ref() == Some(token)
@@ -331,9 +340,7 @@ impl<'a> Facts<'a> {
         }
         match (&self.pod, self.live_phase()) {
             (PodState::Trouble { reason, message, may_pass }, _) => standing(false, *reason, message, Some(*may_pass)),
-            (PodState::Absent, _) => {
-                standing(false, Reason::Starting, &self.because(&self.absence()), Some(true))
-            }
+            (PodState::Absent, _) => standing(false, Reason::Starting, &self.because(&self.absence()), Some(true)),
             (_, Some(RunPhase::Failed)) => {
                 let (reason, message) = self.problem();
                 standing(false, reason, &message, Some(false))

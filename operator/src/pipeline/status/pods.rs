@@ -270,8 +270,7 @@ mod tests {
         let due = "2024-01-01T01:00:00Z";
         let says = going(&pod(json!({"name": "web-0", "deletionTimestamp": due})));
         assert_eq!(says.as_deref(), Some("pod web-0 is to end by 2024-01-01T01:00:00Z and is still there"));
-        let says =
-            going(&pod(json!({"name": "web-0", "deletionTimestamp": due, "finalizers": ["example.com/audit"]})));
+        let says = going(&pod(json!({"name": "web-0", "deletionTimestamp": due, "finalizers": ["example.com/audit"]})));
         assert!(says.is_some_and(|says| says.ends_with("; it is held by its finalizers example.com/audit")));
     }
 }

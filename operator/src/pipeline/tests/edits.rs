@@ -5,7 +5,7 @@ use millrace_crds::{ChangeResult, EditClass, Phase};
 use millrace_plan::handover::{EditResult, EditSaid, RunPhase, SavepointSaid, StartSaid};
 use serde_json::json;
 
-use crate::testing::{START, World, pipeline, running, unready, web};
+use crate::testing::{PipelineBuilder, START, World, pipeline, running, unready, web};
 
 /// A world in which `web` runs.
 async fn with_web() -> World {
@@ -19,7 +19,7 @@ async fn with_web() -> World {
     world
 }
 
-fn cheap() -> crate::testing::PipelineBuilder {
+fn cheap() -> PipelineBuilder {
     pipeline("web").transform("dear", "SELECT auction, price FROM bid WHERE price > 5")
 }
 
@@ -266,10 +266,22 @@ async fn a_suspended_pipeline_takes_a_savepoint_and_then_has_no_pod() {
     assert_eq!(world.says("web", "Ready"), "False Suspended: stopped, as `suspend` says");
     assert!(world.says("web", "Reconciling").starts_with("False"));
 
-    world.put("Pipeline", web().build());
+    // Nothing runs of which another could be taken, which is the answer for good.
+    let asked = |pipeline: PipelineBuilder| pipeline.with("savepoint", json!({"token": "t1"}));
+    world.put("Pipeline", asked(web().with("suspend", json!(true))).build());
+    world.settle().await;
+    let said = world.status("web").savepoint.unwrap();
+    assert!(said.token == "t1" && said.error.is_some(), "{said:?}");
+
+    world.put("Pipeline", asked(web()).build());
     world.settle().await;
     assert_eq!(world.get("StatefulSet", "web").unwrap()["spec"]["replicas"], 1);
     assert!(!world.plan("web").suspend);
+    assert_eq!(world.plan("web").savepoint, None);
+    assert_eq!(world.status("web").savepoint, Some(said));
+    world.put("Pipeline", web().with("savepoint", json!({"token": "t2"})).build());
+    world.settle().await;
+    assert_eq!(world.plan("web").savepoint.map(|wish| wish.token).as_deref(), Some("t2"));
 }
 
 #[tokio::test]

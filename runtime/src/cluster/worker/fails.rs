@@ -13,7 +13,7 @@ use crate::cluster::{
 
 impl Worker {
     /// After a failure: says what is wrong, and decides what follows.
-    pub(super) fn fails(
+    pub(super) async fn fails(
         &mut self,
         error: &JobError,
         wanted: &PlanDocument,
@@ -58,7 +58,7 @@ impl Worker {
                     (JobError::EditRefused(_), Some(name)) => format!("the plan cannot go on from {name}: {text}"),
                     _ => text,
                 };
-                self.drop_wish(wish, why);
+                self.drop_wish(wish, why).await;
                 Then::Again
             }
             (Next::Refuse, _) => {

@@ -1,13 +1,13 @@
 //! What the worker says of what it does, for the report.
 
-use millrace_engine::status::JobPhase;
+use millrace_engine::{chain, status::JobPhase};
 use millrace_plan::handover::{
     EditResult, EditSaid, PlanDocument, Problem, ProblemOf, RunPhase, SavepointSaid, StartSaid, StartWish,
 };
 use millrace_stream::{Epoch, Revision};
 
 use super::Worker;
-use crate::cluster::{plan_watch::Wanted, start::Found};
+use crate::cluster::{plan_watch::Wanted, pointer::ConfigMapPointer, start::Found};
 
 impl Worker {
     pub(super) fn reject(&mut self, wanted: &PlanDocument, found: &Found, result: EditResult, why: String) {
@@ -28,8 +28,13 @@ impl Worker {
             .update(|said| said.edit = Some(EditSaid { from, to, result, since: said.newest, message: Some(why), at }));
     }
 
-    pub(super) fn drop_wish(&self, wish: &StartWish, why: String) {
+    pub(super) async fn drop_wish(&self, wish: &StartWish, why: String) {
         tracing::warn!(%why, "the pipeline cannot start as asked; it goes on from its last checkpoint");
+        // Else whoever comes when the report is gone, as after the Pipeline was deleted, would do as it says.
+        let pointer = ConfigMapPointer::new(&self.cluster, &self.claimant, None, self.tenure());
+        if let Err(error) = pointer.note_refusal(&wish.token, &why).await {
+            tracing::warn!(error = %chain(&error), "that the start wish was refused could not be noted for later");
+        }
         let started = StartSaid { token: wish.token.clone(), epoch: None, error: Some(why) };
         self.board.update(|said| said.started = Some(started));
     }
@@ -38,14 +43,14 @@ impl Worker {
     pub(super) fn tell_started(&self, wish: Option<&StartWish>) {
         let state = self.instruments.status.get();
         let Some(wish) = wish.filter(|_| state.phase == JobPhase::Running) else { return };
-        self.tell_acted(wish, state.restored_from);
+        self.tell_answered(wish, state.restored_from, None);
     }
 
     /// A wish has acted, whether its job still runs or not: the operator waits for this.
-    pub(super) fn tell_acted(&self, wish: &StartWish, epoch: Option<Epoch>) {
+    pub(super) fn tell_answered(&self, wish: &StartWish, epoch: Option<Epoch>, error: Option<String>) {
         let is_told = self.board.get().started.is_some_and(|started| started.token == wish.token);
         if !is_told {
-            let started = StartSaid { token: wish.token.clone(), epoch, error: None };
+            let started = StartSaid { token: wish.token.clone(), epoch, error };
             self.board.update(|said| said.started = Some(started));
         }
     }
