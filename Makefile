@@ -33,7 +33,8 @@ build: setup ## Build the commands: millrace, millrace-operator and kubectl-mill
 demo: build ## Run a pipeline over a month of real flights and show its result
 	@MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) scripts/demo
 
-test: lint docs test-local test-on-cluster ## Check formatting, lints, versions and docs, and run every test
+test: lint docs ## Check formatting, lints, versions and docs, and run every test
+	@BUILD="$(BUILD)" MILLRACE=$(MILLRACE) PYTHON=$(PYTHON) scripts/test
 
 test-local: setup ## Run the tests that need no cluster
 	@$(STEP) "Build the tests" cargo build $(BUILD) --all-targets

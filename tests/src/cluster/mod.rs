@@ -127,7 +127,14 @@ impl Cluster {
     }
 
     /// The same for a test that breaks the cluster: no other test uses it meanwhile.
+    ///
+    /// # Panics
+    ///
+    /// If the test is not in a module `alone`: by that name `make test` runs these beside the tests that need no cluster.
+    #[track_caller]
     pub fn alone(&self, name: &str) -> Namespace<'_> {
+        let test = std::thread::current().name().unwrap_or_default().to_owned();
+        assert!(test.contains("alone::"), "{test} wants the cluster for itself, and is in no module `alone`");
         Namespace::new(self, name, hold::Hold::alone())
     }
 

@@ -182,28 +182,33 @@ fn checkpoints_in_a_bucket_go_with_their_pipeline_or_stay_and_no_deletion_hangs(
     cluster.kubectl(["delete", "namespace", &namespace.name, "--wait", WITHIN]).run();
 }
 
-#[test]
-fn a_namespace_whose_operator_is_elsewhere_is_deleted_with_its_pipelines() {
-    let Some(cluster) = cluster::cluster() else { return };
-    let Some(gateway) = gateway(cluster) else { return };
-    // Its rights are not in the namespace that goes.
-    let (home, namespace) = (cluster.alone("bucket-operator"), "millrace-test-bucket-pipelines");
-    let _everywhere = home.install(&["replicas=1", "watch.namespace="]);
-    let _ = cluster.kubectl(["delete", "namespace", namespace, "--ignore-not-found", "--wait", WITHIN]).run();
-    cluster.kubectl(["create", "namespace", namespace]).run();
-    let apply = |text: &str| cluster.kubectl(["--namespace", namespace, "apply", "-f", "-"]).input(text).run();
-    apply(&secret(&gateway, "key"));
-    apply(&pipeline(&gateway, "runs", "Delete", &json!({})));
-    apply(&pipeline(&gateway, "rests", "Delete", &json!({"suspend": true})));
-    let expect = |object: &str, condition: &str| {
-        let condition = format!("--for={condition}");
-        cluster.kubectl(["--namespace", namespace, "wait", &condition, object, WITHIN]).run();
-    };
-    expect("pipeline/runs", "condition=Ready");
-    expect("pipeline/rests", "jsonpath={.metadata.finalizers[0]}=millrace.dev/checkpoints");
-    expect("pipeline/rests", "jsonpath={.status.phase}=Suspended");
-    let (_, took) = wait::timed(|| cluster.kubectl(["delete", "namespace", namespace, "--wait", WITHIN]).run());
-    println!("a namespace with Pipelines is deleted after {took:.1?}");
+/// These have the cluster for themselves.
+mod alone {
+    use super::*;
+
+    #[test]
+    fn a_namespace_whose_operator_is_elsewhere_is_deleted_with_its_pipelines() {
+        let Some(cluster) = cluster::cluster() else { return };
+        let Some(gateway) = gateway(cluster) else { return };
+        // Its rights are not in the namespace that goes.
+        let (home, namespace) = (cluster.alone("bucket-operator"), "millrace-test-bucket-pipelines");
+        let _everywhere = home.install(&["replicas=1", "watch.namespace="]);
+        let _ = cluster.kubectl(["delete", "namespace", namespace, "--ignore-not-found", "--wait", WITHIN]).run();
+        cluster.kubectl(["create", "namespace", namespace]).run();
+        let apply = |text: &str| cluster.kubectl(["--namespace", namespace, "apply", "-f", "-"]).input(text).run();
+        apply(&secret(&gateway, "key"));
+        apply(&pipeline(&gateway, "runs", "Delete", &json!({})));
+        apply(&pipeline(&gateway, "rests", "Delete", &json!({"suspend": true})));
+        let expect = |object: &str, condition: &str| {
+            let condition = format!("--for={condition}");
+            cluster.kubectl(["--namespace", namespace, "wait", &condition, object, WITHIN]).run();
+        };
+        expect("pipeline/runs", "condition=Ready");
+        expect("pipeline/rests", "jsonpath={.metadata.finalizers[0]}=millrace.dev/checkpoints");
+        expect("pipeline/rests", "jsonpath={.status.phase}=Suspended");
+        let (_, took) = wait::timed(|| cluster.kubectl(["delete", "namespace", namespace, "--wait", WITHIN]).run());
+        println!("a namespace with Pipelines is deleted after {took:.1?}");
+    }
 }
 
 /// The steps of a deletion at which the operator is killed, in their order.

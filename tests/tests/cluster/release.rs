@@ -145,135 +145,144 @@ fn runs_elsewhere(cluster: &Cluster, namespace: &Namespace<'_>, name: &str) {
     namespace.kubectl(["delete", "pipelines,sinks", "--all", "--wait"]).run();
 }
 
-#[test]
-fn every_namespace_is_watched_by_a_release_of_the_defaults_and_by_install_yaml() {
-    let Some(cluster) = cluster::cluster() else { return };
-    // An operator of the whole cluster would meddle with the others'.
-    let namespace = cluster.alone("everywhere");
-    let _release = Release(cluster);
-    let before = cluster.everything();
-    // It brings the definitions, which are there already.
-    let notes = install(cluster, &images(cluster));
-    assert!(notes.contains("runs the Pipelines of all namespaces"), "{notes}");
-    let release = cluster.kubectl(["get", "crd", "sinks.millrace.dev", "-o", "jsonpath={.metadata.annotations}"]).run();
-    assert!(release.contains("\"meta.helm.sh/release-name\":\"millrace\""), "{release}");
-    runs_elsewhere(cluster, &namespace, "by-helm");
-    upgrade(cluster, "logLevel=debug");
-    uninstall(cluster);
-    nothing_is_left(cluster, &before, is_the_namespace);
-    // The definitions stay, for with them every Pipeline would go.
-    cluster.kubectl(["get", "crd", "pipelines.millrace.dev", "windows.millrace.dev", "sinks.millrace.dev"]).run();
+/// These have the cluster for themselves.
+mod alone {
+    use super::*;
 
-    let images = cluster.images();
-    let text = fs::read_to_string(repository().join("charts/install.yaml")).unwrap();
-    let version = env!("CARGO_PKG_VERSION");
-    let [operator, runtime] = ["operator", "runtime"].map(|name| format!("millrace/{name}:{version}"));
-    assert!(text.contains(&operator) && text.contains(&runtime));
-    let text = text.replace(&operator, &images.operator).replace(&runtime, &images.runtime);
-    cluster.kubectl(["apply", "--server-side", "--force-conflicts", "-f", "-"]).input(&text).run();
-    runs_elsewhere(cluster, &namespace, "by-install-yaml");
-    // All of it goes but the definitions.
-    let documents = text.split("\n---\n").filter(|document| !document.contains("kind: CustomResourceDefinition"));
-    let rest: Vec<&str> = documents.collect();
-    cluster.kubectl(["delete", "--wait", "-f", "-"]).input(&rest.join("\n---\n")).run();
-    nothing_is_left(cluster, &before, |_| false);
+    #[test]
+    fn every_namespace_is_watched_by_a_release_of_the_defaults_and_by_install_yaml() {
+        let Some(cluster) = cluster::cluster() else { return };
+        // An operator of the whole cluster would meddle with the others'.
+        let namespace = cluster.alone("everywhere");
+        let _release = Release(cluster);
+        let before = cluster.everything();
+        // It brings the definitions, which are there already.
+        let notes = install(cluster, &images(cluster));
+        assert!(notes.contains("runs the Pipelines of all namespaces"), "{notes}");
+        let release =
+            cluster.kubectl(["get", "crd", "sinks.millrace.dev", "-o", "jsonpath={.metadata.annotations}"]).run();
+        assert!(release.contains("\"meta.helm.sh/release-name\":\"millrace\""), "{release}");
+        runs_elsewhere(cluster, &namespace, "by-helm");
+        upgrade(cluster, "logLevel=debug");
+        uninstall(cluster);
+        nothing_is_left(cluster, &before, is_the_namespace);
+        // The definitions stay, for with them every Pipeline would go.
+        cluster.kubectl(["get", "crd", "pipelines.millrace.dev", "windows.millrace.dev", "sinks.millrace.dev"]).run();
+
+        let images = cluster.images();
+        let text = fs::read_to_string(repository().join("charts/install.yaml")).unwrap();
+        let version = env!("CARGO_PKG_VERSION");
+        let [operator, runtime] = ["operator", "runtime"].map(|name| format!("millrace/{name}:{version}"));
+        assert!(text.contains(&operator) && text.contains(&runtime));
+        let text = text.replace(&operator, &images.operator).replace(&runtime, &images.runtime);
+        cluster.kubectl(["apply", "--server-side", "--force-conflicts", "-f", "-"]).input(&text).run();
+        runs_elsewhere(cluster, &namespace, "by-install-yaml");
+        // All of it goes but the definitions.
+        let documents = text.split("\n---\n").filter(|document| !document.contains("kind: CustomResourceDefinition"));
+        let rest: Vec<&str> = documents.collect();
+        cluster.kubectl(["delete", "--wait", "-f", "-"]).input(&rest.join("\n---\n")).run();
+        nothing_is_left(cluster, &before, |_| false);
+    }
+
+    #[test]
+    fn a_pipeline_runs_on_while_its_operator_is_upgraded_uninstalled_and_installed_again() {
+        let Some(cluster) = cluster::cluster() else { return };
+        let namespace = cluster.alone("outlives");
+        let _release = Release(cluster);
+        let mut values = images(cluster);
+        install(cluster, &values);
+        let live = Live::new(&namespace, "web");
+        namespace.apply(&numbered("SELECT id, 0 AS edit FROM ids").manifests());
+        live.is_ready();
+        live.completes(2);
+        let process = live.process();
+        let mut rows = Rows::of(&live.data().join("out/every"));
+        let stateful_set = || live.set.last().unwrap()["metadata"]["generation"].clone();
+        let set = stateful_set();
+
+        // Other operators: rows and checkpoints go on in the same process, and an edit is taken up by it.
+        upgrade(cluster, "logLevel=debug,replicas=1");
+        live.completes(2);
+        live.takes_up(&numbered("SELECT id, 1 AS edit FROM ids").manifests());
+        rows.wait_for("rows of the edit", |rows| rows.last("edit") == 1);
+        assert_eq!(
+            (live.process(), stateful_set()),
+            (process.clone(), set),
+            "an upgrade of the operator leaves the pod alone"
+        );
+
+        // Another image of the runtime: the pod is made anew, from its last checkpoint.
+        let image = &cluster.images().runtime;
+        if cluster.is_ours() && !image.contains('/') {
+            values = format!("{values},{}", runtime(&format!("docker.io/library/{image}")));
+            upgrade(cluster, &values);
+            live.object.wait_for("another pod", |object| {
+                let newest = &object["status"]["history"][0];
+                newest["class"] == "Restart" && newest["result"] == "TakenUp"
+            });
+            live.is_ready();
+            let after = live.process();
+            assert_ne!(after, process);
+            assert_eq!(
+                live.report()["restoredFrom"].as_u64(),
+                Some(live.last_epoch_before(&after)),
+                "no row is read twice"
+            );
+        }
+        let process = live.process();
+
+        // No operator: what it has made stays, and goes on.
+        uninstall(cluster);
+        cluster.kubectl(["get", "crd", "pipelines.millrace.dev", "windows.millrace.dev", "sinks.millrace.dev"]).run();
+        let ours =
+            ["pipeline.millrace.dev/web", "sink.millrace.dev/every", "sink.millrace.dev/sums", "window.millrace.dev/w"];
+        namespace.wait_for_objects("pipelines,windows,sinks", &ours);
+        live.completes(3);
+        assert_eq!(live.process(), process, "the pod outlives the operator");
+        // An edit waits for somebody who takes it up, and a pod that is killed comes back without anybody's help.
+        let before = live.newest();
+        namespace.apply(&numbered("SELECT id, 2 AS edit FROM ids").manifests());
+        namespace.signal("KILL", "web-0");
+        let last = rows.more().last("id");
+        rows.wait_for("rows after the kill", |rows| rows.last("id") > last + 2000);
+        let process = live.process();
+        assert_eq!(live.newest(), before, "nobody has seen the edit");
+
+        // An operator again: it takes up what was edited meanwhile, and what is edited then.
+        install(cluster, &values);
+        live.is_ready();
+        let after = live.newest();
+        assert!(after["result"] == "TakenUp" && after["revision"] != before["revision"], "{before:#} {after:#}");
+        rows.wait_for("rows of the edit that was made meanwhile", |rows| rows.last("edit") == 2);
+        live.takes_up(&numbered("SELECT id, 3 AS edit FROM ids").manifests());
+        rows.wait_for("rows of the last edit", |rows| rows.last("edit") == 3);
+        live.completes(2);
+        assert_eq!(live.process(), process, "edits are taken up by the process that runs");
+
+        // Each row is there once, and the edits came one after the other.
+        expect_each_row_once(&live);
+        let mut edits: Vec<(i64, i64)> =
+            rows.more().table.rows.iter().map(|row| (row["id"].int(), row["edit"].int())).collect();
+        edits.sort_unstable();
+        assert!(
+            edits.is_sorted_by_key(|(_, edit)| *edit),
+            "a row is of an edit that was made before the row's before it"
+        );
+        let log = cluster
+            .kubectl([
+                "--namespace=millrace-system",
+                "logs",
+                "--selector=app.kubernetes.io/name=millrace-operator",
+                "--tail=-1",
+            ])
+            .run();
+        cluster::expect_nothing_forbidden(&log);
+        namespace.kubectl(["delete", "pipelines,windows,sinks", "--all", "--wait"]).run();
+        uninstall(cluster);
+    }
 }
 
 /// The same Pipeline with another number in each row.
 fn numbered(every: &'static str) -> Spec {
     Spec { every, ..Spec::new() }
-}
-
-#[test]
-fn a_pipeline_runs_on_while_its_operator_is_upgraded_uninstalled_and_installed_again() {
-    let Some(cluster) = cluster::cluster() else { return };
-    let namespace = cluster.alone("outlives");
-    let _release = Release(cluster);
-    let mut values = images(cluster);
-    install(cluster, &values);
-    let live = Live::new(&namespace, "web");
-    namespace.apply(&numbered("SELECT id, 0 AS edit FROM ids").manifests());
-    live.is_ready();
-    live.completes(2);
-    let process = live.process();
-    let mut rows = Rows::of(&live.data().join("out/every"));
-    let stateful_set = || live.set.last().unwrap()["metadata"]["generation"].clone();
-    let set = stateful_set();
-
-    // Other operators: rows and checkpoints go on in the same process, and an edit is taken up by it.
-    upgrade(cluster, "logLevel=debug,replicas=1");
-    live.completes(2);
-    live.takes_up(&numbered("SELECT id, 1 AS edit FROM ids").manifests());
-    rows.wait_for("rows of the edit", |rows| rows.last("edit") == 1);
-    assert_eq!(
-        (live.process(), stateful_set()),
-        (process.clone(), set),
-        "an upgrade of the operator leaves the pod alone"
-    );
-
-    // Another image of the runtime: the pod is made anew, from its last checkpoint.
-    let image = &cluster.images().runtime;
-    if cluster.is_ours() && !image.contains('/') {
-        values = format!("{values},{}", runtime(&format!("docker.io/library/{image}")));
-        upgrade(cluster, &values);
-        live.object.wait_for("another pod", |object| {
-            let newest = &object["status"]["history"][0];
-            newest["class"] == "Restart" && newest["result"] == "TakenUp"
-        });
-        live.is_ready();
-        let after = live.process();
-        assert_ne!(after, process);
-        assert_eq!(
-            live.report()["restoredFrom"].as_u64(),
-            Some(live.last_epoch_before(&after)),
-            "no row is read twice"
-        );
-    }
-    let process = live.process();
-
-    // No operator: what it has made stays, and goes on.
-    uninstall(cluster);
-    cluster.kubectl(["get", "crd", "pipelines.millrace.dev", "windows.millrace.dev", "sinks.millrace.dev"]).run();
-    let ours =
-        ["pipeline.millrace.dev/web", "sink.millrace.dev/every", "sink.millrace.dev/sums", "window.millrace.dev/w"];
-    namespace.wait_for_objects("pipelines,windows,sinks", &ours);
-    live.completes(3);
-    assert_eq!(live.process(), process, "the pod outlives the operator");
-    // An edit waits for somebody who takes it up, and a pod that is killed comes back without anybody's help.
-    let before = live.newest();
-    namespace.apply(&numbered("SELECT id, 2 AS edit FROM ids").manifests());
-    namespace.signal("KILL", "web-0");
-    let last = rows.more().last("id");
-    rows.wait_for("rows after the kill", |rows| rows.last("id") > last + 2000);
-    let process = live.process();
-    assert_eq!(live.newest(), before, "nobody has seen the edit");
-
-    // An operator again: it takes up what was edited meanwhile, and what is edited then.
-    install(cluster, &values);
-    live.is_ready();
-    let after = live.newest();
-    assert!(after["result"] == "TakenUp" && after["revision"] != before["revision"], "{before:#} {after:#}");
-    rows.wait_for("rows of the edit that was made meanwhile", |rows| rows.last("edit") == 2);
-    live.takes_up(&numbered("SELECT id, 3 AS edit FROM ids").manifests());
-    rows.wait_for("rows of the last edit", |rows| rows.last("edit") == 3);
-    live.completes(2);
-    assert_eq!(live.process(), process, "edits are taken up by the process that runs");
-
-    // Each row is there once, and the edits came one after the other.
-    expect_each_row_once(&live);
-    let mut edits: Vec<(i64, i64)> =
-        rows.more().table.rows.iter().map(|row| (row["id"].int(), row["edit"].int())).collect();
-    edits.sort_unstable();
-    assert!(edits.is_sorted_by_key(|(_, edit)| *edit), "a row is of an edit that was made before the row's before it");
-    let log = cluster
-        .kubectl([
-            "--namespace=millrace-system",
-            "logs",
-            "--selector=app.kubernetes.io/name=millrace-operator",
-            "--tail=-1",
-        ])
-        .run();
-    cluster::expect_nothing_forbidden(&log);
-    namespace.kubectl(["delete", "pipelines,windows,sinks", "--all", "--wait"]).run();
-    uninstall(cluster);
 }

@@ -85,63 +85,69 @@ fn replace(cluster: &Cluster, mut definitions: Vec<Value>) -> Result<String, Str
     cluster.kubectl(["replace", "-f", "-"]).input(&list.to_string()).attempt()
 }
 
-#[test]
-fn objects_of_the_version_before_are_taken_and_run_by_this_one() {
-    let Some(cluster) = cluster::cluster() else { return };
-    let namespace = cluster.alone("upgrade");
-    let restore = Restore(cluster);
-    replace(cluster, documents("crds.yaml")).unwrap();
-    let objects = documents("objects.yaml");
-    // What a server has just been told of definitions it may take a moment to go by.
-    let hold = |what: &str, default: &str| {
-        Deadline::secs(30).wait_for(what, || {
-            let probe = ["apply", "--dry-run=server", "-o", "jsonpath={.spec.parallelism}", "-f", "-"];
-            (namespace.kubectl(probe).input(PROBE).run() == default).then_some(())
-        });
-    };
-    hold("the definitions before to hold", "1");
-    namespace.apply(&read("objects.yaml"));
-    let stored =
-        |object: &Value| namespace.get(object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
-    let before: Vec<Value> = objects.iter().map(&stored).collect();
-    // The definitions before filled in defaults.
-    assert_eq!(before.last().unwrap()["spec"]["checkpoints"]["interval"], "5s");
+/// These have the cluster for themselves.
+mod alone {
+    use super::*;
 
-    drop(restore);
-    hold("this version's definitions to hold", "");
-    for (object, before) in objects.iter().zip(&before) {
-        let (kind, name) = (object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
-        // A write of anything checks the whole.
-        namespace.kubectl(["annotate", kind, name, "touched=yes"]).run();
-        let now = stored(object);
-        assert_eq!(now["metadata"]["generation"], before["metadata"]["generation"], "{kind} {name}");
-        assert_eq!(without_nothing(&now["spec"]), without_nothing(&before["spec"]), "{kind} {name}");
+    #[test]
+    fn objects_of_the_version_before_are_taken_and_run_by_this_one() {
+        let Some(cluster) = cluster::cluster() else { return };
+        let namespace = cluster.alone("upgrade");
+        let restore = Restore(cluster);
+        replace(cluster, documents("crds.yaml")).unwrap();
+        let objects = documents("objects.yaml");
+        // What a server has just been told of definitions it may take a moment to go by.
+        let hold = |what: &str, default: &str| {
+            Deadline::secs(30).wait_for(what, || {
+                let probe = ["apply", "--dry-run=server", "-o", "jsonpath={.spec.parallelism}", "-f", "-"];
+                (namespace.kubectl(probe).input(PROBE).run() == default).then_some(())
+            });
+        };
+        hold("the definitions before to hold", "1");
+        namespace.apply(&read("objects.yaml"));
+        let stored = |object: &Value| {
+            namespace.get(object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap())
+        };
+        let before: Vec<Value> = objects.iter().map(&stored).collect();
+        // The definitions before filled in defaults.
+        assert_eq!(before.last().unwrap()["spec"]["checkpoints"]["interval"], "5s");
+
+        drop(restore);
+        hold("this version's definitions to hold", "");
+        for (object, before) in objects.iter().zip(&before) {
+            let (kind, name) = (object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
+            // A write of anything checks the whole.
+            namespace.kubectl(["annotate", kind, name, "touched=yes"]).run();
+            let now = stored(object);
+            assert_eq!(now["metadata"]["generation"], before["metadata"]["generation"], "{kind} {name}");
+            assert_eq!(without_nothing(&now["spec"]), without_nothing(&before["spec"]), "{kind} {name}");
+        }
+        let installed = namespace.install(&["replicas=1"]);
+        for object in &objects {
+            let (kind, name) = (object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
+            namespace.wait_until(&format!("{}/{name}", kind.to_lowercase()), "ConfigValid");
+        }
+        namespace.wait_for("pipeline/made-up", ".status.phase", "Finished");
+        for suspended in ["everything", "nothings"] {
+            namespace.wait_for(&format!("pipeline/{suspended}"), ".status.phase", "Suspended");
+        }
+        // Applied again, what the definitions before filled in goes from lists; the dataflow is the same, and there is nothing to do.
+        let revision = || namespace.get("pipeline", "made-up")["status"]["revision"].clone();
+        let before = revision();
+        namespace.apply(&read("objects.yaml"));
+        let generation = namespace.get("pipeline", "made-up")["metadata"]["generation"].to_string();
+        namespace.wait_for("pipeline/made-up", ".status.observedGeneration", &generation);
+        assert_eq!(
+            (revision(), namespace.get("pipeline", "made-up")["status"]["phase"].clone()),
+            (before, "Finished".into())
+        );
+        let again = namespace.apply(&read("objects.yaml"));
+        // A field that is written as nothing is taken away anew each time.
+        for line in again.lines().filter(|line| !line.contains("/nothings ")) {
+            assert!(line.ends_with(" unchanged"), "{line}");
+        }
+        installed.expect_nothing_forbidden();
     }
-    let installed = namespace.install(&["replicas=1"]);
-    for object in &objects {
-        let (kind, name) = (object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
-        namespace.wait_until(&format!("{}/{name}", kind.to_lowercase()), "ConfigValid");
-    }
-    namespace.wait_for("pipeline/made-up", ".status.phase", "Finished");
-    for suspended in ["everything", "nothings"] {
-        namespace.wait_for(&format!("pipeline/{suspended}"), ".status.phase", "Suspended");
-    }
-    // Applied again, what the definitions before filled in goes from lists; the dataflow is the same, and there is nothing to do.
-    let revision = || namespace.get("pipeline", "made-up")["status"]["revision"].clone();
-    let before = revision();
-    namespace.apply(&read("objects.yaml"));
-    let generation = namespace.get("pipeline", "made-up")["metadata"]["generation"].to_string();
-    namespace.wait_for("pipeline/made-up", ".status.observedGeneration", &generation);
-    assert_eq!(
-        (revision(), namespace.get("pipeline", "made-up")["status"]["phase"].clone()),
-        (before, "Finished".into())
-    );
-    let again = namespace.apply(&read("objects.yaml"));
-    // A field that is written as nothing is taken away anew each time.
-    for line in again.lines().filter(|line| !line.contains("/nothings ")) {
-        assert!(line.ends_with(" unchanged"), "{line}");
-    }
-    installed.expect_nothing_forbidden();
 }
 
 /// Without fields that say nothing, which an API server need not keep.

@@ -10,50 +10,55 @@ use super::flow::{Flow, RATE, Shape, condition};
 /// For how long the API server is stopped.
 const OUTAGE: Duration = Duration::from_secs(120);
 
-#[test]
-fn pods_go_on_while_parts_of_the_cluster_are_away_and_what_waits_is_decided_when_they_are_back() {
-    let Some(cluster) = cluster::cluster() else { return };
-    if !cluster.is_ours() {
-        println!("skipped: only components of this machine can be stopped");
-        return;
-    }
-    let mut seed = Seed::of_test("parts of the cluster");
-    let site = Site::over(cluster.alone("away"));
-    let _installed = site.namespace().install(&[]);
-    let mut calm = Flow::start(&site, "calm", RATE * 420, Shape::PLAIN);
-    let mut killed = Flow::start(&site, "killed", RATE * 420, Shape { sums: "parquet", ..Shape::PLAIN });
-    let life = calm.life().unwrap();
+/// These have the cluster for themselves.
+mod alone {
+    use super::*;
 
-    // Away for a moment, in any order, and killed rather than stopped.
-    let mut parts = ["apiserver", "etcd", "kubelet", "apiserver"];
-    seed.shuffle(&mut parts);
-    for part in parts {
-        wait::pass(seed.time(Duration::ZERO, Duration::from_secs(1)));
-        let away = cluster.kill(part);
-        wait::pass(seed.time(Duration::ZERO, Duration::from_secs(3)));
+    #[test]
+    fn pods_go_on_while_parts_of_the_cluster_are_away_and_what_waits_is_decided_when_they_are_back() {
+        let Some(cluster) = cluster::cluster() else { return };
+        if !cluster.is_ours() {
+            println!("skipped: only components of this machine can be stopped");
+            return;
+        }
+        let mut seed = Seed::of_test("parts of the cluster");
+        let site = Site::over(cluster.alone("away"));
+        let _installed = site.namespace().install(&[]);
+        let mut calm = Flow::start(&site, "calm", RATE * 420, Shape::PLAIN);
+        let mut killed = Flow::start(&site, "killed", RATE * 420, Shape { sums: "parquet", ..Shape::PLAIN });
+        let life = calm.life().unwrap();
+
+        // Away for a moment, in any order, and killed rather than stopped.
+        let mut parts = ["apiserver", "etcd", "kubelet", "apiserver"];
+        seed.shuffle(&mut parts);
+        for part in parts {
+            wait::pass(seed.time(Duration::ZERO, Duration::from_secs(1)));
+            let away = cluster.kill(part);
+            wait::pass(seed.time(Duration::ZERO, Duration::from_secs(3)));
+            away.start();
+            calm.expect_more(calm.files(), part);
+            killed.expect_more(killed.files(), part);
+            calm.edit();
+            println!("{part} was killed and started again");
+        }
+        assert_eq!(calm.life(), Some(life.clone()), "nothing crashes, and no pod is replaced");
+
+        // While the kubelet is away nobody starts a container again.
+        let (uid, before) = killed.life().unwrap();
+        let away = cluster.kill("kubelet");
+        site.namespace().signal("KILL", &killed.pod);
+        wait::pass(seed.time(Duration::ZERO, Duration::from_secs(2)));
         away.start();
-        calm.expect_more(calm.files(), part);
-        killed.expect_more(killed.files(), part);
-        calm.edit();
-        println!("{part} was killed and started again");
+        killed.expect_more(killed.files(), "rows after a kill without a kubelet");
+        killed.expect_life(&(uid, before + 1));
+
+        outage(&mut calm, &mut killed, &life, &mut seed);
+        let crashed = restarts(&site);
+        assert_eq!(crashed, [killed.pod.clone()], "the operator has not crashed either");
+        // Nothing is said of rights: an API server that has just started does not know the Roles for a moment, and forbids.
+        calm.expect_exactly_once();
+        killed.expect_exactly_once();
     }
-    assert_eq!(calm.life(), Some(life.clone()), "nothing crashes, and no pod is replaced");
-
-    // While the kubelet is away nobody starts a container again.
-    let (uid, before) = killed.life().unwrap();
-    let away = cluster.kill("kubelet");
-    site.namespace().signal("KILL", &killed.pod);
-    wait::pass(seed.time(Duration::ZERO, Duration::from_secs(2)));
-    away.start();
-    killed.expect_more(killed.files(), "rows after a kill without a kubelet");
-    killed.expect_life(&(uid, before + 1));
-
-    outage(&mut calm, &mut killed, &life, &mut seed);
-    let crashed = restarts(&site);
-    assert_eq!(crashed, [killed.pod.clone()], "the operator has not crashed either");
-    // Nothing is said of rights: an API server that has just started does not know the Roles for a moment, and forbids.
-    calm.expect_exactly_once();
-    killed.expect_exactly_once();
 }
 
 /// The API server is stopped for two minutes. Meanwhile one Pipeline is left in peace, and the container of the other is

@@ -154,89 +154,95 @@ fn objects() -> Vec<Value> {
     objects
 }
 
-#[test]
-fn objects_that_say_anything_stop_the_watch_for_no_other() {
-    let Some(cluster) = cluster::cluster() else { return };
-    if !cluster.is_ours() {
-        println!("skipped: it would loosen the definitions of a cluster that is not this machine's");
-        return;
-    }
-    let namespace = cluster.alone("operator-hostile");
-    let installed = namespace.install(&["replicas=1"]);
-    let source = manifest::numbers(10_000_000, 100);
-    namespace.apply(&format!("{}{}", rows(), numbers("good", &source, 0, "")));
-    namespace.wait_until("pipeline/good", "Ready");
-    let mut edit = 0;
-    // That one which is well is made and edited as if there were no others.
-    let mut expect_edit_of_good = || {
-        edit += 1;
-        namespace.apply(&numbers("good", &source, edit, ""));
-        let is_there = || {
-            let good = namespace.get("pipeline", "good");
-            let ready = good["status"]["conditions"][0].clone();
-            assert_eq!(ready["type"], "Ready");
-            (good["status"]["observedGeneration"] == good["metadata"]["generation"]
-                && ready["status"] == "True"
-                && good["status"]["history"][0]["result"] == "TakenUp")
-                .then_some(())
+/// These have the cluster for themselves.
+mod alone {
+    use super::*;
+
+    #[test]
+    fn objects_that_say_anything_stop_the_watch_for_no_other() {
+        let Some(cluster) = cluster::cluster() else { return };
+        if !cluster.is_ours() {
+            println!("skipped: it would loosen the definitions of a cluster that is not this machine's");
+            return;
+        }
+        let namespace = cluster.alone("operator-hostile");
+        let installed = namespace.install(&["replicas=1"]);
+        let source = manifest::numbers(10_000_000, 100);
+        namespace.apply(&format!("{}{}", rows(), numbers("good", &source, 0, "")));
+        namespace.wait_until("pipeline/good", "Ready");
+        let mut edit = 0;
+        // That one which is well is made and edited as if there were no others.
+        let mut expect_edit_of_good = || {
+            edit += 1;
+            namespace.apply(&numbers("good", &source, edit, ""));
+            let is_there = || {
+                let good = namespace.get("pipeline", "good");
+                let ready = good["status"]["conditions"][0].clone();
+                assert_eq!(ready["type"], "Ready");
+                (good["status"]["observedGeneration"] == good["metadata"]["generation"]
+                    && ready["status"] == "True"
+                    && good["status"]["history"][0]["result"] == "TakenUp")
+                    .then_some(())
+            };
+            Deadline::secs(60).wait_for("an edit of the good one", is_there);
         };
-        Deadline::secs(60).wait_for("an edit of the good one", is_there);
-    };
 
-    let loosened = Loosened::new(cluster);
-    loosened.wait(&namespace);
-    // The operator's watches bring them one by one.
-    for object in objects() {
-        let name = format!("{} {}", object["kind"], object["metadata"]["name"]);
-        namespace
-            .kubectl(["create", "-f", "-"])
-            .input(&object.to_string())
-            .attempt()
-            .unwrap_or_else(|why| panic!("{name}: {why}"));
-    }
-    for kind in ["pipeline", "window", "sink"] {
-        let nonsense = json!({"status": {"conditions": "none", "history": 7, "usedBy": {}, "checkpoint": [deep(500)]}});
-        let nonsense = nonsense.to_string();
-        namespace.kubectl(["patch", kind, "number", "--subresource=status", "--type=merge", "-p", &nonsense]).run();
-    }
-    for object in objects() {
-        let (kind, name) = (object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
-        let object = format!("{}/{name}", kind.to_lowercase());
-        let path = ".status.conditions[?(@.type==\"Ready\")].status";
-        let told = || namespace.kubectl(["get", &object, "-o", &format!("jsonpath={{{path}}}")]).attempt().ok();
-        let told = Deadline::secs(60).poll(|| told().filter(|status| status == "False"));
-        assert!(
-            told.is_some(),
-            "{object} is not told: {}\n{}",
-            field(&namespace, &object, ".status"),
-            installed.logs()
-        );
-    }
-    expect_edit_of_good();
-    // One that starts lists them all at once.
-    let restart = || {
-        let operator = installed.operator();
-        namespace.kubectl(["rollout", "restart", "deployment", &operator]).run();
-        namespace.kubectl(["rollout", "status", "deployment", &operator, "--timeout=120s"]).run();
-    };
-    restart();
-    expect_edit_of_good();
-    // And again under the real definitions, which refuse to store what is there already.
-    drop(loosened);
-    Deadline::secs(60).wait_for("the real definitions", || {
-        let object = hostile("Window", "probe", json!({"tumbling": {"size": "soon"}})).to_string();
-        namespace.kubectl(["create", "--dry-run=server", "-f", "-"]).input(&object).attempt().err()
-    });
-    restart();
-    expect_edit_of_good();
+        let loosened = Loosened::new(cluster);
+        loosened.wait(&namespace);
+        // The operator's watches bring them one by one.
+        for object in objects() {
+            let name = format!("{} {}", object["kind"], object["metadata"]["name"]);
+            namespace
+                .kubectl(["create", "-f", "-"])
+                .input(&object.to_string())
+                .attempt()
+                .unwrap_or_else(|why| panic!("{name}: {why}"));
+        }
+        for kind in ["pipeline", "window", "sink"] {
+            let nonsense =
+                json!({"status": {"conditions": "none", "history": 7, "usedBy": {}, "checkpoint": [deep(500)]}});
+            let nonsense = nonsense.to_string();
+            namespace.kubectl(["patch", kind, "number", "--subresource=status", "--type=merge", "-p", &nonsense]).run();
+        }
+        for object in objects() {
+            let (kind, name) = (object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap());
+            let object = format!("{}/{name}", kind.to_lowercase());
+            let path = ".status.conditions[?(@.type==\"Ready\")].status";
+            let told = || namespace.kubectl(["get", &object, "-o", &format!("jsonpath={{{path}}}")]).attempt().ok();
+            let told = Deadline::secs(60).poll(|| told().filter(|status| status == "False"));
+            assert!(
+                told.is_some(),
+                "{object} is not told: {}\n{}",
+                field(&namespace, &object, ".status"),
+                installed.logs()
+            );
+        }
+        expect_edit_of_good();
+        // One that starts lists them all at once.
+        let restart = || {
+            let operator = installed.operator();
+            namespace.kubectl(["rollout", "restart", "deployment", &operator]).run();
+            namespace.kubectl(["rollout", "status", "deployment", &operator, "--timeout=120s"]).run();
+        };
+        restart();
+        expect_edit_of_good();
+        // And again under the real definitions, which refuse to store what is there already.
+        drop(loosened);
+        Deadline::secs(60).wait_for("the real definitions", || {
+            let object = hostile("Window", "probe", json!({"tumbling": {"size": "soon"}})).to_string();
+            namespace.kubectl(["create", "--dry-run=server", "-f", "-"]).input(&object).attempt().err()
+        });
+        restart();
+        expect_edit_of_good();
 
-    let selector = "app.kubernetes.io/name=millrace-operator";
-    let pods = namespace.kubectl(["get", "pods", "-l", selector, "-o", "json"]).run();
-    let pods: Value = serde_json::from_str(&pods).unwrap();
-    for pod in pods["items"].as_array().unwrap() {
-        assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+        let selector = "app.kubernetes.io/name=millrace-operator";
+        let pods = namespace.kubectl(["get", "pods", "-l", selector, "-o", "json"]).run();
+        let pods: Value = serde_json::from_str(&pods).unwrap();
+        for pod in pods["items"].as_array().unwrap() {
+            assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+        }
+        let (log, metrics) = (installed.logs(), installed.metrics());
+        assert!(!log.contains("panicked"), "{log}");
+        assert!(!metrics.contains("millrace_operator_watch_errors_total{"), "{metrics}");
     }
-    let (log, metrics) = (installed.logs(), installed.metrics());
-    assert!(!log.contains("panicked"), "{log}");
-    assert!(!metrics.contains("millrace_operator_watch_errors_total{"), "{metrics}");
 }
