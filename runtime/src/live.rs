@@ -120,11 +120,7 @@ fn text(report: &Report, before: Option<&Report>, columns: usize) -> String {
     );
     let _ =
         writeln!(text, "checkpoint {checkpoint}, {} failed, {} restarts", report.checkpoints_failed, report.restarts);
-    let _ = writeln!(
-        text,
-        "{:<width$} {:>7} {:>7} {:>11} {:>10}  WATERMARK",
-        "NODE", "IN/S", "OUT/S", "LAG", "STATE"
-    );
+    let _ = writeln!(text, "{:<width$} {:>7} {:>7} {:>11} {:>10}  WATERMARK", "NODE", "IN/S", "OUT/S", "LAG", "STATE");
     for (index, node) in report.nodes.iter().enumerate() {
         let old = before.and_then(|before| before.nodes.get(index)).filter(|old| old.name == node.name);
         let seconds = before.map_or(1.0, |before| (report.now.saturating_sub(before.now)).max(1) as f64 / 1e3);

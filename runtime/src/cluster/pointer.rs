@@ -5,6 +5,7 @@
 //!   latest.json   the pointer, in its stored form
 //!   claimedBy     which process claimed its generation
 //!   startToken    the wish that the newest checkpoints began with, if there was one
+//!   refusedToken, refusedBecause     the last wish that could not act, and why
 //!   epoch, generation, manifest, size, duration, completedAt     for people; nothing reads them
 //! ```
 //!
@@ -45,8 +46,9 @@ use super::{
 
 const CLAIMED_BY: &str = "claimedBy";
 const START_TOKEN: &str = "startToken";
-/// Why the wish of that token could not act.
-const START_ERROR: &str = "startError";
+/// The last one that could not act, and why.
+const REFUSED_TOKEN: &str = "refusedToken";
+const REFUSED_BECAUSE: &str = "refusedBecause";
 /// How often a write is tried again at once because somebody else wrote in between.
 const CONFLICTS: usize = 64;
 
@@ -95,15 +97,17 @@ impl ConfigMapPointer {
         })
     }
 
-    /// The start wish that was answered last, for good.
+    /// The start wishes that were answered for good: the last that has acted, and the last that could not.
     ///
     /// # Errors
     ///
     /// [`StateError::Pointer`].
-    pub async fn answered(&self) -> Result<Option<Answered>, StateError> {
+    pub async fn answered(&self) -> Result<Vec<Answered>, StateError> {
         let mut data = self.get().await?.data.unwrap_or_default();
-        let error = data.remove(START_ERROR);
-        Ok(data.remove(START_TOKEN).map(|token| Answered { token, error }))
+        let acted = data.remove(START_TOKEN).map(|token| Answered { token, error: None });
+        let error = data.remove(REFUSED_BECAUSE).or(Some(String::new()));
+        let refused = data.remove(REFUSED_TOKEN).map(|token| Answered { token, error });
+        Ok(acted.into_iter().chain(refused).collect())
     }
 
     /// Notes that a start wish cannot act.
@@ -114,7 +118,9 @@ impl ConfigMapPointer {
     pub async fn note_refusal(&self, token: &str, why: &str) -> Result<(), StateError> {
         for _ in 0..CONFLICTS {
             let mut map = self.get().await?;
-            answer(&mut map, token, Some(why));
+            let data = map.data.get_or_insert_default();
+            data.insert(REFUSED_TOKEN.to_owned(), token.to_owned());
+            data.insert(REFUSED_BECAUSE.to_owned(), why.to_owned());
             if self.replace(&map).await?.is_some() {
                 return Ok(());
             }
@@ -206,7 +212,7 @@ impl ConfigMapPointer {
             }
             fill(&mut map, next, &self.claimant);
             if let Some(token) = self.token.as_ref().filter(|_| next.epoch() > from) {
-                answer(&mut map, token, None);
+                map.data.get_or_insert_default().insert(START_TOKEN.to_owned(), token.clone());
             }
             fault::point("mid-pointer")?;
             if let Some(map) = self.replace(&map).await? {
@@ -217,16 +223,6 @@ impl ConfigMapPointer {
         }
         Err(self.busy())
     }
-}
-
-/// Writes what has become of a start wish.
-fn answer(map: &mut ConfigMap, token: &str, error: Option<&str>) {
-    let data = map.data.get_or_insert_default();
-    data.insert(START_TOKEN.to_owned(), token.to_owned());
-    match error {
-        Some(why) => data.insert(START_ERROR.to_owned(), why.to_owned()),
-        None => data.remove(START_ERROR),
-    };
 }
 
 impl Pointer for ConfigMapPointer {

@@ -16,8 +16,8 @@ use crate::context::Place;
 pub struct Found {
     /// The plan that wrote the newest checkpoint.
     pub stored: Option<Stored>,
-    /// The start wish that was answered last.
-    pub answered: Option<Answered>,
+    /// The start wishes that are known to be answered.
+    pub answered: Vec<Answered>,
     /// The newest checkpoint.
     pub newest: Option<CheckpointSaid>,
 }

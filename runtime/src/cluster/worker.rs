@@ -295,7 +295,7 @@ impl Worker {
             Err(error) => return self.fails(&error, wanted, &Found::default(), None).await,
         };
         if let Some(wish) = &wanted.start_from
-            && let Some(answered) = found.answered.as_ref().filter(|answered| answered.token == wish.token)
+            && let Some(answered) = found.answered.iter().find(|answered| answered.token == wish.token)
         {
             // A pod before may have died before it could tell.
             self.tell_answered(wish, None, answered.error.clone());
@@ -364,7 +364,7 @@ impl Worker {
     fn has_acted(&self, found: &Found, token: &str) -> bool {
         let said = self.board.get();
         let is_refused = said.started.is_some_and(|started| started.token == token && started.error.is_some());
-        is_refused || found.answered.as_ref().is_some_and(|answered| answered.token == token)
+        is_refused || found.answered.iter().any(|answered| answered.token == token)
     }
 
     async fn run(&mut self, plan: Plan, wish: Option<StartWish>, wanted: &PlanDocument, found: &Found) -> Then {

@@ -14,6 +14,8 @@ pub struct Spec {
     pub every: &'static str,
     pub sums: &'static str,
     pub window: &'static str,
+    /// Whether each number goes to a Delta table too.
+    pub lake: bool,
     /// The Sink of the sums.
     pub sums_path: &'static str,
     pub storage: Option<&'static str>,
@@ -30,6 +32,7 @@ impl Spec {
             every: "SELECT id FROM ids",
             sums: "SELECT window_start, count(*) AS n, sum(id) AS ids FROM ids",
             window: "tumbling: {size: 1s}",
+            lake: false,
             sums_path: "/data/out/sums",
             storage: None,
             annotations: json!({}),
@@ -54,6 +57,9 @@ impl Spec {
             "checkpoints": checkpoints,
             "deployment": self.deployment,
         });
+        if self.lake {
+            spec["outputs"].as_array_mut().unwrap().push(json!({"from": "every", "sink": "lake"}));
+        }
         spec.as_object_mut().unwrap().append(&mut self.more.as_object().unwrap().clone());
         let metadata = json!({"name": "web", "annotations": self.annotations});
         let pipeline =
@@ -65,6 +71,7 @@ impl Spec {
             manifest::window("w", self.window),
             sink("every", "/data/out/every"),
             sink("sums", self.sums_path),
+            if self.lake { manifest::sink("lake", "delta: {uri: /data/out/lake}") } else { String::new() },
         ]
         .concat()
     }

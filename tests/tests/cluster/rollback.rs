@@ -110,6 +110,8 @@ fn a_plan_that_fails_after_it_has_committed_goes_back_from_its_own_checkpoint() 
     // So slow that there is time to fail between the first and the third of its checkpoints.
     let mut good = Spec::new();
     good.interval = "4s";
+    // The bad one leaves a column of a Delta table out, which is no reason for it to stay.
+    (good.every, good.lake) = ("SELECT id, id % 7 AS rest FROM ids", true);
     let live = proved(&namespace, &good);
     let reports = namespace.watch("configmap", Some("web-report"));
     let process = live.process();
@@ -135,6 +137,11 @@ fn a_plan_that_fails_after_it_has_committed_goes_back_from_its_own_checkpoint() 
     assert_eq!(live.process(), process, "all of it in one process");
     let every = crate::live::Rows::of(&live.data().join("out/every")).more().last("id");
     assert!(every > breaks_at, "the plan before has passed the row on over which the other one fell");
+    let lake = millrace_tests::delta::table(&live.data().join("out/lake"));
+    let mut ids: Vec<i64> = lake.column("id").map(millrace_tests::Cell::int).collect();
+    ids.sort_unstable();
+    crate::live::expect_each_once(&ids, |_| true, "every row of the table");
+    assert!(lake.column("rest").any(|rest| *rest == millrace_tests::Cell::Null), "some are of the bad plan");
     namespace.apply(&good.manifests());
     live.is_ready();
     installed.expect_nothing_forbidden();

@@ -291,6 +291,28 @@ async fn a_plan_whose_way_back_would_lose_state_stays_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_plan_that_leaves_a_column_of_a_delta_table_out_is_taken_back_as_others_are() {
+    let mut world = World::new();
+    let metadata = json!({"name": "out", "namespace": "default", "uid": "uid-out", "generation": 2});
+    world.put("Sink", json!({"metadata": metadata, "spec": {"delta": {"uri": "/data/out"}}}));
+    let columns =
+        |columns: &str| image(pipeline("web").transform("dear", &format!("SELECT {columns} FROM bid")), "good");
+    world.put("Pipeline", columns("auction, price"));
+    world.settle().await;
+    let good = world.run("web").revision.unwrap();
+    world.report("web", &ran(&good, 3));
+    world.settle().await;
+    world.put("Pipeline", columns("auction"));
+    world.settle().await;
+    let bad = world.plan("web").revision;
+    assert_ne!(good, bad);
+    world.report("web", &fails(&good, &bad, 1));
+    world.settle().await;
+    assert_eq!(world.plan("web").revision, good, "the table has the column: {}", world.says("web", "Ready"));
+    assert!(world.says("web", "Ready").starts_with("False RolledBack: revision "));
+}
+
+#[tokio::test]
 async fn a_plan_that_ends_its_container_again_is_taken_back_though_the_runtime_can_say_nothing() {
     for (started, is_taken_back) in [("2023-12-31T23:59:50Z", false), ("2024-01-01T00:00:09Z", true)] {
         let mut world = proved().await;

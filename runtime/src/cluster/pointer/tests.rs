@@ -246,24 +246,24 @@ fn a_wish_has_acted_when_the_pointer_moves_to_a_new_epoch_and_not_when_it_moves_
         let pointer = ConfigMapPointer::new(&cluster, "process-2", Some("again".to_owned()), tenure(Duration::ZERO));
         pointer.claim(Generation(2)).await.unwrap();
         pointer.advance(Some(Epoch(3)), latest(2, &[1, 2])).await.unwrap();
-        assert_eq!(pointer.answered().await.unwrap(), None, "the run that died here began with nothing yet");
+        assert_eq!(pointer.answered().await.unwrap(), [], "the run that died here began with nothing yet");
         pointer.advance(Some(Epoch(2)), latest(2, &[1, 2, 4])).await.unwrap();
-        let acted = Some(Answered { token: "again".to_owned(), error: None });
-        assert_eq!(pointer.answered().await.unwrap(), acted);
+        let acted = |token: &str| Answered { token: token.to_owned(), error: None };
+        assert_eq!(pointer.answered().await.unwrap(), [acted("again")]);
         let after = processes(cluster.clone())(3);
         after.claim(Generation(3)).await.unwrap();
         after.advance(Some(Epoch(4)), latest(3, &[4, 5])).await.unwrap();
-        assert_eq!(pointer.answered().await.unwrap(), acted, "for good");
-        // One that cannot act is answered at once; the pointer stays where it is, and one that acts then takes its place.
+        assert_eq!(pointer.answered().await.unwrap(), [acted("again")], "for good");
+        // One that cannot act is answered at once; the pointer stays where it is, and so does what is known of the one before.
         pointer.note_refusal("gone", "there is no savepoint").await.unwrap();
         let refused = Answered { token: "gone".to_owned(), error: Some("there is no savepoint".to_owned()) };
-        assert_eq!(pointer.answered().await.unwrap(), Some(refused.clone()));
+        assert_eq!(pointer.answered().await.unwrap(), [acted("again"), refused.clone()]);
         after.advance(Some(Epoch(5)), latest(3, &[5, 6])).await.unwrap();
-        assert_eq!(pointer.answered().await.unwrap(), Some(refused));
+        assert_eq!(pointer.answered().await.unwrap(), [acted("again"), refused.clone()]);
         let last = ConfigMapPointer::new(&cluster, "process-4", Some("last".to_owned()), tenure(Duration::ZERO));
         last.claim(Generation(4)).await.unwrap();
         last.advance(Some(Epoch(6)), latest(4, &[6, 7])).await.unwrap();
-        assert_eq!(pointer.answered().await.unwrap(), Some(Answered { token: "last".to_owned(), error: None }));
+        assert_eq!(pointer.answered().await.unwrap(), [acted("last"), refused]);
     });
 }
 
