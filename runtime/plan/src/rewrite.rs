@@ -18,8 +18,9 @@
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArgumentList, FunctionArguments, GroupByExpr, Ident, ObjectName,
-    OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, Value, VisitMut, VisitorMut, WindowSpec, WindowType,
+    BinaryOperator, Expr, Function, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr,
+    Ident, ObjectName, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, Value, VisitMut,
+    VisitorMut, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType,
 };
 use millrace_stream::EVENT_TIME_COLUMN;
 
@@ -282,14 +283,32 @@ impl VisitorMut for Over {
         if is_aggregate(expr)
             && let Expr::Function(function) = expr
         {
+            // An aggregate's own order is that of its window, as long as that has all rows: the planner takes it in no other place.
+            let order_by = take_order(&mut function.args);
+            let all_rows = || WindowFrame {
+                units: WindowFrameUnits::Rows,
+                start_bound: WindowFrameBound::Preceding(None),
+                end_bound: Some(WindowFrameBound::Following(None)),
+            };
             function.over = Some(WindowType::WindowSpec(WindowSpec {
                 window_name: None,
                 partition_by: self.keys.clone(),
-                order_by: Vec::new(),
-                window_frame: None,
+                window_frame: (!order_by.is_empty()).then(all_rows),
+                order_by,
             }));
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// Takes the ORDER BY out of an aggregate's arguments.
+fn take_order(args: &mut FunctionArguments) -> Vec<OrderByExpr> {
+    let FunctionArguments::List(list) = args else { return Vec::new() };
+    let is_order = |clause: &FunctionArgumentClause| matches!(clause, FunctionArgumentClause::OrderBy(_));
+    let Some(at) = list.clauses.iter().position(is_order) else { return Vec::new() };
+    match list.clauses.remove(at) {
+        FunctionArgumentClause::OrderBy(order) => order,
+        _ => Vec::new(),
     }
 }
 

@@ -4,8 +4,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
 use datafusion_expr::{
-    Expr, Window, WindowFrame, WindowFunctionDefinition,
+    AggregateUDF, Expr, LogicalPlan, Window, WindowFrame, WindowFunctionDefinition,
     expr::{AggregateFunction, Alias, WindowFunction},
+};
+use datafusion_functions_aggregate::{
+    first_last::{first_value_udaf, last_value_udaf},
+    nth_value::nth_value_udaf,
 };
 
 use super::{
@@ -25,16 +29,18 @@ impl Lowering<'_> {
     }
 
     pub(super) fn rolling(&mut self, window: &Window) -> Result<Flow, Fault> {
-        let mut flow = self.node(&window.input, None)?;
+        let nodes = Nodes::of(window);
+        let mut flow = self.node(nodes.input, None)?;
         self.stateless(&flow, "OVER")?;
         let Some((name, def)) = self.settings.window else {
             return Err(Fault::new("there is no window"));
         };
         self.enter_window(&flow, def)?;
-        let logical = window.input.schema();
-        let functions = window
-            .window_expr
+        let logical = nodes.input.schema();
+        let functions = nodes
+            .windows
             .iter()
+            .flat_map(|window| &window.window_expr)
             .map(|expr| self.over(expr))
             .collect::<Result<Vec<(AggregateFunction, &WindowFunction)>, Fault>>()?;
         let partition_by = functions.first().map(|(_, over)| over.params.partition_by.as_slice()).unwrap_or_default();
@@ -103,6 +109,7 @@ impl Lowering<'_> {
         flow.stamp = Stamp { window: false, corrected: def.allowed_lateness_ms > 0 };
         flow.window_columns = Some([1, 2, 3].map(|number| column(&flow.schema, number)));
         narrow_again(&mut flow, first_aggregate, &placed)?;
+        flow.columns = nodes.columns.iter().map(|&place| flow.columns[place]).collect();
         Ok(flow)
     }
 
@@ -115,16 +122,17 @@ impl Lowering<'_> {
         let Expr::WindowFunction(over) = call else {
             return Err(Fault::new(format!("`{}` is no aggregate", self.text(expr))));
         };
-        let WindowFunctionDefinition::AggregateUDF(function) = &over.fun else {
-            return Err(self.placed(
-                Fault::new(format!("`{}` cannot run over a rolling window", over.fun.name()))
-                    .offending(over.fun.name())
-                    .expected("an aggregate"),
-                "OVER",
-            ));
+        let function = match &over.fun {
+            WindowFunctionDefinition::AggregateUDF(function) => Some(Arc::clone(function)),
+            WindowFunctionDefinition::WindowUDF(function) => as_aggregate(function.name()),
         };
+        let function = function.ok_or_else(|| {
+            let fault = Fault::new(format!("`{}` cannot run over a rolling window", over.fun.name()));
+            self.placed(fault.offending(over.fun.name()).expected("an aggregate"), "OVER")
+        })?;
         let params = &over.params;
-        if !params.order_by.is_empty() || params.window_frame != WindowFrame::new(None) {
+        // All rows of the range: an order of them is the aggregate's.
+        if params.window_frame != WindowFrame::new(None) {
             return Err(self.placed(
                 Fault::new("the order and the range of a rolling window are the Window's")
                     .expected("OVER (PARTITION BY …) and nothing else"),
@@ -132,13 +140,74 @@ impl Lowering<'_> {
             ));
         }
         let aggregate = AggregateFunction::new_udf(
-            Arc::clone(function),
+            function,
             params.args.clone(),
             params.distinct,
             params.filter.clone(),
-            Vec::new(),
+            params.order_by.clone(),
             params.null_treatment,
         );
         Ok((aggregate, over))
+    }
+}
+
+/// The nodes that are one rolling window: the planner makes one for each order of rows that an aggregate wants, and drops columns
+/// between them that nothing reads any more.
+struct Nodes<'a> {
+    /// What all of them read.
+    input: &'a Arc<LogicalPlan>,
+    /// The innermost first.
+    windows: Vec<&'a Window>,
+    /// Of the columns of `input` and all aggregates behind them, those that the outermost gives, by number.
+    columns: Vec<usize>,
+}
+
+impl<'a> Nodes<'a> {
+    fn of(window: &'a Window) -> Self {
+        let mut nodes = Self::below(&window.input).filter(|nodes| nodes.know(window)).unwrap_or_else(|| Self {
+            input: &window.input,
+            windows: Vec::new(),
+            columns: (0..window.input.schema().fields().len()).collect(),
+        });
+        let aggregates = nodes.windows.iter().map(|window| window.window_expr.len()).sum::<usize>();
+        let first = nodes.input.schema().fields().len() + aggregates;
+        nodes.columns.extend(first..first + window.window_expr.len());
+        nodes.windows.push(window);
+        nodes
+    }
+
+    fn below(plan: &'a LogicalPlan) -> Option<Self> {
+        let projection = match plan {
+            LogicalPlan::Window(inner) => return Some(Self::of(inner)),
+            LogicalPlan::Projection(projection) => projection,
+            _ => return None,
+        };
+        let LogicalPlan::Window(inner) = projection.input.as_ref() else { return None };
+        let schema = projection.input.schema();
+        let place = |expr: &Expr| match expr {
+            Expr::Column(column) => schema.maybe_index_of_column(column),
+            _ => None,
+        };
+        let kept = projection.expr.iter().map(place).collect::<Option<Vec<usize>>>()?;
+        let nodes = Self::of(inner);
+        let columns = kept.iter().map(|&place| nodes.columns[place]).collect();
+        Some(Self { columns, ..nodes })
+    }
+
+    /// Whether all that a window reads is in the input, and nothing of it another's result.
+    fn know(&self, window: &Window) -> bool {
+        let schema = self.input.schema();
+        let read = window.window_expr.iter().flat_map(Expr::column_refs);
+        read.into_iter().all(|column| schema.maybe_index_of_column(column).is_some())
+    }
+}
+
+/// The aggregate of the name of a window function: OVER, the planner takes these for functions that look at the rows beside.
+fn as_aggregate(name: &str) -> Option<Arc<AggregateUDF>> {
+    match name {
+        "first_value" => Some(first_value_udaf()),
+        "last_value" => Some(last_value_udaf()),
+        "nth_value" => Some(nth_value_udaf()),
+        _ => None,
     }
 }

@@ -106,6 +106,32 @@ fn a_rolling_window_by_group_by_keeps_the_rows_own_columns() {
 }
 
 #[test]
+fn aggregates_over_a_range_may_have_an_order_of_rows_of_their_own() {
+    check_transforms(
+        &transform(
+            "t window=trailing: SELECT auction, count(*) AS n, array_agg(bidder ORDER BY price DESC) AS best, first_value(bidder ORDER BY price) AS least FROM bid GROUP BY auction",
+        ),
+        expect![[r#"
+            source bid (generator)
+              reads auction, bidder, price
+
+            transform t
+              from bid
+              stage t
+                exchange by hash of auction
+                window trailing: rolling over 10s; late rows are dropped
+                aggregate array_agg(bidder) ORDER BY [price DESC NULLS FIRST] (DataFusion)
+                aggregate first_value(bidder) ORDER BY [price ASC NULLS LAST] (DataFusion)
+                aggregate count(*) (native)
+                each row keeps auction, bidder, price
+                state: rolling window by auction BIGINT: array_agg(bidder) ORDER BY [price DESC NULLS FIRST] as BIGINT[], STRUCT(price@3 BIGINT)[]; first_value(bidder) ORDER BY [price ASC NULLS LAST] as BIGINT, BIGINT, BOOLEAN; count(*) as BIGINT
+                compute auction, count(*) as n, array_agg(bidder) ORDER BY [price DESC NULLS FIRST] as best, first_value(bidder) ORDER BY [price ASC NULLS LAST] as least
+              gives auction BIGINT, n BIGINT, best BIGINT[], least BIGINT
+        "#]],
+    );
+}
+
+#[test]
 fn a_rolling_window_by_over_says_the_same() {
     check_transforms(
         &transform(
