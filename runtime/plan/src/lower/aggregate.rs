@@ -298,7 +298,10 @@ impl Lowering<'_> {
         let mut ordered = Vec::new();
         for sort in order_by.iter().filter(|_| minds_order(&call.function.func)) {
             let place = columns.find_or_add(physical(&sort.expr)?, || self.text(&sort.expr));
-            ordered.push((place, arrow::compute::SortOptions::new(!sort.asc, sort.nulls_first)));
+            // What rows are ordered by already orders them no further, and the aggregates do not expect it twice.
+            if ordered.iter().all(|(known, _)| *known != place) {
+                ordered.push((place, arrow::compute::SortOptions::new(!sort.asc, sort.nulls_first)));
+            }
         }
         if ordered.is_empty() && matches!(name, "first_value" | "last_value" | "nth_value") {
             // In the order of event time, so that a replay and slices in any order agree.

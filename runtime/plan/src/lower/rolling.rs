@@ -45,6 +45,12 @@ impl Lowering<'_> {
             .collect::<Result<Vec<(AggregateFunction, &WindowFunction)>, Fault>>()?;
         let partition_by = functions.first().map(|(_, over)| over.params.partition_by.as_slice()).unwrap_or_default();
         if functions.iter().any(|(_, over)| over.params.partition_by != partition_by) {
+            if nodes.windows.len() > 1 {
+                let fault =
+                    Fault::new("where aggregates of a rolling window have orders of their own its keys are columns")
+                        .expected("a transform before this one that computes the key");
+                return Err(self.placed(fault, "GROUP"));
+            }
             return Err(self.placed(
                 Fault::new("all aggregates of a rolling window have the same key").expected("one PARTITION BY"),
                 "PARTITION",

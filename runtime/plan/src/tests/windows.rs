@@ -132,6 +132,17 @@ fn aggregates_over_a_range_may_have_an_order_of_rows_of_their_own() {
 }
 
 #[test]
+fn an_order_that_names_a_column_twice_is_taken() {
+    for window in ["minute", "trailing"] {
+        let sql =
+            "SELECT auction, first_value(bidder ORDER BY price, bidder, price DESC) AS least FROM bid GROUP BY auction";
+        let plan = outcome(&transform(&format!("t window={window}: {sql}")));
+        let order = "aggregate first_value(bidder) ORDER BY [price ASC NULLS LAST, bidder ASC NULLS LAST, price DESC";
+        assert!(plan.contains(order), "{window}: {plan}");
+    }
+}
+
+#[test]
 fn a_rolling_window_by_over_says_the_same() {
     check_transforms(
         &transform(
