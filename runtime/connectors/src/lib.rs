@@ -3,6 +3,7 @@
 //! One file or folder a connector, each behind [`Source`] or [`Sink`]; formats are in [`mod@format`]. A connector knows its
 //! own system and Arrow batches; it knows nothing of tasks, windows or checkpoints but what these traits say.
 
+mod causes;
 pub mod delta;
 pub mod file_sink;
 pub mod file_source;

@@ -86,18 +86,26 @@ pub struct DeltaSinkFactory {
     pub batching: Batching,
 }
 
+impl DeltaSinkFactory {
+    /// The columns, and the table, which takes them if it is there: with its columns that may not be null.
+    async fn look(&self, schema: &SchemaRef) -> Result<(Columns, Table, BTreeSet<String>), SinkError> {
+        let columns = Columns::new(schema, &self.table.partition_by)?;
+        let ours = delta_schema(columns.stored())?;
+        let table = Table::open(self.path.clone())?;
+        let mut never_null = BTreeSet::new();
+        if table.exists() {
+            let snapshot = table.snapshot(None).await?;
+            check(&table, &snapshot, &ours, &self.table)?;
+            never_null = required(&snapshot.schema());
+        }
+        Ok((columns, table, never_null))
+    }
+}
+
 impl SinkFactory for DeltaSinkFactory {
     fn open(&self, cx: SinkContext, restored: Option<CommitHandle>) -> BoxFuture<'_, Result<Box<dyn Sink>, SinkError>> {
         Box::pin(async move {
-            let columns = Columns::new(&cx.schema, &self.table.partition_by)?;
-            let ours = delta_schema(columns.stored())?;
-            let table = Table::open(self.path.clone())?;
-            let mut never_null = BTreeSet::new();
-            if table.exists() {
-                let snapshot = table.snapshot(None).await?;
-                check(&table, &snapshot, &ours, &self.table)?;
-                never_null = required(&snapshot.schema());
-            }
+            let (columns, table, never_null) = self.look(&cx.schema).await?;
             let folder = Folder::new(self.path.clone(), &cx);
             let sink = ParquetRows::open(folder, columns, &cx, self.files, self.batching, restored, stats::describe)?;
             let sink: Box<dyn Sink> = Box::new(sink);
@@ -109,15 +117,7 @@ impl SinkFactory for DeltaSinkFactory {
     }
 
     fn fits(&self, schema: SchemaRef) -> BoxFuture<'_, Result<(), SinkError>> {
-        Box::pin(async move {
-            let columns = Columns::new(&schema, &self.table.partition_by)?;
-            let ours = delta_schema(columns.stored())?;
-            let table = Table::open(self.path.clone())?;
-            if table.exists() {
-                check(&table, &table.snapshot(None).await?, &ours, &self.table)?;
-            }
-            Ok(())
-        })
+        Box::pin(async move { self.look(&schema).await.map(|_| ()) })
     }
 
     fn holds(&self, handle: &CommitHandle) -> bool {

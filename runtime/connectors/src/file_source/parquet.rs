@@ -10,8 +10,6 @@
 mod convert;
 
 use std::{
-    error::Error,
-    fmt::Write,
     fs::File,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -28,6 +26,7 @@ use parquet::arrow::{
 use self::convert::Converted;
 use crate::{
     Origin, Position, SourceError,
+    causes::{causes, chain},
     format::{BadRows, Format, records::Decoded, row_as_text, unusable},
 };
 
@@ -99,7 +98,7 @@ impl ParquetSplit {
     /// The next rows; `None`: there are no more.
     pub(super) fn read(&mut self, path: &Path, batch_rows: usize) -> Result<Option<Decoded>, SourceError> {
         let Some(read) = self.batch(path, batch_rows)? else {
-            return self.lost.is_some().then(|| self.lose(batch_rows)).transpose();
+            return self.lost.take().map(|lost| self.lose(lost, batch_rows)).transpose();
         };
         let reader = self.reader.as_ref().ok_or_else(|| unusable(format!("{} is not open", path.display())))?;
         let Converted { rows, kept, bad } = match &reader.mismatch {
@@ -149,7 +148,7 @@ impl ParquetSplit {
                     (self.is_damaged, self.reader) = (true, None);
                     continue;
                 }
-                Err(error) => said(&error),
+                Err(error) => chain(&error),
             };
             self.reader = None;
             self.lost = Some(Lost { until, reason });
@@ -158,10 +157,8 @@ impl ParquetSplit {
     }
 
     /// Some of the rows that are lost, as bad ones.
-    fn lose(&mut self, batch_rows: usize) -> Result<Decoded, SourceError> {
-        let Some(Lost { until, reason }) = self.lost.take() else {
-            return Err(unusable("no rows are lost".to_owned()));
-        };
+    fn lose(&mut self, lost: Lost, batch_rows: usize) -> Result<Decoded, SourceError> {
+        let Lost { until, reason } = lost;
         let end = until.min(self.rows + batch_rows as u64);
         for row in self.rows..end {
             self.bad.push_at(b"", Position::Row(row), &reason);
@@ -210,25 +207,8 @@ fn damaged(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -
 
 /// Whether a file could not be read for what is around it, and perhaps can be another time.
 fn is_of_disk(error: &SourceError) -> bool {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            return !matches!(io.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
-        }
-        cause = error.source();
-    }
-    false
-}
-
-/// An error with its causes.
-fn said(error: &SourceError) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(text, ": {error}");
-        cause = error.source();
-    }
-    text
+    let io = causes(error).find_map(|cause| cause.downcast_ref::<io::Error>());
+    io.is_some_and(|io| !matches!(io.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof))
 }
 
 /// Opens a file behind so many rows; `single`: no further than to the end of the row group.

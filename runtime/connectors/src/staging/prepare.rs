@@ -1,7 +1,6 @@
 //! What the `prepare` of every staging sink begins and ends with.
 
 use std::{
-    error::Error,
     io,
     sync::{Arc, OnceLock},
 };
@@ -9,7 +8,10 @@ use std::{
 use futures::future::BoxFuture;
 
 use super::{Folder, Handle, cannot, fault_point, spawn_io};
-use crate::sink::{CommitHandle, SinkError};
+use crate::{
+    causes::chain,
+    sink::{CommitHandle, SinkError},
+};
 
 /// What failed first, after which it is unknown what is in the staged files until the sink is opened again from a checkpoint. A
 /// clone is the same.
@@ -28,15 +30,7 @@ impl Failed {
     /// Passes `result` on, and remembers an error.
     pub(crate) fn note<T>(&self, result: Result<T, SinkError>) -> Result<T, SinkError> {
         if let Err(error) = &result {
-            self.0.get_or_init(|| {
-                let mut text = error.to_string();
-                let mut cause = error.source();
-                while let Some(error) = cause {
-                    text = format!("{text}: {error}");
-                    cause = error.source();
-                }
-                text
-            });
+            self.0.get_or_init(|| chain(error));
         }
         result
     }
