@@ -251,27 +251,16 @@ fn the_class_of_an_edit_is_told_beforehand() {
 #[test]
 fn a_strict_delta_table_takes_a_column_back_that_it_has_and_refuses_one_that_it_lacks() {
     let workspace = Workspace::new();
-    let numbers = manifest::numbers(ROWS, 40_000);
     let write = |columns: &str| {
-        workspace.write(
-            "edited.yaml",
-            format!(
-                "apiVersion: millrace.dev/v1alpha1
-kind: Pipeline
-metadata: {{name: edited}}
-spec:
-  checkpoints: {{interval: 100ms, minPause: 10ms}}
-  sources:
-    - name: events
-      {numbers}
-  transforms:
-    - {{name: some, sql: \"SELECT {columns} FROM events\"}}
-  outputs:
-    - {{from: some, sink: lake}}
-{}",
-                manifest::sink("lake", "delta: {uri: out/lake}")
-            ),
-        );
+        let pipeline = manifest::Pipeline {
+            name: "edited",
+            checkpoints: "interval: 100ms, minPause: 10ms",
+            more: "",
+            events: &manifest::numbers(ROWS, 40_000),
+            transforms: &[("some", "", &format!("SELECT {columns} FROM events"))],
+            outputs: &[("some", "lake")],
+        };
+        workspace.write("edited.yaml", format!("{pipeline}{}", manifest::sink("lake", "delta: {uri: out/lake}")));
     };
     write("id, id + 1 AS next");
     let running = start(&workspace);
