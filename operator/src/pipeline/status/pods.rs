@@ -67,7 +67,7 @@ pub fn pod_state(pod: Option<&Pod>) -> PodState {
     not_ready(false, message)
 }
 
-/// That a pod is going and has not gone, with since when, and what holds it if it says so.
+/// That a pod is going and has not gone, with when it was to have, and what holds it if it says so.
 pub fn going(pod: &Pod) -> Option<String> {
     let since = pod.metadata.deletion_timestamp.as_ref()?.0;
     let name = pod.metadata.name.as_deref().unwrap_or_default();
