@@ -2,6 +2,7 @@
 //! and of logfmt; and the data folder that nobody names.
 
 use std::{
+    ffi::OsStr,
     fs::{self, File},
     process::Command,
     time::{Duration, SystemTime},
@@ -97,7 +98,12 @@ fn compressed(workspace: &Workspace, codec: &str, bytes: &[u8]) -> Vec<u8> {
     let script = "import sys, pyarrow\n\
                   with open(sys.argv[2], 'rb') as plain:\n\
                   \x20   sys.stdout.buffer.write(pyarrow.compress(plain.read(), sys.argv[1], asbytes=True))";
-    let made = Command::new(python()).args(["-c", script, codec]).arg(plain).output().unwrap();
+    by_python(script, &[codec.as_ref(), plain.as_ref()])
+}
+
+/// What a Python script prints.
+fn by_python(script: &str, arguments: &[&OsStr]) -> Vec<u8> {
+    let made = Command::new(python()).args(["-c", script]).args(arguments).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     made.stdout
 }
@@ -459,4 +465,42 @@ spec:
     running.terminate();
     running.wait().expect_success();
     assert!(ids().into_iter().eq(0..ROWS), "{} rows of {ROWS}", ids().len());
+}
+
+#[test]
+fn a_parquet_page_whose_bytes_are_not_those_of_its_checksum_costs_its_row_group() {
+    let workspace = Workspace::new();
+    let script = "import sys, pyarrow as pa, pyarrow.parquet as pq\n\
+                  ts = pa.array([1704067200000 + id * 10 for id in range(5000)], pa.timestamp('ms'))\n\
+                  table = pa.table({'ts': ts, 'id': pa.array(range(5000), pa.int64())})\n\
+                  pq.write_table(table, sys.argv[1], row_group_size=1000, use_dictionary=False, compression='none',\n\
+                  \x20              write_page_checksum=True)";
+    let path = workspace.write("in/a.parquet", "");
+    by_python(script, &[path.as_ref()]);
+    let source = "      file: {paths: [in/*.parquet]}
+      format: {parquet: {}}
+      columns: [{name: ts, type: TIMESTAMP}, {name: id, type: BIGINT}]
+      eventTime: {column: ts}";
+    let sql = "SELECT window_start, count(*) AS n, sum(id) AS ids FROM log";
+    let manifests = pipeline(source, sql);
+    // A value becomes another one: nothing else tells.
+    let mut bytes = fs::read(&path).unwrap();
+    let places: Vec<usize> = (0..bytes.len() - 8).filter(|at| bytes[*at..*at + 8] == 2_500_i64.to_le_bytes()).collect();
+    let [place] = places[..] else { panic!("{places:?}") };
+    bytes[place..place + 8].copy_from_slice(&2_501_i64.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+
+    let letters_out = "    - {from: log.errors, sink: letters}\n";
+    workspace.write("p.yaml", manifests.replace("onError: DeadLetter", "onError: Fail").replace(letters_out, ""));
+    let failed = Millrace::run(&workspace, "p.yaml").finish().expect_code(1);
+    failed.expect_stderr(&["in/a.parquet cannot be read as Parquet", "CRC"]);
+    fs::remove_dir_all(workspace.join("data")).unwrap();
+    workspace.write("p.yaml", manifests);
+    Millrace::run(&workspace, "p.yaml").finish().expect_success();
+    let ids: i64 = (0..2_000).chain(3_000..5_000).sum();
+    assert_eq!(read::folder(&workspace.join("out/rows")).sum("id"), ids);
+    assert_eq!(read::folder(&workspace.join("out/counts")).sum("ids"), ids);
+    let letters = letters(&workspace);
+    assert_eq!(letters.iter().map(|letter| letter.position).collect::<Vec<_>>(), (2_000..3_000).collect::<Vec<_>>());
+    assert!(letters.iter().all(|letter| letter.reason.contains("CRC")), "{:?}", letters[0]);
 }
