@@ -70,6 +70,8 @@ pub struct SourceContext {
     pub parallelism: u32,
     /// The replay points of the checkpoint that is resumed. Empty at the first start.
     pub restored: BTreeMap<SplitId, ReplayPoint>,
+    /// Whether a checkpoint is resumed that has this source, if only with splits that are gone since.
+    pub resumes: bool,
     /// The schema to decode to: the columns that something reads, in the order of their declaration, then, if it is not
     /// among them, the event-time column. No event time in column 0 yet: the task computes it.
     pub schema: SchemaRef,

@@ -259,6 +259,7 @@ impl Launcher<'_> {
             index: cx.id.index,
             parallelism: stage.parallelism,
             restored,
+            resumes: self.restored_tasks(stage).next().is_some(),
             schema: reader_schema(node),
             batch_rows: self.cx.batch_rows,
             clock: self.cx.clock.clone(),

@@ -144,6 +144,47 @@ fn files_that_come_after_the_end_are_read_by_the_next_run() {
     again();
     expect_the_same(&workspace, &whole);
     again().expect_stderr(&["nothing is left to do"]);
+    // What is not read is told.
+    workspace.append("in/b.ndjson", lines(ROWS.1..ROWS.1 + 1));
+    again().expect_stderr(&["a file has grown since it was read to its end", "in/b.ndjson", "nothing is left to do"]);
+}
+
+#[test]
+fn the_files_of_a_finished_source_may_go_while_those_of_another_come() {
+    let workspace = Workspace::new();
+    let source = |name: &str| {
+        format!(
+            "    - name: {name}\n      file: {{paths: [in/{name}*.ndjson]}}\n      format: {{json: {{}}}}\n      \
+             columns: [{{name: id, type: BIGINT}}]\n"
+        )
+    };
+    let manifests = format!(
+        "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: two}}
+spec:
+  sources:
+{}{}  transforms:
+    - {{name: all, sql: SELECT id FROM a UNION ALL SELECT id FROM b}}
+  outputs: [{{from: all, sink: rows}}]
+{}",
+        source("a"),
+        source("b"),
+        manifest::sink("rows", "file: {path: out, format: {json: {}}}")
+    );
+    workspace.write("p.yaml", manifests);
+    workspace.write("in/a1.ndjson", lines(0..10));
+    workspace.write("in/b1.ndjson", lines(10..20));
+    let mut ids: i64 = (0..20).sum();
+    for run in 1..5 {
+        Millrace::run(&workspace, "p.yaml").finish().expect_success();
+        assert_eq!(read::folder(&workspace.join("out")).sum("id"), ids, "run {run}");
+        if run == 1 {
+            std::fs::remove_file(workspace.join("in/a1.ndjson")).unwrap();
+        }
+        workspace.write(&format!("in/b{}.ndjson", run + 1), lines(run * 100..run * 100 + 1));
+        ids += run * 100;
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     archive::{self, Copy},
-    identity::Identity,
+    identity::{FOOTER_END_BYTES, Identity},
     paths::{self, Unlisted},
     place::Place,
     split::{QUIET_POLLS, Split},
@@ -155,6 +155,11 @@ impl Catalog {
         &self.spec
     }
 
+    /// What the file at a path is known by.
+    pub(super) fn identify(&self, path: &Path) -> io::Result<Identity> {
+        if self.is_parquet { Identity::at_whole(path) } else { Identity::at(path) }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,6 +170,7 @@ impl Catalog {
         index: u32,
         parallelism: u32,
         restored: &BTreeMap<SplitId, ReplayPoint>,
+        resumes: bool,
         now: Duration,
     ) -> Result<Vec<Entry>, SourceError> {
         let mut state = self.state();
@@ -173,7 +179,7 @@ impl Catalog {
         }
         if state.opened.is_empty() {
             let (mut entries, mut gone) = self.restore(restored)?;
-            let listed = self.list(restored.is_empty())?;
+            let listed = self.list(!resumes)?;
             self.merge(&mut entries, &mut gone, &mut state.parts, listed)?;
             self.report(&gone)?;
             state.entries = entries;
@@ -203,7 +209,8 @@ impl Catalog {
     /// A task has read on in files, has come to their ends for good, or reads one from its beginning because it has other bytes now.
     pub(super) fn update<'a>(&self, splits: impl IntoIterator<Item = &'a Split>, ended: bool) {
         let mut state = self.state();
-        for split in splits {
+        // What has ended was told when it did, and its name may be another file's since.
+        for split in splits.into_iter().filter(|split| ended || !split.ended) {
             let Some(&index) = state.by_id.get(&split.id) else { continue };
             let point = &mut state.entries[index].point;
             point.identity = split.identity.clone();
@@ -232,9 +239,16 @@ impl Catalog {
                 if let Ok(file) = File::open(path)
                     && let Ok(metadata) = file.metadata()
                 {
-                    (point.identity.device, point.identity.inode) = (metadata.dev(), metadata.ino());
+                    point.identity.found(&metadata);
+                    if self.is_parquet && point.identity.whole.is_none() {
+                        point.identity = Identity::of_whole(&file).unwrap_or(point.identity);
+                    }
                 }
                 point.path.clone_from(path);
+                if point.bounded && self.has_grown(&point, bytes) {
+                    tracing::warn!(source = %self.source, file = %path.display(), read_bytes = point.place.offset, bytes,
+                        "a file has grown since it was read to its end; what was added is not read, as the source does not follow");
+                }
             }
             let present = found.is_some();
             let entry = Entry { id: id.clone(), point, owner: u32::MAX, bytes, present };
@@ -243,9 +257,15 @@ impl Catalog {
         Ok((entries, gone))
     }
 
+    /// Whether there is something behind the end to which a file was read. Of a compressed one that is not known.
+    fn has_grown(&self, point: &Point, bytes: u64) -> bool {
+        let is_plain = || Stream::open(&point.path, self.spec.compression).is_ok_and(|stream| !stream.is_compressed());
+        !self.is_parquet && bytes > point.place.offset && is_plain()
+    }
+
     /// Where the file of a replay point is: at its path, or beside it under another name.
     fn find(&self, point: &Point) -> Option<PathBuf> {
-        let is_it = |path: &Path| point.identity.begins_at(path);
+        let is_it = |path: &Path| point.identity.fits_at(path);
         let same_inode = |path: &Path| fs::metadata(path).is_ok_and(|metadata| point.identity.same_inode(&metadata));
         // An inode is given again: what is there now may be another file, and the one that was read a copy beside it.
         let is_it_still =
@@ -278,8 +298,9 @@ impl Catalog {
     fn report(&self, gone: &[Entry]) -> Result<(), SourceError> {
         for Entry { point, .. } in gone.iter().filter(|entry| !entry.point.ended) {
             if !self.spec.follow {
+                let what = if self.is_parquet { "row" } else { "byte" };
                 return Err(unusable(format!(
-                    "source {}: {} is gone or has other contents; the checkpoint goes on in it at byte {}",
+                    "source {}: {} is gone or has other contents; the checkpoint goes on in it at {what} {}",
                     self.source,
                     point.path.display(),
                     point.place.offset
@@ -346,12 +367,14 @@ impl Catalog {
         for Listed { path, metadata } in listed {
             if let Some(&index) = known.get(&(metadata.dev(), metadata.ino())) {
                 let entry = &mut entries[index];
-                // Under its own path other contents are a truncation, which the reader finds; under another path they
-                // are another file, with an inode that was used before.
+                // Under its own path other contents are a truncation, which the reader finds, unless files do not grow; then,
+                // and under another path, they are another file, with an inode that was used before.
                 let point = &entry.point;
-                let same = point.path == path || (point.identity.begins_at(&path) && self.has_read(&path, point));
+                let same = (point.path == path && point.identity.is_unchanged(&metadata))
+                    || (point.identity.fits_at(&path) && self.has_read(&path, point));
                 if same {
                     entry.point.path = path;
+                    entry.point.identity.found(&metadata);
                     entry.bytes = metadata.len();
                     entry.present = true;
                     continue;
@@ -363,7 +386,7 @@ impl Catalog {
         for Listed { path, metadata } in unknown {
             let known = entries.iter().chain(&*gone);
             let copy = if self.spec.follow { archive::copy_of(&path, &self.spec, known) } else { Ok(Copy::None) };
-            let read = copy.and_then(|copy| Ok((copy, Identity::at(&path)?)));
+            let read = copy.and_then(|copy| Ok((copy, self.identify(&path)?)));
             let (copy, identity) = match read {
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::NotFound && self.spec.follow => continue,
@@ -371,10 +394,11 @@ impl Catalog {
             };
             // Renamed while the checkpoint's files were looked for.
             let renamed = |Entry { point, .. }: &Entry| {
-                point.identity.same_inode(&metadata) && point.identity.begins_at(&path) && self.has_read(&path, point)
+                point.identity.same_inode(&metadata) && point.identity.fits_at(&path) && self.has_read(&path, point)
             };
             if let Some(index) = gone.iter().position(renamed) {
-                let entry = gone.swap_remove(index);
+                let mut entry = gone.swap_remove(index);
+                entry.point.identity.found(&metadata);
                 let point = Point { path, ..entry.point };
                 entries.push(Entry { point, bytes: metadata.len(), present: true, ..entry });
                 continue;
@@ -450,10 +474,10 @@ fn looks_alike(parts: &mut Parts, path: &Path, bytes: u64) -> u32 {
 /// Whether a file ends as a Parquet file does: with its footer, the footer's length and a mark.
 fn has_footer(path: &Path, bytes: u64) -> bool {
     const MARK: &[u8; 4] = b"PAR1";
-    let mut end = [0; 8];
-    let mut read = || File::open(path)?.read_exact_at(&mut end, bytes.saturating_sub(8));
+    let mut end = [0; FOOTER_END_BYTES as usize];
+    let mut read = || File::open(path)?.read_exact_at(&mut end, bytes.saturating_sub(FOOTER_END_BYTES));
     // What cannot be read is told by whoever opens it.
-    let Ok(()) = read() else { return bytes >= 8 };
+    let Ok(()) = read() else { return bytes >= FOOTER_END_BYTES };
     let footer = u32::from_le_bytes([end[0], end[1], end[2], end[3]]);
     end.ends_with(MARK) && u64::from(footer) + 12 <= bytes
 }

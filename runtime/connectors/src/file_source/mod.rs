@@ -6,10 +6,11 @@
 //!        └─ Split (one a file)     bytes ─> records ─> columns; position
 //! ```
 //!
-//! A file is a split. It is known by device, inode and its first 1024 bytes, so a renamed file is no new one. Its replay
-//! point is the offset, in its uncompressed bytes, of the first row that was not returned, with a digest of the 1024 bytes
-//! before it; for Parquet the number of rows. A compressed file is read from its beginning up to that offset when it is
-//! resumed. Where other bytes stand before the offset, it is another file, or was truncated and has grown again.
+//! A file is a split. It is known by device, inode and its first 1024 bytes, so a renamed file is no new one; a Parquet file,
+//! which does not grow, by its length and contents, too. Its replay point is the offset, in its uncompressed bytes, of the
+//! first row that was not returned, with a digest of the 1024 bytes before it; for Parquet the number of rows. A compressed
+//! file is read from its beginning up to that offset when it is resumed. Where other bytes stand before the offset, it is
+//! another file, or was truncated and has grown again.
 //!
 //! A compressed copy of a followed file, as log rotation makes it, is recognised by its name and by what it holds, and
 //! stands for the file: what was read of the one is not read again from the other.
@@ -102,7 +103,7 @@ impl Source for FileSource {
 
     fn has_more(&self, restored: BTreeMap<SplitId, ReplayPoint>) -> BoxFuture<'_, Result<bool, SourceError>> {
         // Files that cannot be looked at, or are gone, are read already.
-        let opened = self.catalog.open(0, 1, &restored, Duration::ZERO);
+        let opened = self.catalog.open(0, 1, &restored, true, Duration::ZERO);
         Box::pin(std::future::ready(Ok(opened.is_ok() && self.catalog.has_more_to_come())))
     }
 

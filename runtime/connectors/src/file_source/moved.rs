@@ -12,7 +12,6 @@ use millrace_crds::{Compression, FilePositionSpec};
 
 use super::{
     catalog::{Catalog, Point, unique},
-    identity::Identity,
     parquet,
     place::Place,
     reader::failed,
@@ -39,7 +38,7 @@ impl Catalog {
                 true => expect_row_of_parquet(path, *offset)?,
                 false => expect_row(path, self.spec().compression, *offset)?,
             }
-            let identity = Identity::at(path).map_err(|error| failed(path.display().to_string(), error))?;
+            let identity = self.identify(path).map_err(|error| failed(path.display().to_string(), error))?;
             let mut known = None;
             for (id, point) in &points {
                 let point = Point::read(id, point)?;

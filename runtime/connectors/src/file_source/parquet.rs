@@ -24,6 +24,7 @@ use parquet::arrow::{
 };
 
 use self::convert::Converted;
+use super::identity::Identity;
 use crate::{
     Origin, Position, SourceError,
     causes::{causes, chain},
@@ -48,6 +49,33 @@ pub(super) struct ParquetSplit {
     is_damaged: bool,
     /// Rows that are not to be had.
     lost: Option<Lost>,
+}
+
+/// Which file it is.
+pub(super) struct Which<'a> {
+    pub(super) path: &'a Path,
+    pub(super) identity: &'a mut Identity,
+    pub(super) follow: bool,
+}
+
+impl Which<'_> {
+    /// Opens the file, of which so many rows were read, if it is still the same.
+    fn open(&mut self, rows: u64) -> Result<File, SourceError> {
+        let fail = |error| super::reader::failed(self.path.display().to_string(), error);
+        let file = File::open(self.path).map_err(fail)?;
+        if !self.identity.fits(&file).map_err(fail)? {
+            match rows {
+                // Renamed since it was listed, and another one has its name.
+                _ if self.follow => return Err(fail(io::ErrorKind::NotFound.into())),
+                0 => *self.identity = Identity::of_whole(&file).map_err(fail)?,
+                _ => {
+                    let changed = format!("{} has changed since {rows} rows of it were read", self.path.display());
+                    return Err(unusable(changed));
+                }
+            }
+        }
+        Ok(file)
+    }
 }
 
 /// The rows up to one, which cannot be read, and why.
@@ -96,8 +124,9 @@ impl ParquetSplit {
     }
 
     /// The next rows; `None`: there are no more.
-    pub(super) fn read(&mut self, path: &Path, batch_rows: usize) -> Result<Option<Decoded>, SourceError> {
-        let Some(read) = self.batch(path, batch_rows)? else {
+    pub(super) fn read(&mut self, which: Which<'_>, batch_rows: usize) -> Result<Option<Decoded>, SourceError> {
+        let path = which.path;
+        let Some(read) = self.batch(which, batch_rows)? else {
             return self.lost.take().map(|lost| self.lose(lost, batch_rows)).transpose();
         };
         let reader = self.reader.as_ref().ok_or_else(|| unusable(format!("{} is not open", path.display())))?;
@@ -123,12 +152,15 @@ impl ParquetSplit {
     }
 
     /// The next rows as they are in the file; `None`: there are no more, or they are lost.
-    fn batch(&mut self, path: &Path, batch_rows: usize) -> Result<Option<RecordBatch>, SourceError> {
+    fn batch(&mut self, mut which: Which<'_>, batch_rows: usize) -> Result<Option<RecordBatch>, SourceError> {
+        let path = which.path;
         while self.lost.is_none() {
             let reader = match &mut self.reader {
                 Some(reader) => reader,
                 None => {
-                    let opened = guarded(path, || open(&self.format, path, self.rows, batch_rows, self.is_damaged))??;
+                    let file = which.open(self.rows)?;
+                    let opened =
+                        guarded(path, || open(&self.format, path, file, self.rows, batch_rows, self.is_damaged))??;
                     self.reader.insert(opened)
                 }
             };
@@ -189,12 +221,12 @@ fn guarded<T>(path: &Path, work: impl FnOnce() -> T) -> Result<T, SourceError> {
 
 /// How many rows a file has.
 pub(super) fn rows(path: &Path) -> Result<u64, SourceError> {
-    let builder = guarded(path, || builder(path))??;
+    let file = File::open(path).map_err(|error| super::reader::failed(path.display().to_string(), error))?;
+    let builder = guarded(path, || builder(path, file))??;
     Ok(u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0))
 }
 
-fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, SourceError> {
-    let file = File::open(path).map_err(|error| super::reader::failed(path.display().to_string(), error))?;
+fn builder(path: &Path, file: File) -> Result<ParquetRecordBatchReaderBuilder<File>, SourceError> {
     ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| damaged(path, error))
 }
 
@@ -212,8 +244,15 @@ fn is_of_disk(error: &SourceError) -> bool {
 }
 
 /// Opens a file behind so many rows; `single`: no further than to the end of the row group.
-fn open(format: &Format, path: &Path, rows: u64, batch_rows: usize, single: bool) -> Result<Reader, SourceError> {
-    let builder = builder(path)?;
+fn open(
+    format: &Format,
+    path: &Path,
+    file: File,
+    rows: u64,
+    batch_rows: usize,
+    single: bool,
+) -> Result<Reader, SourceError> {
+    let builder = builder(path, file)?;
     let mismatch = convert::mismatch(format, builder.schema());
     let is_read = |name: &String| format.columns().iter().any(|column| column.path == *name);
     let fields = builder.schema().fields().iter().enumerate();

@@ -43,7 +43,7 @@ pub(super) struct FileReader {
 impl FileReader {
     pub(super) fn open(shared: Shared, cx: SourceContext) -> Result<Self, SourceError> {
         let now = cx.clock.monotonic();
-        let entries = shared.catalog.open(cx.index, cx.parallelism, &cx.restored, now)?;
+        let entries = shared.catalog.open(cx.index, cx.parallelism, &cx.restored, cx.resumes, now)?;
         let mut reader = Self {
             shared,
             cx,
@@ -85,6 +85,11 @@ impl FileReader {
         self.splits.iter_mut().for_each(|split| split.begin_poll());
         for entry in entries {
             match self.by_id.get(&entry.id) {
+                // The file that had the name has ended, and was forgotten elsewhere before it was here.
+                Some(&index) if self.splits[index].ended && !entry.point.ended => {
+                    self.bad_rows_before += self.splits[index].bad_rows();
+                    self.splits[index] = Split::new(&self.shared, entry)?;
+                }
                 Some(&index) => self.splits[index].found(entry),
                 None => self.add(entry)?,
             }

@@ -22,7 +22,7 @@ use super::{
     Shared,
     catalog::{Entry, Growth},
     identity::Identity,
-    parquet::ParquetSplit,
+    parquet::{ParquetSplit, Which},
     place::{Place, stands_before},
     reader::failed,
     stream::Stream,
@@ -175,6 +175,7 @@ impl Split {
         self.present = entry.present;
         if entry.present {
             self.path = entry.point.path;
+            self.identity = entry.point.identity;
             self.bytes = entry.bytes;
             self.absent_polls = 0;
         }
@@ -284,7 +285,8 @@ impl Split {
 
     fn read_contents(&mut self, shared: &Shared, rows: usize, follow: bool) -> Result<Step, SourceError> {
         if let Contents::Parquet(parquet) = &mut self.contents {
-            let step = match parquet.read(&self.path, rows)? {
+            let which = Which { path: &self.path, identity: &mut self.identity, follow };
+            let step = match parquet.read(which, rows)? {
                 Some(decoded) => Step::Rows(decoded),
                 None => {
                     self.ended = true;
@@ -387,7 +389,7 @@ impl Split {
             let read_to = open.compressed_bytes().unwrap_or_else(|| records.read_to());
             let is_as_read = |file: &File| {
                 let tail = if open.is_compressed() { &Tail::default() } else { records.tail() };
-                Ok(self.identity.begins(file)? && stands_before(file, records.position(), tail)?)
+                Ok(self.identity.fits(file)? && stands_before(file, records.position(), tail)?)
             };
             let replaced = length < read_to || (length > read_to && !is_as_read(file).map_err(fail)?);
             if replaced || read_to > 0 || open.is_still(&self.path, compression).map_err(fail)? {
@@ -412,7 +414,7 @@ impl Split {
                 Some(seen) => length < seen.bytes,
                 None => length < resume_at && !Stream::open(&self.path, compression).map_err(fail)?.is_compressed(),
             };
-            if shorter || !self.identity.begins(&file).map_err(fail)? {
+            if shorter || !self.identity.fits(&file).map_err(fail)? {
                 return if follow { Ok(true) } else { Err(changed()) };
             }
         }

@@ -73,6 +73,7 @@ impl Bench {
             index,
             parallelism,
             restored: restored.iter().cloned().collect::<BTreeMap<_, _>>(),
+            resumes: !restored.is_empty(),
             schema: schema(),
             batch_rows: 8192,
             clock: self.clock.clone(),
@@ -181,6 +182,10 @@ fn a_glob_that_matches_nothing_is_named() {
     let error = bench.open(&bench.source("*.none", false), &[]).err().unwrap().to_string();
     assert!(error.contains("source rows: no file matches `") && error.ends_with("*.none`"), "{error}");
     assert!(bench.open(&bench.source("*.none", true), &[]).is_ok());
+    // What it had read once may all be gone.
+    let later = SourceContext { resumes: true, ..bench.cx(0, 1, &[]) };
+    let mut reader = bench.source("*.none", false).open(later).now_or_never().unwrap().unwrap();
+    assert!(matches!(next(&mut reader), Read::Ended));
 }
 
 #[test]

@@ -94,6 +94,7 @@ fn try_open(
     let cx = SourceContext {
         index,
         parallelism,
+        resumes: !restored.is_empty(),
         restored: restored.iter().cloned().collect::<BTreeMap<_, _>>(),
         schema: Arc::new(Schema::new(fields)),
         batch_rows: 1000,

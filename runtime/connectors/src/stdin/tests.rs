@@ -30,6 +30,7 @@ fn cx(restored: Vec<(SplitId, ReplayPoint)>) -> SourceContext {
     SourceContext {
         index: 0,
         parallelism: 1,
+        resumes: !restored.is_empty(),
         restored: restored.into_iter().collect::<BTreeMap<_, _>>(),
         schema: Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)])),
         batch_rows: 8192,

@@ -219,14 +219,14 @@ proptest! {
 
 #[test]
 fn a_replay_point_keeps_its_form() {
-    let identity = identity::Identity { device: 3, inode: 9, head_bytes: 1024, head: 77 };
+    let identity = identity::Identity { device: 3, inode: 9, head_bytes: 1024, head: 77, whole: None };
     let written = catalog::Point::new(PathBuf::from("/logs/a.log"), identity, place::Place::at(4_096), true).write();
     let golden = serde_json::json!({
         "version": 1, "path": "/logs/a.log", "device": 3, "inode": 9, "headBytes": 1024, "head": 77,
         "offset": 4096, "ended": true,
     });
     assert_eq!(written.0, golden);
-    let identity = identity::Identity { device: 3, inode: 9, head_bytes: 1024, head: 77 };
+    let identity = identity::Identity { device: 3, inode: 9, head_bytes: 1024, head: 77, whole: None };
     let place = place::Place { offset: 4_096, tail: Tail::of(b"{\"n\":9}\n").digest() };
     let written = catalog::Point::new(PathBuf::from("/logs/a.log"), identity, place, false).write();
     let golden = serde_json::json!({
@@ -235,7 +235,16 @@ fn a_replay_point_keeps_its_form() {
     });
     assert_eq!(written.0, golden);
     assert_eq!(catalog::Point::read(&SplitId("a".into()), &written).unwrap().place, place);
-    let identity = identity::Identity { device: 3, inode: 9, head_bytes: 1024, head: 77 };
+    let identity = identity::Identity { device: 3, inode: 9, head_bytes: 1024, head: 77, whole: None };
+    let whole = Some(identity::Whole { bytes: 70_000, changed: 1_704_067_200_000_000_001, contents: 8 });
+    let of_parquet = identity::Identity { whole, ..identity.clone() };
+    let point = catalog::Point::new(PathBuf::from("/a.parquet"), of_parquet, place::Place::at(40), true);
+    let golden = serde_json::json!({
+        "version": 1, "path": "/a.parquet", "device": 3, "inode": 9, "headBytes": 1024, "head": 77,
+        "whole": {"bytes": 70_000, "changed": 1_704_067_200_000_000_001_i64, "contents": 8}, "offset": 40, "ended": true,
+    });
+    assert_eq!(point.write().0, golden);
+    assert_eq!(catalog::Point::read(&SplitId("a".into()), &point.write()).unwrap(), point);
     let mut point = catalog::Point::new(PathBuf::from("/logs/a.gz"), identity, place::Place::at(4_096), false);
     for (growth, golden) in [
         (catalog::Growth::AtRest(99), serde_json::json!({"atRest": 99})),

@@ -1,5 +1,7 @@
 //! Parquet files, and what of them is no row.
 
+use std::os::unix::fs::MetadataExt;
+
 use arrow::array::{Decimal128Array, Float64Array, StringViewArray, new_null_array};
 
 use super::*;
@@ -246,4 +248,138 @@ fn damage_inside_a_file_costs_the_rows_of_its_row_group() {
         assert_eq!(sorted([read.clone(), rest].concat()), whole);
         assert_eq!(bad as u64 + again.bad_rows(), 2_000);
     }
+}
+
+/// Writes files that begin with the same 1024 bytes and are equally long, whatever the numbers. One that is there is written over.
+fn write_alike(path: &Path, numbers: impl IntoIterator<Item = i64>) {
+    let numbers: Vec<i64> = numbers.into_iter().collect();
+    let keys = StringArray::from_iter_values((0..numbers.len()).map(|key| format!("the key of the row {key:08}")));
+    let columns: Vec<(&str, ArrayRef)> = vec![("key", Arc::new(keys)), ("n", Arc::new(Int64Array::from(numbers)))];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let changed = || fs::metadata(path).map(|metadata| (metadata.ctime(), metadata.ctime_nsec())).ok();
+    let before = changed();
+    // Until the kernel's clock has gone on, by which it says when a file was changed.
+    while changed() == before {
+        let properties = ::parquet::file::properties::WriterProperties::builder().set_dictionary_enabled(false).build();
+        let file = fs::File::create(path).unwrap();
+        let mut writer = ::parquet::arrow::ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+}
+
+/// The numbers of a file, of which two have changed places: neither its length nor its bounds tell it from the first one.
+fn swapped(numbers: std::ops::Range<i64>) -> Vec<i64> {
+    let mut numbers: Vec<i64> = numbers.collect();
+    numbers.swap(100, 200);
+    numbers
+}
+
+fn assert_alike(left: &[u8], right: &[u8]) {
+    assert!(left != right && left.len() == right.len() && left[..1024] == right[..1024]);
+}
+
+#[test]
+fn a_file_that_has_an_earlier_ones_inode_and_beginning_is_another() {
+    for (follow, renamed, same_bounds) in
+        (0..8).map(|case| [1, 2, 4].map(|bit| case & bit != 0)).map(|[follow, renamed, same]| (follow, renamed, same))
+    {
+        let case = format!("follow {follow}, renamed {renamed}, the same bounds {same_bounds}");
+        let bench = Bench::new();
+        let mut spec = spec(&bench, "*.parquet", OnError::Fail);
+        spec.file.as_mut().unwrap().follow = follow;
+        let source = || FileSource::new(&spec, spec.file.as_ref().unwrap());
+        let (path, other) = (bench.path("a.parquet"), bench.path("b.parquet"));
+        write_alike(&path, 0..1_000);
+        let first = fs::read(&path).unwrap();
+        let mut reader = bench.open(&source(), &[]).unwrap();
+        assert_eq!(drain(&mut reader).0, (0..1_000).collect::<Vec<_>>(), "{case}");
+        let points = reader.replay_points();
+        // What is known is not read again, by this reader or the next.
+        assert_eq!(bench.poll(&mut reader), Vec::<i64>::new(), "{case}");
+        assert_eq!(drain(&mut bench.open(&source(), &points).unwrap()).0, Vec::<i64>::new(), "{case}");
+
+        // In place: the inode is the same.
+        let others = if same_bounds { swapped(0..1_000) } else { (1..1_001).collect() };
+        write_alike(&path, others.clone());
+        assert_alike(&first, &fs::read(&path).unwrap());
+        if renamed {
+            fs::rename(&path, &other).unwrap();
+        }
+        let mut again = bench.open(&source(), &points).unwrap();
+        assert_eq!(drain(&mut again).0, others, "{case}");
+        assert_eq!(drain(&mut bench.open(&source(), &again.replay_points()).unwrap()).0, Vec::<i64>::new(), "{case}");
+        if follow {
+            assert_eq!(bench.poll(&mut reader), others, "{case}");
+            assert_eq!(bench.poll(&mut reader), Vec::<i64>::new(), "{case}");
+            // And once more, now that the name was another file's.
+            write_alike(if renamed { &other } else { &path }, 0..1_000);
+            assert_eq!(bench.poll(&mut reader), (0..1_000).collect::<Vec<_>>(), "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_was_copied_renamed_or_touched_is_the_same() {
+    let bench = Bench::new();
+    let mut spec = spec(&bench, "*.parquet", OnError::Fail);
+    let (path, other) = (bench.path("a.parquet"), bench.path("b.parquet"));
+    // Larger than what is looked at whole.
+    write_alike(&path, 0..20_000);
+    assert!(fs::metadata(&path).unwrap().len() > 500_000);
+    for follow in [false, true] {
+        spec.file.as_mut().unwrap().follow = follow;
+        let source = || FileSource::new(&spec, spec.file.as_ref().unwrap());
+        let mut reader = bench.open(&source(), &[]).unwrap();
+        let Read::Rows { rows, .. } = next(&mut reader) else { panic!("no rows") };
+        let rest: Vec<i64> = (rows.num_rows() as i64..20_000).collect();
+        let points = reader.replay_points();
+        let read_on = |points: &[(SplitId, ReplayPoint)]| drain(&mut bench.open(&source(), points).unwrap()).0;
+        fs::rename(&path, &other).unwrap();
+        assert!(read_on(&points) == rest, "renamed");
+        if follow {
+            assert!(bench.poll(&mut reader) == rest, "renamed while it is read");
+            fs::hard_link(&other, &path).unwrap();
+            assert_eq!(bench.poll(&mut reader), Vec::<i64>::new(), "linked");
+            fs::remove_file(&path).unwrap();
+        }
+        // Another inode.
+        fs::copy(&other, &path).unwrap();
+        fs::remove_file(&other).unwrap();
+        assert!(read_on(&points) == rest, "copied back");
+        fs::File::options().write(true).open(&path).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        assert!(read_on(&points) == rest, "touched");
+        // What an earlier version has written says nothing of the contents; what is written now does.
+        let old: Vec<(SplitId, ReplayPoint)> = points
+            .iter()
+            .map(|(id, point)| {
+                let mut point = point.0.clone();
+                assert!(point.as_object_mut().unwrap().remove("whole").is_some());
+                (id.clone(), ReplayPoint(point))
+            })
+            .collect();
+        let reader = bench.open(&source(), &old).unwrap();
+        assert!(reader.replay_points().iter().all(|(_, point)| point.0.get("whole").is_some()));
+        assert!(read_on(&old) == rest, "of an earlier version");
+    }
+}
+
+#[test]
+fn a_file_that_has_other_contents_is_not_read_on() {
+    let bench = Bench::new();
+    let spec = spec(&bench, "*.parquet", OnError::DeadLetter);
+    let source = || FileSource::new(&spec, spec.file.as_ref().unwrap());
+    let path = bench.path("a.parquet");
+    write_alike(&path, 0..20_000);
+    let mut reader = bench.open(&source(), &[]).unwrap();
+    let Read::Rows { rows, .. } = next(&mut reader) else { panic!("no rows") };
+    write_alike(&path, 1..20_001);
+    let error = bench.open(&source(), &reader.replay_points()).map(|_| ()).unwrap_err();
+    assert_eq!(
+        said(&bench, &error.to_string()),
+        format!(
+            "source rows: …/a.parquet is gone or has other contents; the checkpoint goes on in it at row {}",
+            rows.num_rows()
+        )
+    );
 }
