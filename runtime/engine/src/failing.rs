@@ -15,8 +15,12 @@ use datafusion_physical_expr_common::physical_expr::fmt_sql;
 
 /// So many letters of an expression, and of a value, are told.
 const TOLD: usize = 120;
+/// And so many of the reason, which may repeat a value whole.
+const REASON: usize = 400;
 /// And so many columns.
 const COLUMNS: usize = 8;
+/// What the optimizer's names of common expressions begin with.
+const COMMON: &str = "__common_expr";
 
 /// An expression that failed on a row: `` `10 / d AS ratio` where d = 0 ``.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +29,26 @@ pub struct Failing {
     expression: String,
     place: String,
     #[source]
-    source: DataFusionError,
+    source: Reason,
+}
+
+/// Why an expression failed, as the library says it, without what has no place in a line of a log.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Reason(String);
+
+impl Reason {
+    fn of(error: &DataFusionError) -> Self {
+        let said = printable(&error.strip_backtrace());
+        let letters = said.chars().count();
+        if letters <= REASON {
+            return Self(said);
+        }
+        // What is wrong with a value stands before it or behind it.
+        let half = |letters: usize| said.char_indices().nth(letters).map_or(said.len(), |(end, _)| end);
+        let (head, tail) = (half(REASON / 2), half(letters - REASON / 2));
+        Self(format!("{}…{}", &said[..head], &said[tail..]))
+    }
 }
 
 /// The column that an expression makes of a batch, which is called `name` if it goes on, or the row that it has failed on.
@@ -45,12 +68,13 @@ fn array(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ArrayRef, 
 fn locate(expr: &Arc<dyn PhysicalExpr>, name: Option<&str>, batch: &RecordBatch, source: DataFusionError) -> Failing {
     let sql = fmt_sql(expr.as_ref()).to_string();
     let mut expression = shortened(&sql);
-    if let Some(name) = name.filter(|name| *name != sql) {
+    // What is computed once for several expressions has a name that nobody has given it.
+    if let Some(name) = name.filter(|name| *name != sql && !name.starts_with(COMMON)) {
         let _ = write!(expression, " AS {name}");
     }
     match first_failing(expr, batch) {
-        Some((row, source)) => Failing { expression, place: values(expr, &row), source },
-        None => Failing { expression, place: String::new(), source },
+        Some((row, source)) => Failing { expression, place: values(expr, &row), source: Reason::of(&source) },
+        None => Failing { expression, place: String::new(), source: Reason::of(&source) },
     }
 }
 
@@ -90,9 +114,21 @@ fn values(expr: &Arc<dyn PhysicalExpr>, row: &RecordBatch) -> String {
 
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(TOLD) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", printable(&text[..end])),
+        None => printable(text),
     }
+}
+
+/// A text with its control characters as escapes.
+fn printable(text: &str) -> String {
+    let mut printed = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter.is_control() {
+            true => printed.extend(letter.escape_default()),
+            false => printed.push(letter),
+        }
+    }
+    printed
 }
 
 #[cfg(test)]
@@ -121,7 +157,7 @@ mod tests {
 
     fn told(expr: &Arc<dyn PhysicalExpr>, name: Option<&str>) -> (String, String) {
         let failing = evaluated(expr, name, &batch()).err().unwrap();
-        (failing.to_string(), failing.source.strip_backtrace())
+        (failing.to_string(), failing.source.to_string())
     }
 
     #[test]
@@ -137,6 +173,23 @@ mod tests {
         let (said, why) = told(&both, None);
         assert!(said.contains(" where d = 33, text = xxx") && said.ends_with("x…"), "{said}");
         assert!(why.contains("Cannot cast string"), "{why}");
+    }
+
+    #[test]
+    fn what_is_told_is_short_and_can_be_printed() {
+        let text = format!("\u{1b}[31m{}\n\0", "x".repeat(100_000));
+        let batch =
+            RecordBatch::try_from_iter([("text", Arc::new(StringArray::from(vec![text])) as ArrayRef)]).unwrap();
+        let schema = batch.schema();
+        let number = cast(col("text", &schema).unwrap(), &schema, DataType::Int64).unwrap();
+        let failing = evaluated(&number, Some("__common_expr_1"), &batch).err().unwrap();
+        let (said, why) = (failing.to_string(), failing.source.to_string());
+        assert!(said.starts_with("`CAST(text AS ") && said.contains(")` where text = \\u{1b}[31mxxx"), "{said}");
+        assert!(
+            why.contains("Cannot cast string '\\u{1b}[31mxxx") && why.contains("xxx\\n\\u{0}' to value of Int64"),
+            "{why}"
+        );
+        assert!(said.len() < 300 && why.len() < 500, "{} {}", said.len(), why.len());
     }
 
     #[test]
