@@ -1,11 +1,13 @@
-//! The places that a pipeline writes to: that this version can, and that no two outputs make one of them unreadable.
+//! The places that a pipeline writes to: that this version can, that no two outputs make one of them unreadable, and that no
+//! source reads there.
 
-use millrace_crds::{DeltaSink, FileSink, ParquetSink, SinkDestination, SinkSpec};
+use glob::{MatchOptions, Pattern};
+use millrace_crds::{DeltaSink, FileSink, ParquetSink, SinkDestination, SinkFormatKind, SinkSpec};
 
 use super::Compiler;
 use crate::{
     error::Fault,
-    graph::{Node, NodeKind, SinkNode},
+    graph::{Node, NodeKind, SinkNode, Warning},
     sink_rules::unusable_url,
 };
 
@@ -34,13 +36,7 @@ impl Compiler<'_> {
 
     /// Refuses outputs whose files or rows would lie between each other's and differ. `nodes`: with the outputs' numbers.
     pub(super) fn shared_destinations(&mut self, nodes: &[(usize, Node)]) {
-        let sinks: Vec<(usize, &SinkNode)> = nodes
-            .iter()
-            .filter_map(|(number, node)| match &node.kind {
-                NodeKind::Sink(sink) => Some((*number, sink)),
-                NodeKind::Source(_) | NodeKind::Transform(_) => None,
-            })
-            .collect();
+        let sinks: Vec<(usize, &SinkNode)> = sinks(nodes).collect();
         let folders: Vec<Option<Vec<String>>> = sinks.iter().map(|(_, sink)| folder(&sink.spec, self.here)).collect();
         for (at, (number, sink)) in sinks.iter().enumerate() {
             let Some(there) = &folders[at] else { continue };
@@ -52,6 +48,59 @@ impl Compiler<'_> {
                 self.refuse(format!("spec.outputs[{number}].sink"), fault);
             }
         }
+    }
+
+    /// Warns of sources that would read what the pipeline writes.
+    pub(super) fn own_results(&mut self, nodes: &[(usize, Node)]) {
+        let written: Vec<(&SinkNode, String)> = sinks(nodes)
+            .filter_map(|(_, sink)| Some((sink, file_in(&sink.spec, &self.spec.name, folder(&sink.spec, self.here)?))))
+            .collect();
+        let sources = self.spec.pipeline.sources.iter().enumerate();
+        let paths = sources.flat_map(|(source, spec)| {
+            let paths = spec.file.iter().flat_map(|file| &file.paths).enumerate();
+            paths.map(move |(number, path)| (format!("spec.sources[{source}].file.paths[{number}]"), path))
+        });
+        for (field, path) in paths {
+            // What is no glob is told by whoever reads it.
+            let Ok(pattern) = Pattern::new(&joined(&parts(&(self.here)(path)))) else { continue };
+            let in_one_folder = MatchOptions { require_literal_separator: true, ..MatchOptions::new() };
+            if let Some((sink, _)) = written.iter().find(|(_, file)| pattern.matches_with(file, in_one_folder)) {
+                let message =
+                    format!("the files of the Sink `{}` match this: their rows would be read again", sink.sink);
+                self.warnings.push(Warning { path: field, message });
+            }
+        }
+    }
+}
+
+/// The sinks of these nodes, with the outputs' numbers.
+fn sinks(nodes: &[(usize, Node)]) -> impl Iterator<Item = (usize, &SinkNode)> {
+    nodes.iter().filter_map(|(number, node)| match &node.kind {
+        NodeKind::Sink(sink) => Some((*number, sink)),
+        NodeKind::Source(_) | NodeKind::Transform(_) => None,
+    })
+}
+
+/// The path of a file such as a sink writes into its folder.
+fn file_in(spec: &SinkSpec, pipeline: &str, mut folder: Vec<String>) -> String {
+    let (partitions, extension): (&[String], _) = match spec.destination() {
+        Some(SinkDestination::File(file)) => match file.format.kind() {
+            Some(SinkFormatKind::Csv(_)) => (&[], "csv"),
+            _ => (&[], "ndjson"),
+        },
+        Some(SinkDestination::Parquet(parquet)) => (&parquet.partition_by, "parquet"),
+        Some(SinkDestination::Delta(delta)) => (&delta.partition_by, "parquet"),
+        _ => (&[], ""),
+    };
+    folder.extend(partitions.iter().map(|column| format!("{column}=x")));
+    folder.push(format!("{pipeline}-0-out-e0000000001-t0.{extension}"));
+    joined(&folder)
+}
+
+fn joined(parts: &[String]) -> String {
+    match parts.split_first() {
+        Some((root, below)) if root == "/" => format!("/{}", below.join("/")),
+        _ => parts.join("/"),
     }
 }
 
@@ -109,7 +158,11 @@ fn folder(spec: &SinkSpec, here: &(dyn Fn(&str) -> String + Sync)) -> Option<Vec
         SinkDestination::Delta(delta) => delta.uri.as_str(),
         SinkDestination::Stdout(_) => return None,
     };
-    let path = here(&path.strip_prefix("file://").map_or_else(|| path.to_owned(), unescaped));
+    Some(parts(&here(&path.strip_prefix("file://").map_or_else(|| path.to_owned(), unescaped))))
+}
+
+/// The parts of a path, without those that lead nowhere.
+fn parts(path: &str) -> Vec<String> {
     let mut parts: Vec<&str> = Vec::new();
     if path.starts_with('/') {
         parts.push("/");
@@ -125,7 +178,7 @@ fn folder(spec: &SinkSpec, here: &(dyn Fn(&str) -> String + Sync)) -> Option<Vec
             part => parts.push(part),
         }
     }
-    Some(parts.into_iter().map(str::to_owned).collect())
+    parts.into_iter().map(str::to_owned).collect()
 }
 
 /// The path of a URL, in which `%20` stands for a space.

@@ -75,6 +75,7 @@ impl<'a> Compiler<'a> {
             nodes.push((number, Node { name: node_name, kind: NodeKind::Sink(node) }));
         }
         self.shared_destinations(&nodes);
+        self.own_results(&nodes);
         nodes.into_iter().map(|(_, node)| node).collect()
     }
 

@@ -500,6 +500,57 @@ fn one_place_is_known_in_each_of_its_spellings() {
 }
 
 #[test]
+fn a_source_that_reads_what_its_pipeline_writes_is_told() {
+    let warned = |path: &str, sink: &str| {
+        let yaml = format!(
+            "apiVersion: millrace.dev/v1alpha1
+kind: Pipeline
+metadata: {{name: circle}}
+spec:
+  sources:
+    - name: rows
+      file: {{paths: [\"/in/*\", \"{path}\"]}}
+      format: {{json: {{}}}}
+      columns: [{{name: id, type: BIGINT}}, {{name: day, type: VARCHAR}}]
+  transforms: [{{name: t, sql: \"SELECT id, day FROM rows\"}}]
+  outputs: [{{from: t, sink: out}}]
+---
+apiVersion: millrace.dev/v1alpha1
+kind: Sink
+metadata: {{name: out}}
+spec: {{{sink}}}
+"
+        );
+        let warnings = compiled(&yaml).unwrap().warnings;
+        warnings.into_iter().map(|warning| format!("{}: {}", warning.path, warning.message)).collect::<Vec<_>>()
+    };
+    let json = "file: {path: out/rows, format: {json: {}}}";
+    let days = "parquet: {uri: \"file:///out/rows\", partitionBy: [day]}";
+    let told = "spec.sources[0].file.paths[1]: the files of the Sink `out` match this: their rows would be read again";
+    for (path, sink) in [
+        ("out/rows/*", json),
+        ("./out/../out/r*/*.ndjson", json),
+        ("**", json),
+        ("out/**/*.ndjson", json),
+        ("/out/rows/**/*.parquet", days),
+        ("/out/rows/day=*/*", days),
+        ("/out/rows/*", "delta: {uri: /out/rows}"),
+    ] {
+        assert_eq!(warned(path, sink), [told], "{path} and {sink}");
+    }
+    for (path, sink) in [
+        ("out/*", json),
+        ("out/rows/*.csv", json),
+        ("out/rows/app-*", json),
+        ("/out/rows/*", json),
+        ("/out/rows/*", days),
+        ("/out/rows/**", "stdout: {}"),
+    ] {
+        assert_eq!(warned(path, sink), Vec::<String>::new(), "{path} and {sink}");
+    }
+}
+
+#[test]
 fn columns_that_differ_in_capital_letters_are_told_before_the_table_refuses_them() {
     check(
         &pipeline(&["t: SELECT auction, price AS \"Auction\" FROM bid"], &["t > lake", "t > rows"]),
