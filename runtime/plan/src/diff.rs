@@ -310,14 +310,17 @@ impl Changes<'_> {
                 self.add(name, EditClass::Refused, problem);
             }
             // The table may have the column: from before, or because somebody has added it. Whoever takes the edit up looks.
-            if is.schema_evolution == SchemaEvolution::Strict
-                && let Some(field) =
-                    new.schema.fields().iter().find(|it| old.schema.field_with_name(it.name()).is_err())
-            {
+            let fields = new.schema.fields().iter().filter(|it| old.schema.field_with_name(it.name()).is_err());
+            let names: Vec<String> = fields.map(|field| format!("`{}`", field.name())).collect();
+            if is.schema_evolution == SchemaEvolution::Strict && !names.is_empty() {
+                let (columns, are, them) = match names.len() {
+                    1 => ("column", "is", "it"),
+                    _ => ("columns", "are", "them"),
+                };
                 let why = format!(
-                    "the column `{}` is new to the Sink; a Delta table that lacks it refuses the edit, unless \
-                     `schemaEvolution: AddColumns` adds it",
-                    field.name()
+                    "the {columns} {} {are} new to the Sink; a Delta table that lacks {them} refuses the edit, unless \
+                     `schemaEvolution: AddColumns` adds {them}",
+                    names.join(", ")
                 );
                 self.add(name, EditClass::Hot, why);
             }

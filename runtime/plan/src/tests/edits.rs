@@ -69,6 +69,16 @@ fn a_column_more_is_decoded_from_then_on() {
             Hot plain->lake: the column `bidder` is new to the Sink; a Delta table that lacks it refuses the edit, unless `schemaEvolution: AddColumns` adds it
         "#]],
     );
+    check_edit(
+        &before(),
+        &edited("SELECT auction, price FROM bid", "SELECT auction, price, bidder, channel FROM bid"),
+        expect![[r#"
+            Hot
+            Hot bid: reads bidder is new, channel is new
+            Hot plain: its columns: bidder BIGINT is new, channel VARCHAR is new
+            Hot plain->lake: the columns `bidder`, `channel` are new to the Sink; a Delta table that lacks them refuses the edit, unless `schemaEvolution: AddColumns` adds them
+        "#]],
+    );
 }
 
 #[test]
