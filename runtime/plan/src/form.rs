@@ -188,6 +188,13 @@ impl Form<'_> {
                 .offending(&name)
                 .expected("what follows from the row alone; for its time, use `_event_time`"),
             );
+        } else if function.over.is_none() && known.is_window_only(&name) {
+            self.refuse_call(
+                Fault::new(format!("`{name}` is a window function, and nothing says what it goes OVER"))
+                    .at(span)
+                    .offending(&name)
+                    .expected("an aggregate, or ROW_NUMBER() OVER (PARTITION BY …) with `<= n` around it"),
+            );
         } else {
             self.call(&name, function, span);
         }

@@ -91,6 +91,11 @@ impl Functions {
         self.window.get(name)
     }
 
+    /// Whether a function of this name goes over the rows of a window and is nothing else.
+    pub(crate) fn is_window_only(&self, name: &str) -> bool {
+        self.window.contains_key(name) && !self.scalar.contains_key(name) && !self.aggregate.contains_key(name)
+    }
+
     /// Whether a function of any sort has this name.
     pub fn has(&self, name: &str) -> bool {
         self.scalar.contains_key(name) || self.aggregate.contains_key(name) || self.window.contains_key(name)

@@ -212,6 +212,7 @@ fn row_number_needs_a_bound_and_an_order() {
                 "a window=minute: SELECT auction, row_number() OVER (PARTITION BY auction ORDER BY price) AS n FROM bid",
                 "b window=minute: SELECT * FROM (SELECT auction, row_number() OVER (PARTITION BY auction) AS n FROM bid) WHERE n <= 2",
                 "c window=minute: SELECT * FROM (SELECT auction, rank() OVER (ORDER BY price) AS n FROM bid) WHERE n <= 2",
+                "d: SELECT auction, lag(price) AS before FROM bid",
             ],
             &["a > out"],
         ),
@@ -219,6 +220,7 @@ fn row_number_needs_a_bound_and_an_order() {
             spec.transforms[0].sql:1:17: ROW_NUMBER() without a bound would have to remember every row; expected `WHERE` that name `<= n` in the SELECT around it
             spec.transforms[1].sql:1:32: ROW_NUMBER() without ORDER BY would number the rows anyhow; expected ORDER BY inside OVER (…)
             spec.transforms[2].sql:1:32: `rank` OVER (…) is not supported here; expected ROW_NUMBER()
+            spec.transforms[3].sql:1:17: `lag` is a window function, and nothing says what it goes OVER; expected an aggregate, or ROW_NUMBER() OVER (PARTITION BY …) with `<= n` around it
         "#]],
     );
 }
