@@ -18,9 +18,10 @@
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArgumentClause, FunctionArgumentList, FunctionArguments, GroupByExpr,
-    Ident, ObjectName, OrderByExpr, OrderByKind, Query, Select, SelectItem, SetExpr, TableFactor, Value, VisitMut,
-    VisitorMut, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowSpec, WindowType,
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList,
+    FunctionArguments, GroupByExpr, Ident, ObjectName, OrderByExpr, OrderByKind, OrderByOptions, Query, Select,
+    SelectItem, SetExpr, TableFactor, Value, VisitMut, VisitorMut, WindowFrame, WindowFrameBound, WindowFrameUnits,
+    WindowSpec, WindowType,
 };
 use millrace_stream::EVENT_TIME_COLUMN;
 
@@ -283,6 +284,7 @@ impl VisitorMut for Over {
         if is_aggregate(expr)
             && let Expr::Function(function) = expr
         {
+            name_ordered(function);
             // An aggregate's own order is that of its window, as long as that has all rows: the planner takes it in no other place.
             let order_by = take_order(&mut function.args);
             let all_rows = || WindowFrame {
@@ -298,6 +300,20 @@ impl VisitorMut for Over {
             }));
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// `percentile_cont(0.5) WITHIN GROUP (ORDER BY x)` becomes `percentile_cont(x, 0.5)`: the planner takes no WITHIN GROUP with
+/// OVER. A descending order means another percentile, and stays.
+fn name_ordered(function: &mut Function) {
+    let [OrderByExpr { expr, options: OrderByOptions { asc: None | Some(true), nulls_first: None }, with_fill: None }] =
+        function.within_group.as_slice()
+    else {
+        return;
+    };
+    if let FunctionArguments::List(list) = &mut function.args {
+        list.args.insert(0, FunctionArg::Unnamed(FunctionArgExpr::Expr(expr.clone())));
+        function.within_group.clear();
     }
 }
 
