@@ -151,7 +151,7 @@ impl Found {
 enum Pointed {
     /// Which epochs are decided; `None`: none is.
     To(Option<Latest>),
-    /// It is damaged, in words.
+    /// It is damaged, or missing where there are checkpoints, in words.
     Damaged(Arc<str>),
 }
 
@@ -174,7 +174,7 @@ impl Pointed {
         }
     }
 
-    /// Fails if it is damaged.
+    /// Fails if it is damaged or missing.
     fn whole(&self) -> Result<(), Failure> {
         match self {
             Self::To(_) => Ok(()),
@@ -187,8 +187,13 @@ async fn all(data: &DataArgs) -> Result<Vec<Found>, Failure> {
     refuse_gone(data).await?;
     let mut found = Vec::new();
     for (_, store) in stores(data)? {
-        let latest = Pointed::by(&store)?;
-        for entry in store.list().await.map_err(failed)? {
+        let mut latest = Pointed::by(&store)?;
+        let entries = store.list().await.map_err(failed)?;
+        if !entries.is_empty() && store.folder().is_some() && latest.latest().is_none() && latest.whole().is_ok() {
+            let missing = format!("{}/latest, the pointer to the newest checkpoint, is missing", store.url());
+            latest = Pointed::Damaged(missing.into());
+        }
+        for entry in entries {
             let (location, id, latest) = (entry.location, entry.id, latest.clone());
             found.push(Found { store: store.clone(), location, id, latest });
         }

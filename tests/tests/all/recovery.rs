@@ -228,6 +228,10 @@ fn with_a_damaged_pointer_the_checkpoints_are_listed_and_none_is_deleted() {
 
     // One that is gone is no other case.
     fs::remove_file(&latest).unwrap();
+    for command in ["list", "verify"] {
+        let told = checkpoints(&workspace, &[command, "--data-dir", "data"]).expect_code(1);
+        told.expect_stderr(&["latest, the pointer to the newest checkpoint, is missing", REPAIR]);
+    }
     for _ in 0..2 {
         let refused = Millrace::run(&workspace, "recovered.yaml").finish().expect_code(1);
         refused.expect_stderr(&["the pointer is missing", REPAIR]);
