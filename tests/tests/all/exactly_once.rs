@@ -81,6 +81,7 @@ spec:
     - {{from: passed, sink: passed-delta}}
     - {{from: sums, sink: sums-file}}
     - {{from: sums, sink: sums-parquet}}
+    - {{from: sums, sink: sums-folders}}
     - {{from: sums, sink: sums-delta}}
     - {{from: wide, sink: wide-delta}}
 ",
@@ -102,6 +103,7 @@ spec:
                 &format!("delta: {{uri: out/{of}-delta, checkpointEvery: 7{partitions}}}"),
             );
         }
+        text += &manifest::sink("sums-folders", "parquet: {uri: out/sums-folders, partitionBy: [window_start]}");
         text + &manifest::sink("wide-delta", "delta: {uri: out/wide-delta}")
     }
 
@@ -211,7 +213,8 @@ fn killed_until_done(seed: &mut Seed, kills: &mut Kills) {
     let out = |name: &str| workspace.join("out").join(name);
 
     let files = ["passed-file", "passed-parquet"].map(|name| Watcher::start(&out(name), &["id"]));
-    let sums = ["sums-file", "sums-parquet"].map(|name| Watcher::start(&out(name), &["key", "window_start"]));
+    let sums =
+        ["sums-file", "sums-parquet", "sums-folders"].map(|name| Watcher::start(&out(name), &["key", "window_start"]));
     let tables = [
         Watch::start(&out("passed-delta"), &["id"]),
         Watch::start(&out("sums-delta"), &["key", "window_start"]),
@@ -276,13 +279,19 @@ fn killed_until_done(seed: &mut Seed, kills: &mut Kills) {
         expect(&format!("SELECT * FROM read_parquet('out/{name}-parquet/*.parquet')"), expected, &[]);
         expect("SELECT * FROM t", expected, &[("t", &format!("out/{name}-delta"))]);
     }
+    expect(
+        "SELECT key, window_start, n, total, first FROM read_parquet('out/sums-folders/*/*.parquet', \
+         hive_partitioning = true, hive_types = {'window_start': TIMESTAMPTZ})",
+        SUMS,
+        &[],
+    );
     expect("SELECT * FROM t", WIDE, &[("t", "out/wide-delta")]);
     expect_no_orphans(&workspace);
 }
 
 /// Nothing is left that no reader and no kept checkpoint needs.
 fn expect_no_orphans(workspace: &Workspace) {
-    for name in ["passed-file", "passed-parquet", "sums-file", "sums-parquet"] {
+    for name in ["passed-file", "passed-parquet", "sums-file", "sums-parquet", "sums-folders"] {
         read::expect_nothing_hidden(&workspace.join("out").join(name));
     }
     for name in ["passed-delta", "sums-delta", "wide-delta"] {
