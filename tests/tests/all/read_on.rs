@@ -182,7 +182,7 @@ spec:
         if run == 1 {
             std::fs::remove_file(workspace.join("in/a1.ndjson")).unwrap();
         }
-        workspace.write(&format!("in/b{}.ndjson", run + 1), lines(run * 100..run * 100 + 1));
+        workspace.write(format!("in/b{}.ndjson", run + 1), lines(run * 100..run * 100 + 1));
         ids += run * 100;
     }
 }

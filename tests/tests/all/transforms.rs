@@ -138,7 +138,8 @@ const WINDOWED: [Case; 8] = [
         name: "smooth",
         by: "rolling",
         sql: "SELECT k, ts, id, avg(x) AS mean, max(v) AS top, count(*) AS n, percentile_cont(0.9) WITHIN GROUP (ORDER BY x) AS p90, \
-              nth_value(id, 2 ORDER BY x, ts) AS second, string_agg(k || id, ',' ORDER BY x, ts) AS text FROM t GROUP BY k",
+              nth_value(id, 2 ORDER BY x, ts) AS second, \
+              string_agg(k || id, ',' ORDER BY x, ts) AS text FROM t GROUP BY k",
         oracle: "",
     },
     Case {
@@ -389,7 +390,8 @@ fn every_transform_gives_what_an_oracle_gives_however_often_the_process_is_kille
     let rolling = Oracle::new().with("r", in_windows(&t, "ts", &["k"], Window::Rolling(seconds(3))));
     let smooth = rolling.table(
         "SELECT k, window_end AS ts, of_row AS id, avg(x) AS mean, max(v) AS top, count(*) AS n, \
-         percentile_cont(0.9) WITHIN GROUP (ORDER BY x) AS p90, nth_value(id, 2 ORDER BY x, ts) AS second, string_agg(k || id, ',' ORDER BY x, ts) AS text FROM r GROUP BY k, window_end, of_row",
+         percentile_cont(0.9) WITHIN GROUP (ORDER BY x) AS p90, nth_value(id, 2 ORDER BY x, ts) AS second, \
+         string_agg(k || id, ',' ORDER BY x, ts) AS text FROM r GROUP BY k, window_end, of_row",
     );
     let ids: Vec<i64> = t.column_by_name("id").unwrap().as_primitive::<Int64Type>().values().to_vec();
     let mut smooth = smooth;

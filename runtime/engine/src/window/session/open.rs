@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`changes`] | rows since a barrier, and how they become part of the sessions' states |
 //! | [`states`] | the states, as columns |
+//! | [`lists`] | which are open of a group, found by time |
 //! | [`shared`] | the vector that the sessions lie in, of which a barrier takes a snapshot |
 //! | [`stored`] | what a barrier writes |
 //! | [`load`] | starting from what was written |
@@ -13,6 +14,7 @@
 //! short. A session that is touched notes the round, and under which start the store had it before.
 
 mod changes;
+mod lists;
 mod load;
 mod shared;
 mod spilled;
@@ -34,17 +36,13 @@ use millrace_stream::KeyGroupRange;
 
 use self::{
     changes::{Applying, Layer},
+    lists::Lists,
     shared::Shared,
     spilled::Spilled,
     states::{At, NOWHERE, States},
     stored::Refolded,
 };
-use crate::{
-    aggregate::Aggregates,
-    group::{Groups, NO_GROUP},
-    operator::OperatorError,
-    window::delta_log::DeltaLog,
-};
+use crate::{aggregate::Aggregates, group::Groups, operator::OperatorError, window::delta_log::DeltaLog};
 
 /// Marks what is not a session.
 const NONE: u32 = u32::MAX;
@@ -60,7 +58,7 @@ struct Session {
     last: i64,
     /// The silence that ends it.
     gap_ms: i64,
-    /// The next open session of the group.
+    /// The next open session of the group, where they are a list.
     next: u32,
     /// The session that this one has joined.
     joined: u32,
@@ -143,8 +141,7 @@ pub(super) struct OpenSessions {
     groups: Groups,
     key_types: Vec<DataType>,
     key_groups: KeyGroupRange,
-    /// The first open session of each group.
-    first: Vec<u32>,
+    lists: Lists,
     sessions: Shared<Session>,
     free: Vec<u32>,
     round: u32,
@@ -198,7 +195,7 @@ impl OpenSessions {
             groups: Groups::new(key_types)?,
             key_types: key_types.to_vec(),
             key_groups,
-            first: Vec::new(),
+            lists: Lists::default(),
             sessions: Shared::default(),
             free: Vec::new(),
             round: 1,
@@ -235,7 +232,7 @@ impl OpenSessions {
         let mut groups = std::mem::take(&mut self.scratch);
         let known = self.groups.len();
         self.groups.intern(keys, times.len(), &mut groups)?;
-        self.first.resize(self.groups.len(), NONE);
+        self.lists.grow(self.groups.len());
         self.fetch_from(known)?;
         sessions.clear();
         sessions.extend(groups.iter().zip(times).map(|(group, time)| self.session_of(*group, *time)));
@@ -251,8 +248,7 @@ impl OpenSessions {
 
     #[inline]
     fn session_of(&mut self, group: u32, time: i64) -> u32 {
-        let first = self.first[group as usize];
-        if first != NONE {
+        if let Some(first) = self.lists.first(group) {
             let session = &self.sessions[first as usize];
             let inside = session.start <= time && time <= session.last;
             let alone = session.next == NONE;
@@ -273,14 +269,14 @@ impl OpenSessions {
     /// The session that a row makes, goes on with or begins anew, all those joined that it brings together.
     fn find_session(&mut self, group: u32, time: i64) -> u32 {
         // The gap after a row is that of the session that the row is in.
-        let mut found = self.find(group, |session| session.start <= time && time - session.last < session.gap_ms);
+        let mut found = self.lists.containing(&self.sessions, group, time);
         let mut span = match found {
             NONE => Span { start: time, last: time, gap_ms: self.gap_at(time) },
             at => self.sessions[at as usize].span().with(time),
         };
         // What the session comes to reach may make it reach further.
         loop {
-            let reached = self.find_other(group, found, |session| span.reaches(&session.span()));
+            let reached = self.lists.reached(&self.sessions, group, &span, found);
             if reached == NONE {
                 break;
             }
@@ -289,49 +285,22 @@ impl OpenSessions {
                 found = reached;
                 continue;
             }
+            self.lists.remove(&mut self.sessions, group, reached);
             let session = &mut self.sessions[reached as usize];
-            let next = std::mem::replace(&mut session.next, NONE);
             session.joined = found;
             session.unfolded = true;
             self.joined.push(reached);
-            self.unlink(group, reached, next);
         }
         if found == NONE {
             found = self.make(group, span);
         }
         let session = &mut self.sessions[found as usize];
         session.touch(self.round);
-        (session.start, session.last, session.gap_ms) = (span.start, span.last, span.gap_ms);
+        let before = std::mem::replace(&mut session.start, span.start);
+        (session.last, session.gap_ms) = (span.last, span.gap_ms);
+        self.lists.started(&self.sessions, group, found, before);
         self.dirty = true;
         found
-    }
-
-    /// The first open session of a group for which `is_it` says so.
-    fn find(&self, group: u32, is_it: impl Fn(&Session) -> bool) -> u32 {
-        self.find_other(group, NONE, is_it)
-    }
-
-    fn find_other(&self, group: u32, than: u32, is_it: impl Fn(&Session) -> bool) -> u32 {
-        let mut at = self.first[group as usize];
-        while at != NONE && (at == than || !is_it(&self.sessions[at as usize])) {
-            at = self.sessions[at as usize].next;
-        }
-        at
-    }
-
-    /// Takes a session, which `next` came after, out of the list of its group.
-    fn unlink(&mut self, group: u32, session: u32, next: u32) {
-        let mut at = self.first[group as usize];
-        if at == session {
-            self.first[group as usize] = next;
-            return;
-        }
-        while at != NONE && self.sessions[at as usize].next != session {
-            at = self.sessions[at as usize].next;
-        }
-        if at != NONE {
-            self.sessions[at as usize].next = next;
-        }
     }
 
     fn make(&mut self, group: u32, span: Span) -> u32 {
@@ -340,7 +309,7 @@ impl OpenSessions {
             start: span.start,
             last: span.last,
             gap_ms: span.gap_ms,
-            next: self.first[group as usize],
+            next: NONE,
             joined: NONE,
             at: NOWHERE,
             touched: self.round,
@@ -359,7 +328,7 @@ impl OpenSessions {
                 self.sessions.len() as u32 - 1
             }
         };
-        self.first[group as usize] = at;
+        self.lists.add(&mut self.sessions, group, at);
         self.new.push(at);
         at
     }
@@ -385,12 +354,12 @@ impl OpenSessions {
     pub(super) fn close(&mut self, sessions: &[u32]) {
         self.note_gone(sessions);
         for closed in sessions {
+            let group = self.sessions[*closed as usize].group;
+            self.lists.remove(&mut self.sessions, group, *closed);
             let slot = &mut self.sessions[*closed as usize];
             (slot.watched, slot.unfolded) = (false, false);
-            let (group, next) = (slot.group, std::mem::replace(&mut slot.next, NONE));
             self.states.release(std::mem::replace(&mut slot.at, NOWHERE));
             self.set_free(*closed);
-            self.unlink(group, *closed, next);
         }
     }
 
@@ -401,7 +370,7 @@ impl OpenSessions {
         if self.writing || self.spilled.is_some() || self.groups.len() < FEW.max(2 * self.groups_after_reclaim) {
             return Ok(());
         }
-        let mut live: Vec<bool> = self.first.iter().map(|first| *first != NONE).collect();
+        let mut live = self.lists.live();
         self.gone.iter().for_each(|(group, _)| live[*group as usize] = true);
         let renumbered = self.groups.retain(&live)?;
         self.gone.iter_mut().for_each(|(group, _)| *group = renumbered[*group as usize]);
@@ -409,11 +378,7 @@ impl OpenSessions {
         for session in self.sessions.iter_mut().filter(|session| !session.free && session.joined == NONE) {
             session.group = renumbered[session.group as usize];
         }
-        let mut first = vec![NONE; self.groups.len()];
-        for (old, new) in renumbered.iter().enumerate().filter(|(_, new)| **new != NO_GROUP) {
-            first[*new as usize] = self.first[old];
-        }
-        self.first = first;
+        self.lists.renumber(&renumbered, self.groups.len());
         self.groups_after_reclaim = self.groups.len();
         Ok(())
     }
@@ -477,7 +442,8 @@ impl OpenSessions {
         self.states.memory_bytes()
             + self.sessions.memory_bytes()
             + self.layers.iter().map(Layer::memory_bytes).sum::<usize>()
-            + (self.first.capacity() + self.places.capacity() + self.new.capacity()) * 4
+            + self.lists.memory_bytes()
+            + (self.places.capacity() + self.new.capacity()) * 4
             + self.gone.capacity() * size_of::<(u32, i64)>()
             + self.spilled.memory_bytes()
             + self.groups.memory_bytes()

@@ -18,9 +18,10 @@ struct Session {
     rows: Vec<Row>,
 }
 
-fn run(seed: u64, budget: usize) {
+/// Gaps of up to so many milliseconds.
+fn run(seed: u64, budget: usize, longest_gap: i64) {
     let mut random = Random::new(seed);
-    let gap = 1 + random.between(0, 800);
+    let gap = 1 + random.between(0, longest_gap);
     let lateness = [0, 1000][random.below(2) as usize];
     let keys = [vec![1], vec![2], vec![1, 2], vec![]][seed as usize % 4].clone();
     let (aggregates, results): (_, Results) =
@@ -114,10 +115,16 @@ fn run(seed: u64, budget: usize) {
 
 #[test]
 fn sessions_agree_with_the_model() {
-    for_seeds(24, |seed| run(seed, 64 << 20));
+    for_seeds(24, |seed| run(seed, 64 << 20, 800));
 }
 
 #[test]
 fn sessions_that_do_not_fit_the_budget_are_read_back() {
-    for_seeds(12, |seed| run(seed, 2000));
+    for_seeds(12, |seed| run(seed, 2000, 800));
+}
+
+#[test]
+fn many_open_sessions_of_a_key_agree_with_the_model() {
+    for_seeds(24, |seed| run(seed, 64 << 20, 20));
+    for_seeds(12, |seed| run(seed, 2000, 20));
 }

@@ -20,7 +20,7 @@ use arrow::{
 };
 
 use super::{
-    At, LOADED, NONE, OpenSessions, Span,
+    At, LOADED, OpenSessions, Span,
     spilled::{DUE, ENTRY, Found, columns_of, damaged, decode},
 };
 use crate::{
@@ -70,7 +70,7 @@ impl OpenSessions {
         for rows in parts {
             let (keys, columns) = rows.columns().split_at(self.key_types.len());
             self.groups.intern(keys, rows.num_rows(), &mut groups)?;
-            self.first.resize(self.groups.len(), NONE);
+            self.lists.grow(self.groups.len());
             let (starts, lasts, gaps) = (&columns[0], &columns[1], &columns[2]);
             let times = |column| longs(column).ok_or_else(|| damaged("times that are none"));
             let (starts, last, gaps) = (times(starts)?, times(lasts)?, times(gaps)?);

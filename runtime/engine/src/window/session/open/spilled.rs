@@ -20,7 +20,7 @@ use arrow::{array::ArrayRef, row::RowConverter};
 use millrace_state::{StateError, TaskStore};
 
 use super::{
-    At, LOADED, NONE, OpenSessions, Shared, Span, States, state_converter,
+    At, LOADED, OpenSessions, Shared, Span, States, state_converter,
     stored::{Changes, Folded},
 };
 use crate::{
@@ -171,7 +171,7 @@ impl OpenSessions {
             }
         };
         let piece = self.states.add(columns, found.groups.len());
-        self.first.resize(self.groups.len(), NONE);
+        self.lists.grow(self.groups.len());
         for (row, (group, span)) in (0_u32..).zip(found.groups.iter().zip(&found.spans)) {
             let slot = self.make(*group, *span);
             let session = &mut self.sessions[slot as usize];
@@ -213,7 +213,7 @@ impl OpenSessions {
         let known = self.groups.len();
         let mut groups = Vec::new();
         self.groups.intern(&columns, keys.len(), &mut groups)?;
-        self.first.resize(self.groups.len(), NONE);
+        self.lists.grow(self.groups.len());
         self.fetch_from(known)?;
         let is_more = self.spilled.cursor.is_some();
         if !is_more {
@@ -279,7 +279,7 @@ impl OpenSessions {
         (self.spilled.entries, self.spilled.old) = (true, false);
         self.groups = Groups::new(&self.key_types)?;
         (self.sessions, self.states) = (Shared::default(), States::default());
-        (self.first, self.free, self.new) = Default::default();
+        (self.lists, self.free, self.new) = Default::default();
         (self.places, self.groups_after_reclaim) = (Vec::new(), 0);
         Ok(())
     }
