@@ -32,6 +32,10 @@ use crate::{
 
 /// Linux's number for a link that leads in a circle.
 const ELOOP: i32 = 40;
+/// So many files that have been read and are gone a bounded source remembers, those that went last.
+const REMEMBERED_FILES: usize = 10_000;
+/// At so many looks a followed Parquet file that has been read is remembered after it has gone.
+const REMEMBERED_LOOKS: u32 = 600;
 /// The form of [`Point`].
 const VERSION: u32 = 1;
 
@@ -51,6 +55,13 @@ pub(super) struct Point {
     pub(super) bounded: bool,
     #[serde(default, skip_serializing_if = "Growth::is_none")]
     pub(super) growth: Growth,
+    /// It has ended, and at so many looks or starts it was not there any more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) away: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// How a followed file that is compressed grows.
@@ -82,7 +93,7 @@ impl Growth {
 
 impl Point {
     pub(super) fn new(path: PathBuf, identity: Identity, place: Place, ended: bool) -> Self {
-        Self { version: VERSION, path, identity, place, ended, bounded: false, growth: Growth::None }
+        Self { version: VERSION, path, identity, place, ended, bounded: false, growth: Growth::None, away: 0 }
     }
 
     pub(super) fn write(&self) -> ReplayPoint {
@@ -140,6 +151,19 @@ struct State {
 /// Compressed files that hold a part of what their original holds: how long they are, and at how many looks they were so.
 type Parts = BTreeMap<PathBuf, (u64, u32)>;
 
+/// The files of folders, by device and inode.
+type Folders = BTreeMap<PathBuf, BTreeMap<(u64, u64), Vec<PathBuf>>>;
+
+fn by_inode(folder: &Path) -> BTreeMap<(u64, u64), Vec<PathBuf>> {
+    let mut files: BTreeMap<(u64, u64), Vec<PathBuf>> = BTreeMap::new();
+    for path in fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path()) {
+        if let Ok(metadata) = fs::metadata(&path) {
+            files.entry((metadata.dev(), metadata.ino())).or_default().push(path);
+        }
+    }
+    files
+}
+
 /// A file as a glob found it.
 pub(super) struct Listed {
     pub(super) path: PathBuf,
@@ -182,6 +206,7 @@ impl Catalog {
             let listed = self.list(!resumes)?;
             self.merge(&mut entries, &mut gone, &mut state.parts, listed)?;
             self.report(&gone)?;
+            entries.extend(self.remembered(gone));
             state.entries = entries;
             assign(&mut state.entries, parallelism);
             state.number();
@@ -199,11 +224,26 @@ impl Catalog {
             entries.iter_mut().for_each(|entry| entry.present = false);
             let listed = self.list(false)?;
             self.merge(entries, &mut Vec::new(), parts, listed)?;
-            entries.retain(|entry| entry.present || !entry.point.ended);
+            for entry in entries.iter_mut() {
+                entry.point.away = if entry.present { 0 } else { entry.point.away.saturating_add(1) };
+            }
+            // Of other files that have ended nobody has found a trace at several looks.
+            let is_remembered = |point: &Point| self.is_parquet && point.away <= REMEMBERED_LOOKS;
+            entries.retain(|entry| entry.present || !entry.point.ended || is_remembered(&entry.point));
             assign(entries, *parallelism);
             state.number();
         }
         Ok(owned(&state.entries, index))
+    }
+
+    /// The files that have been read and are gone, as far as they are to be known when they come back.
+    fn remembered(&self, gone: Vec<Entry>) -> Vec<Entry> {
+        let is_kept = |entry: &Entry| entry.point.ended && (!self.spec.follow || self.is_parquet);
+        let mut kept: Vec<Entry> = gone.into_iter().filter(is_kept).collect();
+        kept.iter_mut().for_each(|entry| entry.point.away = entry.point.away.saturating_add(1));
+        kept.sort_by_key(|entry| entry.point.away);
+        kept.truncate(REMEMBERED_FILES);
+        kept
     }
 
     /// A task has read on in files, has come to their ends for good, or reads one from its beginning because it has other bytes now.
@@ -227,12 +267,13 @@ impl Catalog {
     /// The splits of a checkpoint, with the paths at which their files are now, and those whose files are not there.
     fn restore(&self, restored: &BTreeMap<SplitId, ReplayPoint>) -> Result<(Vec<Entry>, Vec<Entry>), SourceError> {
         let (mut entries, mut gone) = (Vec::new(), Vec::new());
+        let mut folders = Folders::default();
         for (id, point) in restored {
             let mut point = Point::read(id, point)?;
-            if self.spec.follow && point.bounded {
+            let found = self.find(&point, &mut folders);
+            if self.spec.follow && point.bounded && found.is_some() {
                 (point.ended, point.bounded) = (false, false);
             }
-            let found = self.find(&point);
             let mut bytes = 0;
             if let Some(path) = &found {
                 bytes = fs::metadata(path).map_or(0, |metadata| metadata.len());
@@ -245,6 +286,7 @@ impl Catalog {
                     }
                 }
                 point.path.clone_from(path);
+                point.away = 0;
                 if point.bounded && self.has_grown(&point, bytes) {
                     tracing::warn!(source = %self.source, file = %path.display(), read_bytes = point.place.offset, bytes,
                         "a file has grown since it was read to its end; what was added is not read, as the source does not follow");
@@ -264,7 +306,7 @@ impl Catalog {
     }
 
     /// Where the file of a replay point is: at its path, or beside it under another name.
-    fn find(&self, point: &Point) -> Option<PathBuf> {
+    fn find(&self, point: &Point, folders: &mut Folders) -> Option<PathBuf> {
         let is_it = |path: &Path| point.identity.fits_at(path);
         let same_inode = |path: &Path| fs::metadata(path).is_ok_and(|metadata| point.identity.same_inode(&metadata));
         // An inode is given again: what is there now may be another file, and the one that was read a copy beside it.
@@ -274,8 +316,9 @@ impl Catalog {
             return Some(point.path.clone());
         }
         let folder = point.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut beside = fs::read_dir(folder).into_iter().flatten().flatten().map(|file| file.path());
-        beside.find(|path| is_it_still(path)).or_else(|| {
+        let beside = folders.entry(folder.to_owned()).or_insert_with(|| by_inode(folder));
+        let mut beside = beside.get(&(point.identity.device, point.identity.inode)).into_iter().flatten();
+        beside.find(|path| is_it_still(path)).cloned().or_else(|| {
             // The same contents under the same path: the file was copied back, or the device has another number now.
             let has_read = || {
                 point.place.tail == TailDigest::default()
@@ -298,9 +341,12 @@ impl Catalog {
     fn report(&self, gone: &[Entry]) -> Result<(), SourceError> {
         for Entry { point, .. } in gone.iter().filter(|entry| !entry.point.ended) {
             if !self.spec.follow {
-                let what = if self.is_parquet { "row" } else { "byte" };
+                let (what, help) = match self.is_parquet {
+                    true => ("row", "; put it back as it was when it was read: one that is mended is another file"),
+                    false => ("byte", ""),
+                };
                 return Err(unusable(format!(
-                    "source {}: {} is gone or has other contents; the checkpoint goes on in it at {what} {}",
+                    "source {}: {} is gone or has other contents; the checkpoint goes on in it at {what} {}{help}",
                     self.source,
                     point.path.display(),
                     point.place.offset
@@ -358,27 +404,27 @@ impl Catalog {
         parts: &mut Parts,
         listed: Vec<Listed>,
     ) -> Result<(), SourceError> {
-        let known: BTreeMap<(u64, u64), usize> = entries
-            .iter()
-            .enumerate()
-            .map(|(index, entry)| ((entry.point.identity.device, entry.point.identity.inode), index))
-            .collect();
+        let mut known: BTreeMap<(u64, u64), Vec<usize>> = BTreeMap::new();
+        for (index, Entry { point: Point { identity, .. }, .. }) in entries.iter().enumerate() {
+            known.entry((identity.device, identity.inode)).or_default().push(index);
+        }
         let mut unknown = Vec::new();
         for Listed { path, metadata } in listed {
-            if let Some(&index) = known.get(&(metadata.dev(), metadata.ino())) {
+            // Under its own path other contents are a truncation, which the reader finds, unless files do not grow; then,
+            // and under another path, they are another file, with an inode that was used before.
+            let is_it = |index: &usize| {
+                let point = &entries[*index].point;
+                (point.path == path && point.identity.is_unchanged(&metadata))
+                    || (point.identity.fits_at(&path) && self.has_read(&path, point))
+            };
+            let mut alike = known.get(&(metadata.dev(), metadata.ino())).into_iter().flatten().copied();
+            if let Some(index) = alike.find(is_it) {
                 let entry = &mut entries[index];
-                // Under its own path other contents are a truncation, which the reader finds, unless files do not grow; then,
-                // and under another path, they are another file, with an inode that was used before.
-                let point = &entry.point;
-                let same = (point.path == path && point.identity.is_unchanged(&metadata))
-                    || (point.identity.fits_at(&path) && self.has_read(&path, point));
-                if same {
-                    entry.point.path = path;
-                    entry.point.identity.found(&metadata);
-                    entry.bytes = metadata.len();
-                    entry.present = true;
-                    continue;
-                }
+                entry.point.path = path;
+                entry.point.identity.found(&metadata);
+                entry.bytes = metadata.len();
+                entry.present = true;
+                continue;
             }
             unknown.push(Listed { path, metadata });
         }

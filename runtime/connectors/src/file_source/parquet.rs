@@ -4,8 +4,9 @@
 //!
 //! There is damage at which the Parquet reader panics instead of telling. That is an error of the file here, as any other.
 //!
-//! Where bad rows do not fail the pipeline, damage inside a file costs the rows of its row group that were not read by then: each of
-//! them is a bad row. Reading is tried again by single row groups first, since a batch may be of two.
+//! Row groups are read one by one. So it is seen if one has other than as many rows as the footer says: the header of a page has no
+//! checksum. Where bad rows do not fail the pipeline, damage inside a file costs the rows of its row group that were not read by
+//! then: each of them is a bad row.
 
 mod convert;
 
@@ -20,7 +21,7 @@ use std::{
 use arrow::array::RecordBatch;
 use parquet::arrow::{
     ProjectionMask,
-    arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
+    arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
 };
 
 use self::convert::Converted;
@@ -45,8 +46,8 @@ pub(super) struct ParquetSplit {
     /// Which rows of the last batch were returned; `None`: all of them.
     kept: Option<Vec<usize>>,
     reader: Option<Reader>,
-    /// Whether damage was found: single row groups are read.
-    is_damaged: bool,
+    /// What the footer of the open file says.
+    footer: Option<ArrowReaderMetadata>,
     /// Rows that are not to be had.
     lost: Option<Lost>,
 }
@@ -84,7 +85,7 @@ struct Lost {
     reason: String,
 }
 
-/// An open file.
+/// An open row group.
 struct Reader {
     batches: ParquetRecordBatchReader,
     /// How many rows the file has.
@@ -97,7 +98,7 @@ struct Reader {
 
 impl ParquetSplit {
     pub(super) fn new(format: Format, bad: BadRows, rows: u64) -> Self {
-        Self { format, bad, rows, before: rows, kept: None, reader: None, is_damaged: false, lost: None }
+        Self { format, bad, rows, before: rows, kept: None, reader: None, footer: None, lost: None }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -105,7 +106,7 @@ impl ParquetSplit {
     }
 
     pub(super) fn close(&mut self) {
-        self.reader = None;
+        (self.reader, self.footer) = (None, None);
     }
 
     pub(super) fn position(&self) -> u64 {
@@ -158,32 +159,41 @@ impl ParquetSplit {
             let reader = match &mut self.reader {
                 Some(reader) => reader,
                 None => {
-                    let file = which.open(self.rows)?;
-                    let opened =
-                        guarded(path, || open(&self.format, path, file, self.rows, batch_rows, self.is_damaged))??;
+                    let (file, footer) = (which.open(self.rows)?, self.footer.take());
+                    let (opened, footer) =
+                        guarded(path, || open(&self.format, path, file, footer, self.rows, batch_rows))??;
+                    self.footer = Some(footer);
                     self.reader.insert(opened)
                 }
             };
             let next = guarded(path, || reader.batches.next())
                 .and_then(|next| next.transpose().map_err(|error| damaged(path, error)));
-            let until = reader.until;
-            let reason = match next {
-                Ok(Some(read)) => return Ok(Some(read)),
-                Ok(None) if !self.is_damaged || self.rows == reader.total => return Ok(None),
-                Ok(None) if self.rows == until => {
+            let (until, total) = (reader.until, reader.total);
+            let left = until.saturating_sub(self.rows);
+            let error = match next {
+                Ok(Some(read)) if read.num_rows() as u64 <= left => return Ok(Some(read)),
+                Ok(None) if left == 0 => {
                     self.reader = None;
+                    if until >= total {
+                        return Ok(None);
+                    }
                     continue;
                 }
-                Ok(None) => "the row group has fewer rows than the file says".to_owned(),
-                Err(error) if self.bad.fails() || is_of_disk(&error) => return Err(error),
-                Err(_) if !self.is_damaged => {
-                    (self.is_damaged, self.reader) = (true, None);
-                    continue;
+                Ok(other) => {
+                    let than = if other.is_some() { "more" } else { "fewer" };
+                    unusable(format!(
+                        "{} cannot be read as Parquet: the row group that ends before row {until} has {than} rows than the \
+                         footer says",
+                        path.display()
+                    ))
                 }
-                Err(error) => chain(&error),
+                Err(error) => error,
             };
-            self.reader = None;
-            self.lost = Some(Lost { until, reason });
+            if self.bad.fails() || is_of_disk(&error) {
+                return Err(error);
+            }
+            self.close();
+            self.lost = Some(Lost { until, reason: chain(&error) });
         }
         Ok(None)
     }
@@ -222,12 +232,12 @@ fn guarded<T>(path: &Path, work: impl FnOnce() -> T) -> Result<T, SourceError> {
 /// How many rows a file has.
 pub(super) fn rows(path: &Path) -> Result<u64, SourceError> {
     let file = File::open(path).map_err(|error| super::reader::failed(path.display().to_string(), error))?;
-    let builder = guarded(path, || builder(path, file))??;
-    Ok(u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0))
+    let footer = guarded(path, || footer(path, &file))??;
+    Ok(u64::try_from(footer.metadata().file_metadata().num_rows()).unwrap_or(0))
 }
 
-fn builder(path: &Path, file: File) -> Result<ParquetRecordBatchReaderBuilder<File>, SourceError> {
-    ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| damaged(path, error))
+fn footer(path: &Path, file: &File) -> Result<ArrowReaderMetadata, SourceError> {
+    ArrowReaderMetadata::load(file, Default::default()).map_err(|error| damaged(path, error))
 }
 
 fn damaged(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> SourceError {
@@ -243,48 +253,43 @@ fn is_of_disk(error: &SourceError) -> bool {
     io.is_some_and(|io| !matches!(io.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof))
 }
 
-/// Opens a file behind so many rows; `single`: no further than to the end of the row group.
+/// Opens the row group of a file that the row behind so many is in.
 fn open(
     format: &Format,
     path: &Path,
     file: File,
+    known: Option<ArrowReaderMetadata>,
     rows: u64,
     batch_rows: usize,
-    single: bool,
-) -> Result<Reader, SourceError> {
-    let builder = builder(path, file)?;
+) -> Result<(Reader, ArrowReaderMetadata), SourceError> {
+    let footer = known.map_or_else(|| footer(path, &file), Ok)?;
+    let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer.clone());
     let mismatch = convert::mismatch(format, builder.schema());
     let is_read = |name: &String| format.columns().iter().any(|column| column.path == *name);
     let fields = builder.schema().fields().iter().enumerate();
     let roots: Vec<usize> = fields.filter(|(_, field)| is_read(field.name())).map(|(root, _)| root).collect();
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots);
-    let total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
+    let rows_of = |rows: i64| u64::try_from(rows).unwrap_or(0);
+    let total = builder.metadata().row_groups().iter().map(|group| rows_of(group.num_rows())).sum();
     // Whole row groups that were read are left out; in the next one, the rows that were read are passed over.
     let mut passed = rows;
-    let mut first = 0;
-    for group in builder.metadata().row_groups() {
-        let in_group = u64::try_from(group.num_rows()).unwrap_or(0);
-        if in_group > passed {
-            break;
-        }
-        passed -= in_group;
-        first += 1;
-    }
-    let mut groups: Vec<usize> = (first..builder.metadata().num_row_groups()).collect();
-    let mut until = total;
-    if single && let Some(group) = groups.first() {
-        until = rows - passed + u64::try_from(builder.metadata().row_group(*group).num_rows()).unwrap_or(0);
-        groups.truncate(1);
-    }
-    let row_bytes = groups.iter().map(|group| {
-        let group = builder.metadata().row_group(*group);
+    let mut groups = builder.metadata().row_groups().iter().enumerate();
+    let next = groups.find(|(_, group)| {
+        let in_group = rows_of(group.num_rows());
+        let is_next = in_group > passed;
+        passed -= if is_next { 0 } else { in_group };
+        is_next
+    });
+    let until = next.map_or(total, |(_, group)| rows - passed + rows_of(group.num_rows()));
+    let row_bytes = next.map_or(0, |(_, group)| {
         let columns = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
         let bytes: i64 = columns.map(|(_, column)| column.uncompressed_size().max(0)).fold(0, i64::saturating_add);
         bytes.unsigned_abs() / group.num_rows().unsigned_abs().max(1)
     });
-    let fitting = BATCH_BYTES / row_bytes.max().unwrap_or(0).max(1);
+    let fitting = BATCH_BYTES / row_bytes.max(1);
     let batch_rows = usize::try_from(fitting).unwrap_or(usize::MAX).min(batch_rows).max(1);
-    let builder = builder.with_projection(mask).with_row_groups(groups).with_offset(passed as usize);
+    let group = next.map(|(number, _)| number).into_iter().collect();
+    let builder = builder.with_projection(mask).with_row_groups(group).with_offset(passed as usize);
     let batches = builder.with_batch_size(batch_rows).build().map_err(|error| damaged(path, error))?;
-    Ok(Reader { batches, total, until, mismatch })
+    Ok((Reader { batches, total, until, mismatch }, footer))
 }

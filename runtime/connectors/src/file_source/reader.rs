@@ -163,6 +163,9 @@ impl FileReader {
             if split.is_waiting() {
                 split.waited_at = now;
             }
+            if matches!(step, Step::Ended) {
+                split.finish();
+            }
             self.summary.update(chosen, split);
             self.looks = matches!(step, Step::Nothing);
             match step {
@@ -222,6 +225,7 @@ impl SourceReader for FileReader {
             let mut point = Point::new(split.path.clone(), split.identity.clone(), split.place(), split.ended);
             point.bounded = split.is_bounded(self.shared.catalog.spec().follow);
             point.growth = split.growth;
+            point.away = split.away;
             point.write()
         };
         self.splits.iter().map(|split| (split.id.clone(), point(split))).collect()

@@ -65,13 +65,23 @@ pub(super) struct Split {
     absent_polls: u32,
     quiet_polls: u32,
     bytes: u64,
+    /// At how many looks or starts it was not there, since it has ended.
+    pub(super) away: u32,
+    /// Whether the last poll has told of it.
+    is_known: bool,
     /// Of what the file was before it was truncated.
     bad_rows_before: u64,
 }
 
 enum Contents {
-    Records { records: Box<Records>, stream: Option<Stream>, start: Place },
+    Records {
+        records: Box<Records>,
+        stream: Option<Stream>,
+        start: Place,
+    },
     Parquet(Box<ParquetSplit>),
+    /// Nothing more is read.
+    Over(Place),
 }
 
 /// The end of a compressed file, as it was.
@@ -98,7 +108,9 @@ pub(super) enum Step {
 impl Split {
     pub(super) fn new(shared: &Shared, entry: Entry) -> Result<Self, SourceError> {
         let point = entry.point;
-        let contents = if shared.format.is_parquet() {
+        let contents = if point.ended {
+            Contents::Over(point.place)
+        } else if shared.format.is_parquet() {
             Contents::Parquet(Box::new(ParquetSplit::new(
                 shared.format.clone(),
                 bad_rows(shared, &point.path),
@@ -128,6 +140,8 @@ impl Split {
             absent_polls: 0,
             quiet_polls: 0,
             bytes: entry.bytes,
+            away: point.away,
+            is_known: true,
             bad_rows_before: 0,
         })
     }
@@ -140,6 +154,7 @@ impl Split {
         match &self.contents {
             Contents::Records { stream, .. } => stream.is_some(),
             Contents::Parquet(parquet) => parquet.is_open(),
+            Contents::Over(_) => false,
         }
     }
 
@@ -160,12 +175,20 @@ impl Split {
                 *stream = None;
             }
             Contents::Parquet(parquet) => parquet.close(),
+            Contents::Over(_) => {}
         }
+    }
+
+    /// It has ended: what was needed to read it is not any more.
+    pub(super) fn finish(&mut self) {
+        self.bad_rows_before = self.bad_rows();
+        self.contents = Contents::Over(self.place());
     }
 
     /// A poll begins: what it finds is told by [`Self::found`].
     pub(super) fn begin_poll(&mut self) {
         self.present = false;
+        self.is_known = false;
         self.absent_polls += 1;
         self.quiet_polls += u32::from(self.waiting);
         self.waiting = false;
@@ -173,6 +196,8 @@ impl Split {
 
     pub(super) fn found(&mut self, entry: Entry) {
         self.present = entry.present;
+        self.is_known = true;
+        self.away = entry.point.away;
         if entry.present {
             self.path = entry.point.path;
             self.identity = entry.point.identity;
@@ -200,7 +225,7 @@ impl Split {
     }
 
     pub(super) fn is_forgotten(&self) -> bool {
-        self.ended && !self.present
+        self.ended && !self.is_known
     }
 
     /// Whether it has ended, and would not have if the source followed.
@@ -213,6 +238,7 @@ impl Split {
         match &self.contents {
             Contents::Records { records, start, .. } => place_of(records, *start),
             Contents::Parquet(parquet) => Place::at(parquet.position()),
+            Contents::Over(place) => *place,
         }
     }
 
@@ -220,12 +246,14 @@ impl Split {
         match &self.contents {
             Contents::Records { records, start, .. } => records.position().max(start.offset),
             Contents::Parquet(parquet) => parquet.position(),
+            Contents::Over(place) => place.offset,
         }
     }
 
     pub(super) fn unread_bytes(&self) -> Option<u64> {
         match &self.contents {
             Contents::Parquet(parquet) => Some(parquet.unread_bytes(self.bytes)),
+            Contents::Over(_) => Some(0),
             Contents::Records { .. } if self.growth.at_rest().is_some() => Some(0),
             Contents::Records { .. } => (!self.is_compressed()).then(|| self.bytes.saturating_sub(self.position())),
         }
@@ -236,6 +264,7 @@ impl Split {
             + match &self.contents {
                 Contents::Records { records, .. } => records.bad_rows(),
                 Contents::Parquet(parquet) => parquet.bad_rows(),
+                Contents::Over(_) => 0,
             }
     }
 
@@ -244,6 +273,7 @@ impl Split {
         match &mut self.contents {
             Contents::Records { records, .. } => records.origins(rows),
             Contents::Parquet(parquet) => Ok(parquet.origins(&self.path, rows)),
+            Contents::Over(_) => Ok(Vec::new()),
         }
     }
 

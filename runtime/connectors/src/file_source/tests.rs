@@ -189,6 +189,34 @@ fn a_glob_that_matches_nothing_is_named() {
 }
 
 #[test]
+fn a_file_that_was_away_while_others_were_read_is_not_read_again() {
+    let bench = Bench::new();
+    let goes_on = |points: &[(SplitId, ReplayPoint)]| {
+        let mut reader = bench.open(&bench.source("in/*.ndjson", false), points).unwrap();
+        (sorted(drain(&mut reader).0), reader.replay_points())
+    };
+    fs::create_dir(bench.path("in")).unwrap();
+    bench.append("in/a.ndjson", &lines(0..10));
+    let (mut read, mut points) = goes_on(&[]);
+    assert_eq!(read, (0..10).collect::<Vec<_>>());
+    fs::rename(bench.path("in/a.ndjson"), bench.path("a")).unwrap();
+    for run in 1..4 {
+        bench.append(&format!("in/b{run}.ndjson"), &lines(run * 10..run * 10 + 10));
+        (read, points) = goes_on(&points);
+        assert_eq!(read, (run * 10..run * 10 + 10).collect::<Vec<_>>());
+    }
+    fs::rename(bench.path("a"), bench.path("in/a.ndjson")).unwrap();
+    (read, points) = goes_on(&points);
+    assert_eq!(read, Vec::<i64>::new());
+    // Another one under its name is another one.
+    fs::remove_file(bench.path("in/a.ndjson")).unwrap();
+    (read, points) = goes_on(&points);
+    assert_eq!((read, points.len()), (Vec::new(), 4));
+    bench.append("in/a.ndjson", &lines(100..110));
+    assert_eq!(goes_on(&points).0, (100..110).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_damaged_or_vanished_file_is_named() {
     let bench = Bench::new();
     let whole = gzip(&lines(0..10_000));

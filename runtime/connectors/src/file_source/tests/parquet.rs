@@ -313,8 +313,8 @@ fn a_file_that_has_an_earlier_ones_inode_and_beginning_is_another() {
             assert_eq!(bench.poll(&mut reader), others, "{case}");
             assert_eq!(bench.poll(&mut reader), Vec::<i64>::new(), "{case}");
             // And once more, now that the name was another file's.
-            write_alike(if renamed { &other } else { &path }, 0..1_000);
-            assert_eq!(bench.poll(&mut reader), (0..1_000).collect::<Vec<_>>(), "{case}");
+            write_alike(if renamed { &other } else { &path }, 2..1_002);
+            assert_eq!(bench.poll(&mut reader), (2..1_002).collect::<Vec<_>>(), "{case}");
         }
     }
 }
@@ -378,8 +378,72 @@ fn a_file_that_has_other_contents_is_not_read_on() {
     assert_eq!(
         said(&bench, &error.to_string()),
         format!(
-            "source rows: …/a.parquet is gone or has other contents; the checkpoint goes on in it at row {}",
+            "source rows: …/a.parquet is gone or has other contents; the checkpoint goes on in it at row {}; \
+             put it back as it was when it was read: one that is mended is another file",
             rows.num_rows()
         )
     );
+}
+
+#[test]
+fn a_row_group_with_fewer_rows_than_the_footer_says_is_damaged() {
+    let bench = Bench::new();
+    let path = bench.path("a.parquet");
+    let batch =
+        RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from_iter_values(0..600)) as ArrayRef)]).unwrap();
+    let properties = ::parquet::file::properties::WriterProperties::builder()
+        .set_dictionary_enabled(false)
+        .set_max_row_group_row_count(Some(300))
+        .build();
+    let file = fs::File::create(&path).unwrap();
+    let mut writer = ::parquet::arrow::ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    // How many values the first page has: 300, as Thrift has it. Now 200.
+    let mut bytes = fs::read(&path).unwrap();
+    let places: Vec<usize> = (0..64).filter(|at| bytes[*at..*at + 2] == [0xd8, 0x04]).collect();
+    let [place] = places[..] else { panic!("{places:?}") };
+    bytes[place..place + 2].copy_from_slice(&[0x90, 0x03]);
+    fs::write(&path, bytes).unwrap();
+
+    let error = outcome(&bench, &spec(&bench, "*.parquet", OnError::Fail)).unwrap_err();
+    let why = "the row group that ends before row 300 has fewer rows than the footer says";
+    assert_eq!(said(&bench, &error), format!("…/a.parquet cannot be read as Parquet: {why}"));
+    let (rows, told, bad) = outcome(&bench, &spec(&bench, "*.parquet", OnError::DeadLetter)).unwrap();
+    assert_eq!(rows, (0..200).chain(300..600).collect::<Vec<_>>());
+    assert_eq!((told.len(), bad), (100, 100));
+    assert!(told[0].starts_with("200: ") && told[0].contains(why), "{}", told[0]);
+}
+
+#[test]
+fn a_followed_file_that_some_looks_do_not_find_is_not_read_again() {
+    let bench = Bench::new();
+    let mut spec = spec(&bench, "in/*.parquet", OnError::Fail);
+    spec.file.as_mut().unwrap().follow = true;
+    let source = || FileSource::new(&spec, spec.file.as_ref().unwrap());
+    let (there, away) = (bench.path("in"), bench.path("away"));
+    fs::create_dir(&there).unwrap();
+    write_alike(&there.join("a.parquet"), 0..1_000);
+    let mut reader = bench.open(&source(), &[]).unwrap();
+    assert_eq!(drain(&mut reader).0.len(), 1_000);
+    fs::rename(&there, &away).unwrap();
+    for _ in 0..50 {
+        assert_eq!(bench.poll(&mut reader), Vec::<i64>::new());
+    }
+    // Nor is it by whoever goes on from then.
+    let mut again = bench.open(&source(), &reader.replay_points()).unwrap();
+    assert_eq!(bench.poll(&mut again), Vec::<i64>::new());
+    fs::rename(&away, &there).unwrap();
+    // Another one has its inode meanwhile, if only by a link.
+    fs::hard_link(there.join("a.parquet"), there.join("0.parquet")).unwrap();
+    assert_eq!(bench.poll(&mut reader), Vec::<i64>::new());
+    assert_eq!(bench.poll(&mut again), Vec::<i64>::new());
+    // It is forgotten in the end.
+    fs::rename(&there, &away).unwrap();
+    for _ in 0..700 {
+        bench.poll(&mut reader);
+    }
+    assert_eq!(reader.replay_points(), Vec::new());
+    fs::rename(&away, &there).unwrap();
+    assert_eq!(bench.poll(&mut reader).len(), 1_000);
 }
