@@ -50,7 +50,7 @@ pub(super) struct Point {
     #[serde(flatten)]
     pub(super) place: Place,
     pub(super) ended: bool,
-    /// It has ended only because the source did not follow: one that follows reads it on.
+    /// It has ended only because the source did not follow, or because it was away in the midst: a source that follows reads it on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) bounded: bool,
     #[serde(default, skip_serializing_if = "Growth::is_none")]
@@ -256,6 +256,7 @@ impl Catalog {
             point.identity = split.identity.clone();
             point.place = split.place();
             point.ended |= ended;
+            point.bounded = split.is_bounded(self.spec.follow);
         }
     }
 
@@ -424,6 +425,9 @@ impl Catalog {
                 entry.point.identity.found(&metadata);
                 entry.bytes = metadata.len();
                 entry.present = true;
+                if self.spec.follow && entry.point.bounded {
+                    (entry.point.ended, entry.point.bounded) = (false, false);
+                }
                 continue;
             }
             unknown.push(Listed { path, metadata });

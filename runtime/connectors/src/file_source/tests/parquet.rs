@@ -416,6 +416,30 @@ fn a_row_group_with_fewer_rows_than_the_footer_says_is_damaged() {
 }
 
 #[test]
+fn a_followed_file_that_was_given_up_in_its_midst_is_read_on_once_it_is_back() {
+    let bench = Bench::new();
+    let mut spec = spec(&bench, "*.parquet", OnError::Fail);
+    spec.file.as_mut().unwrap().follow = true;
+    let source = || FileSource::new(&spec, spec.file.as_ref().unwrap());
+    let (there, away) = (bench.path("a.parquet"), bench.path("away"));
+    write_alike(&there, 0..20_000);
+    let mut reader = bench.open(&source(), &[]).unwrap();
+    let Read::Rows { rows, .. } = next(&mut reader) else { panic!("no rows") };
+    let rest: Vec<i64> = (rows.num_rows() as i64..20_000).collect();
+    let mut again = bench.open(&source(), &reader.replay_points()).unwrap();
+    fs::rename(&there, &away).unwrap();
+    for _ in 0..10 {
+        assert_eq!(bench.poll(&mut again), Vec::<i64>::new());
+    }
+    let points = again.replay_points();
+    let gone = bench.open(&source(), &points).unwrap().replay_points();
+    fs::rename(&away, &there).unwrap();
+    assert!(bench.poll(&mut again) == rest, "by the one that has given it up");
+    assert!(drain(&mut bench.open(&source(), &points).unwrap()).0 == rest, "by the next one");
+    assert!(drain(&mut bench.open(&source(), &gone).unwrap()).0 == rest, "by the one after that");
+}
+
+#[test]
 fn a_followed_file_that_some_looks_do_not_find_is_not_read_again() {
     let bench = Bench::new();
     let mut spec = spec(&bench, "in/*.parquet", OnError::Fail);
