@@ -50,9 +50,12 @@ pub(super) struct Point {
     #[serde(flatten)]
     pub(super) place: Place,
     pub(super) ended: bool,
-    /// It has ended only because the source did not follow, or because it was away in the midst: a source that follows reads it on.
+    /// It has ended only because the source did not follow: one that follows reads it on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) bounded: bool,
+    /// It has ended only because it was away in its midst: it is read on once it is back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) given_up: bool,
     #[serde(default, skip_serializing_if = "Growth::is_none")]
     pub(super) growth: Growth,
     /// It has ended, and at so many looks or starts it was not there any more.
@@ -93,7 +96,17 @@ impl Growth {
 
 impl Point {
     pub(super) fn new(path: PathBuf, identity: Identity, place: Place, ended: bool) -> Self {
-        Self { version: VERSION, path, identity, place, ended, bounded: false, growth: Growth::None, away: 0 }
+        Self {
+            version: VERSION,
+            path,
+            identity,
+            place,
+            ended,
+            bounded: false,
+            given_up: false,
+            growth: Growth::None,
+            away: 0,
+        }
     }
 
     pub(super) fn write(&self) -> ReplayPoint {
@@ -238,9 +251,13 @@ impl Catalog {
 
     /// The files that have been read and are gone, as far as they are to be known when they come back.
     fn remembered(&self, gone: Vec<Entry>) -> Vec<Entry> {
-        let is_kept = |entry: &Entry| entry.point.ended && (!self.spec.follow || self.is_parquet);
-        let mut kept: Vec<Entry> = gone.into_iter().filter(is_kept).collect();
-        kept.iter_mut().for_each(|entry| entry.point.away = entry.point.away.saturating_add(1));
+        let mut kept: Vec<Entry> = gone.into_iter().filter(|_| !self.spec.follow || self.is_parquet).collect();
+        for Entry { point, .. } in &mut kept {
+            point.away = point.away.saturating_add(1);
+            // Only a followed file may be away in its midst.
+            point.given_up |= !point.ended;
+            point.ended = true;
+        }
         kept.sort_by_key(|entry| entry.point.away);
         kept.truncate(REMEMBERED_FILES);
         kept
@@ -256,7 +273,7 @@ impl Catalog {
             point.identity = split.identity.clone();
             point.place = split.place();
             point.ended |= ended;
-            point.bounded = split.is_bounded(self.spec.follow);
+            point.given_up = split.given_up;
         }
     }
 
@@ -272,6 +289,10 @@ impl Catalog {
         for (id, point) in restored {
             let mut point = Point::read(id, point)?;
             let found = self.find(&point, &mut folders);
+            // A source that does not follow fails without it.
+            if point.given_up && (found.is_some() || !self.spec.follow) {
+                (point.ended, point.given_up) = (false, false);
+            }
             if self.spec.follow && point.bounded && found.is_some() {
                 (point.ended, point.bounded) = (false, false);
             }
@@ -288,9 +309,12 @@ impl Catalog {
                 }
                 point.path.clone_from(path);
                 point.away = 0;
-                if point.bounded && self.has_grown(&point, bytes) {
+                // Whole lines behind the end are rows that nobody has read.
+                if point.bounded && self.has_grown(&point, bytes) && ends_a_line(path, point.place.offset) {
+                    (point.ended, point.bounded) = (false, false);
+                } else if point.bounded && self.has_grown(&point, bytes) {
                     tracing::warn!(source = %self.source, file = %path.display(), read_bytes = point.place.offset, bytes,
-                        "a file has grown since it was read to its end; what was added is not read, as the source does not follow");
+                        "a file has grown since it was read to its end; what was added is not read, as the last row that was read goes on in it");
                 }
             }
             let present = found.is_some();
@@ -311,8 +335,10 @@ impl Catalog {
         let is_it = |path: &Path| point.identity.fits_at(path);
         let same_inode = |path: &Path| fs::metadata(path).is_ok_and(|metadata| point.identity.same_inode(&metadata));
         // An inode is given again: what is there now may be another file, and the one that was read a copy beside it.
+        // What has changed in the midst of being read is told by the reader, where the source does not follow.
+        let may_have_changed = !self.spec.follow && !point.ended;
         let is_it_still =
-            |path: &Path| same_inode(path) && is_it(path) && (!self.spec.follow || self.has_read(path, point));
+            |path: &Path| same_inode(path) && is_it(path) && (may_have_changed || self.has_read(path, point));
         if is_it_still(&point.path) {
             return Some(point.path.clone());
         }
@@ -352,6 +378,11 @@ impl Catalog {
                     point.path.display(),
                     point.place.offset
                 )));
+            }
+            if self.is_parquet {
+                tracing::warn!(source = %self.source, file = %point.path.display(), read_rows = point.place.offset,
+                    "a file that was being read is gone, or has other contents; it is read on if it comes back");
+                continue;
             }
             tracing::warn!(source = %self.source, file = %point.path.display(), read_bytes = point.place.offset,
                 "a file that was being read is gone, or was truncated; what it had behind these bytes, if anything, is lost");
@@ -425,8 +456,8 @@ impl Catalog {
                 entry.point.identity.found(&metadata);
                 entry.bytes = metadata.len();
                 entry.present = true;
-                if self.spec.follow && entry.point.bounded {
-                    (entry.point.ended, entry.point.bounded) = (false, false);
+                if entry.point.given_up {
+                    (entry.point.ended, entry.point.given_up) = (false, false);
                 }
                 continue;
             }
@@ -442,6 +473,21 @@ impl Catalog {
                 Err(error) if error.kind() == io::ErrorKind::NotFound && self.spec.follow => continue,
                 Err(source) => return Err(SourceError::Io { what: path.display().to_string(), source }),
             };
+            // Copied back: a file that does not grow is known by what it holds.
+            let is_back = |entry: &Entry| {
+                !entry.present
+                    && entry.point.path == path
+                    && entry.point.identity.whole.is_some()
+                    && entry.point.identity.fits_at(&path)
+            };
+            if let Some(entry) = entries.iter_mut().find(|entry| is_back(entry)) {
+                entry.point.identity.found(&metadata);
+                (entry.bytes, entry.present) = (metadata.len(), true);
+                if entry.point.given_up {
+                    (entry.point.ended, entry.point.given_up) = (false, false);
+                }
+                continue;
+            }
             // Renamed while the checkpoint's files were looked for.
             let renamed = |Entry { point, .. }: &Entry| {
                 point.identity.same_inode(&metadata) && point.identity.fits_at(&path) && self.has_read(&path, point)
@@ -511,6 +557,13 @@ fn is_at_rest(parts: &mut Parts, path: &Path, bytes: u64) -> bool {
 /// Whether a file that is not read yet has been the same for some looks, told once.
 fn has_waited(parts: &mut Parts, path: &Path, bytes: u64) -> bool {
     looks_alike(parts, path, bytes) == QUIET_POLLS
+}
+
+/// Whether a place is one at which a line begins.
+fn ends_a_line(path: &Path, offset: u64) -> bool {
+    let Some(before) = offset.checked_sub(1) else { return true };
+    let mut byte = [0];
+    File::open(path).and_then(|file| file.read_exact_at(&mut byte, before)).is_ok() && byte == *b"\n"
 }
 
 /// At how many looks, this one included, a file has been as long as it is.

@@ -46,8 +46,8 @@ pub(super) struct ParquetSplit {
     /// Which rows of the last batch were returned; `None`: all of them.
     kept: Option<Vec<usize>>,
     reader: Option<Reader>,
-    /// What the footer of the open file says.
-    footer: Option<ArrowReaderMetadata>,
+    /// The open file, and what its footer says.
+    file: Option<(File, ArrowReaderMetadata)>,
     /// Rows that are not to be had.
     lost: Option<Lost>,
 }
@@ -98,7 +98,7 @@ struct Reader {
 
 impl ParquetSplit {
     pub(super) fn new(format: Format, bad: BadRows, rows: u64) -> Self {
-        Self { format, bad, rows, before: rows, kept: None, reader: None, footer: None, lost: None }
+        Self { format, bad, rows, before: rows, kept: None, reader: None, file: None, lost: None }
     }
 
     pub(super) fn is_open(&self) -> bool {
@@ -106,7 +106,7 @@ impl ParquetSplit {
     }
 
     pub(super) fn close(&mut self) {
-        (self.reader, self.footer) = (None, None);
+        (self.reader, self.file) = (None, None);
     }
 
     pub(super) fn position(&self) -> u64 {
@@ -159,10 +159,15 @@ impl ParquetSplit {
             let reader = match &mut self.reader {
                 Some(reader) => reader,
                 None => {
-                    let (file, footer) = (which.open(self.rows)?, self.footer.take());
-                    let (opened, footer) =
-                        guarded(path, || open(&self.format, path, file, footer, self.rows, batch_rows))??;
-                    self.footer = Some(footer);
+                    let (file, footer) = match &self.file {
+                        Some(known) => known,
+                        None => {
+                            let file = which.open(self.rows)?;
+                            let footer = guarded(path, || footer(path, &file))??;
+                            self.file.insert((file, footer))
+                        }
+                    };
+                    let opened = guarded(path, || open(&self.format, path, file, footer, self.rows, batch_rows))??;
                     self.reader.insert(opened)
                 }
             };
@@ -257,12 +262,12 @@ fn is_of_disk(error: &SourceError) -> bool {
 fn open(
     format: &Format,
     path: &Path,
-    file: File,
-    known: Option<ArrowReaderMetadata>,
+    file: &File,
+    footer: &ArrowReaderMetadata,
     rows: u64,
     batch_rows: usize,
-) -> Result<(Reader, ArrowReaderMetadata), SourceError> {
-    let footer = known.map_or_else(|| footer(path, &file), Ok)?;
+) -> Result<Reader, SourceError> {
+    let file = file.try_clone().map_err(|error| super::reader::failed(path.display().to_string(), error))?;
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer.clone());
     let mismatch = convert::mismatch(format, builder.schema());
     let is_read = |name: &String| format.columns().iter().any(|column| column.path == *name);
@@ -291,5 +296,5 @@ fn open(
     let group = next.map(|(number, _)| number).into_iter().collect();
     let builder = builder.with_projection(mask).with_row_groups(group).with_offset(passed as usize);
     let batches = builder.with_batch_size(batch_rows).build().map_err(|error| damaged(path, error))?;
-    Ok((Reader { batches, total, until, mismatch }, footer))
+    Ok(Reader { batches, total, until, mismatch })
 }

@@ -225,6 +225,7 @@ impl SourceReader for FileReader {
             let mut point = Point::new(split.path.clone(), split.identity.clone(), split.place(), split.ended);
             point.bounded = split.is_bounded(self.shared.catalog.spec().follow);
             point.growth = split.growth;
+            point.given_up = split.given_up;
             point.away = split.away;
             point.write()
         };

@@ -53,7 +53,7 @@ pub(super) struct Split {
     /// It had ended for good before.
     was_over: bool,
     /// It was away for too long in the midst of being read: it is read on if it comes back.
-    given_up: bool,
+    pub(super) given_up: bool,
     contents: Contents,
     /// At the end of what there is, until the next poll.
     waiting: bool,
@@ -133,7 +133,7 @@ impl Split {
             // What is at rest has ended for a source that does not follow.
             ended: point.ended || (rests && !shared.catalog.spec().follow),
             was_over: point.ended && !point.bounded,
-            given_up: point.bounded && shared.catalog.spec().follow,
+            given_up: point.given_up,
             contents,
             waiting: rests,
             waited_at: Duration::ZERO,
@@ -231,9 +231,9 @@ impl Split {
         self.ended && !self.is_known
     }
 
-    /// Whether it has ended, and would not have if the source followed, or if it had been there.
+    /// Whether it has ended, and would not have if the source followed.
     pub(super) fn is_bounded(&self, follow: bool) -> bool {
-        self.ended && (self.given_up || (!follow && !self.was_over))
+        self.ended && !follow && !self.was_over
     }
 
     /// Where reading is resumed.

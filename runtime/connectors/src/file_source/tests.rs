@@ -217,6 +217,48 @@ fn a_file_that_was_away_while_others_were_read_is_not_read_again() {
 }
 
 #[test]
+fn a_file_that_has_an_earlier_ones_inode_is_told_from_it_by_what_was_read_last() {
+    let bench = Bench::new();
+    let goes_on = |points: &[(SplitId, ReplayPoint)]| {
+        let mut reader = bench.open(&bench.source("in/*", false), points).unwrap();
+        (drain(&mut reader).0, reader.replay_points())
+    };
+    fs::create_dir(bench.path("in")).unwrap();
+    let banner = format!("{{\"n\":1,\"text\":\"{}\"}}\n", "x".repeat(2_000));
+    bench.append("in/a", &(banner.clone() + &lines(10..20)));
+    let (mut read, mut points) = goes_on(&[]);
+    assert_eq!(read.len(), 11);
+    // Written over, so that the inode is the same; as long, and longer.
+    for numbers in [20..30, 30..45] {
+        fs::write(bench.path("in/a"), banner.clone() + &lines(numbers.clone())).unwrap();
+        (read, points) = goes_on(&points);
+        assert_eq!(read, std::iter::once(1).chain(numbers).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn whole_lines_behind_the_end_of_a_file_are_read_by_the_next_run() {
+    let bench = Bench::new();
+    let goes_on = |points: &[(SplitId, ReplayPoint)]| {
+        let mut reader = bench.open(&bench.source("*.ndjson", false), points).unwrap();
+        (sorted(drain(&mut reader).0), reader.replay_points())
+    };
+    bench.append("empty.ndjson", "");
+    bench.append("a.ndjson", &lines(0..10));
+    bench.append("torn.ndjson", lines(10..20).trim_end());
+    let (mut read, mut points) = goes_on(&[]);
+    assert_eq!(read, (0..20).collect::<Vec<_>>());
+    assert!(goes_on(&points).0.is_empty());
+    bench.append("empty.ndjson", &lines(20..25));
+    bench.append("a.ndjson", &lines(25..30));
+    // What goes on in the last row that was read is none of its own.
+    bench.append("torn.ndjson", &lines(40..50));
+    (read, points) = goes_on(&points);
+    assert_eq!(read, (20..30).collect::<Vec<_>>());
+    assert!(goes_on(&points).0.is_empty());
+}
+
+#[test]
 fn a_damaged_or_vanished_file_is_named() {
     let bench = Bench::new();
     let whole = gzip(&lines(0..10_000));

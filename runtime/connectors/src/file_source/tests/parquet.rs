@@ -421,12 +421,14 @@ fn a_followed_file_that_was_given_up_in_its_midst_is_read_on_once_it_is_back() {
     let mut spec = spec(&bench, "*.parquet", OnError::Fail);
     spec.file.as_mut().unwrap().follow = true;
     let source = || FileSource::new(&spec, spec.file.as_ref().unwrap());
-    let (there, away) = (bench.path("a.parquet"), bench.path("away"));
+    let (there, away) = (bench.path("a.parquet"), bench.path("away/a"));
+    fs::create_dir(bench.path("away")).unwrap();
     write_alike(&there, 0..20_000);
     let mut reader = bench.open(&source(), &[]).unwrap();
     let Read::Rows { rows, .. } = next(&mut reader) else { panic!("no rows") };
     let rest: Vec<i64> = (rows.num_rows() as i64..20_000).collect();
-    let mut again = bench.open(&source(), &reader.replay_points()).unwrap();
+    let before = reader.replay_points();
+    let mut again = bench.open(&source(), &before).unwrap();
     fs::rename(&there, &away).unwrap();
     for _ in 0..10 {
         assert_eq!(bench.poll(&mut again), Vec::<i64>::new());
@@ -437,6 +439,17 @@ fn a_followed_file_that_was_given_up_in_its_midst_is_read_on_once_it_is_back() {
     assert!(bench.poll(&mut again) == rest, "by the one that has given it up");
     assert!(drain(&mut bench.open(&source(), &points).unwrap()).0 == rest, "by the next one");
     assert!(drain(&mut bench.open(&source(), &gone).unwrap()).0 == rest, "by the one after that");
+    // By a source that does not follow as well, which fails without it.
+    let bounded = self::spec(&bench, "*.parquet", OnError::Fail);
+    let bounded = FileSource::new(&bounded, bounded.file.as_ref().unwrap());
+    assert!(drain(&mut bench.open(&bounded, &points).unwrap()).0 == rest, "bounded");
+    fs::rename(&there, &away).unwrap();
+    assert!(bench.open(&bounded, &points).err().unwrap().to_string().contains("is gone or has other contents"));
+    // And by one that begins while it is away in its midst.
+    let mut late = bench.open(&source(), &before).unwrap();
+    assert_eq!(bench.poll(&mut late), Vec::<i64>::new());
+    fs::copy(&away, &there).unwrap();
+    assert!(bench.poll(&mut late) == rest, "copied back");
 }
 
 #[test]
