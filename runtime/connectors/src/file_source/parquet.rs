@@ -4,8 +4,8 @@
 //!
 //! There is damage at which the Parquet reader panics instead of telling. That is an error of the file here, as any other.
 //!
-//! Row groups are read one by one. So it is seen if one has other than as many rows as the footer says: the header of a page has no
-//! checksum. Where bad rows do not fail the pipeline, damage inside a file costs the rows of its row group that were not read by
+//! Row groups are read one by one, each after a look at the headers of its pages, which have no checksum: with one that tells other
+//! than as many values as there are, a column's values would come to rows of others. Where bad rows do not fail the pipeline, damage inside a file costs the rows of its row group that were not read by
 //! then: each of them is a bad row.
 
 mod convert;
@@ -19,9 +19,13 @@ use std::{
 };
 
 use arrow::array::RecordBatch;
-use parquet::arrow::{
-    ProjectionMask,
-    arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
+use parquet::{
+    arrow::{
+        ProjectionMask,
+        arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder},
+    },
+    column::page::PageReader,
+    file::{metadata::RowGroupMetaData, serialized_reader::SerializedPageReader},
 };
 
 use self::convert::Converted;
@@ -92,6 +96,8 @@ struct Reader {
     total: u64,
     /// Up to which row it reads.
     until: u64,
+    /// What is wrong with its pages.
+    flaw: Option<SourceError>,
     /// Why none of them can be read.
     mismatch: Option<String>,
 }
@@ -171,8 +177,11 @@ impl ParquetSplit {
                     self.reader.insert(opened)
                 }
             };
-            let next = guarded(path, || reader.batches.next())
-                .and_then(|next| next.transpose().map_err(|error| damaged(path, error)));
+            let next = match reader.flaw.take() {
+                Some(flaw) => Err(flaw),
+                None => guarded(path, || reader.batches.next())
+                    .and_then(|next| next.transpose().map_err(|error| damaged(path, error))),
+            };
             let (until, total) = (reader.until, reader.total);
             let left = until.saturating_sub(self.rows);
             let error = match next {
@@ -267,7 +276,8 @@ fn open(
     rows: u64,
     batch_rows: usize,
 ) -> Result<Reader, SourceError> {
-    let file = file.try_clone().map_err(|error| super::reader::failed(path.display().to_string(), error))?;
+    let clone = || file.try_clone().map_err(|error| super::reader::failed(path.display().to_string(), error));
+    let (file, pages) = (clone()?, Arc::new(clone()?));
     let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, footer.clone());
     let mismatch = convert::mismatch(format, builder.schema());
     let is_read = |name: &String| format.columns().iter().any(|column| column.path == *name);
@@ -293,8 +303,37 @@ fn open(
     });
     let fitting = BATCH_BYTES / row_bytes.max(1);
     let batch_rows = usize::try_from(fitting).unwrap_or(usize::MAX).min(batch_rows).max(1);
+    let flaw = next.and_then(|(_, group)| guarded(path, || count_values(path, &pages, group, &mask)).flatten().err());
     let group = next.map(|(number, _)| number).into_iter().collect();
     let builder = builder.with_projection(mask).with_row_groups(group).with_offset(passed as usize);
     let batches = builder.with_batch_size(batch_rows).build().map_err(|error| damaged(path, error))?;
-    Ok(Reader { batches, total, until, mismatch })
+    Ok(Reader { batches, total, until, flaw, mismatch })
+}
+
+/// Whether the pages of each column that is read, unless it is one of lists, have a value for each row of the group.
+fn count_values(
+    path: &Path,
+    file: &Arc<File>,
+    group: &RowGroupMetaData,
+    mask: &ProjectionMask,
+) -> Result<(), SourceError> {
+    let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+    let columns = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+    for (_, column) in columns.filter(|(_, column)| column.column_descr().max_rep_level() == 0) {
+        let failed = |error| damaged(path, error);
+        let mut pages = SerializedPageReader::new(Arc::clone(file), column, rows, None).map_err(failed)?;
+        let mut values = 0;
+        while let Some(page) = pages.peek_next_page().map_err(failed)? {
+            values += page.num_levels.filter(|_| !page.is_dict).unwrap_or(0);
+            pages.skip_next_page().map_err(failed)?;
+        }
+        if values != rows {
+            return Err(unusable(format!(
+                "{} cannot be read as Parquet: the pages of column {} in a row group of {rows} rows tell of {values} values",
+                path.display(),
+                column.column_path()
+            )));
+        }
+    }
+    Ok(())
 }
