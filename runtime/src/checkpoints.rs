@@ -189,7 +189,7 @@ async fn all(data: &DataArgs) -> Result<Vec<Found>, Failure> {
     for (_, store) in stores(data)? {
         let mut latest = Pointed::by(&store)?;
         let entries = store.list().await.map_err(failed)?;
-        if !entries.is_empty() && store.folder().is_some() && latest.latest().is_none() && latest.whole().is_ok() {
+        if !entries.is_empty() && store.folder().is_some() && matches!(latest, Pointed::To(None)) {
             let missing = format!("{}/latest, the pointer to the newest checkpoint, is missing", store.url());
             latest = Pointed::Damaged(missing.into());
         }

@@ -109,6 +109,11 @@ impl Point {
         }
     }
 
+    /// It has not ended after all.
+    fn go_on(&mut self) {
+        (self.ended, self.bounded, self.given_up) = (false, false, false);
+    }
+
     pub(super) fn write(&self) -> ReplayPoint {
         ReplayPoint(serde_json::to_value(self).unwrap_or_default())
     }
@@ -136,6 +141,15 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// A look has found it.
+    fn is_there(&mut self, metadata: &Metadata) {
+        self.point.identity.found(metadata);
+        (self.bytes, self.present) = (metadata.len(), true);
+        if self.point.given_up {
+            self.point.go_on();
+        }
+    }
+
     /// A task has it: it was not only found in a checkpoint.
     pub(super) fn is_being_read(&self) -> bool {
         self.owner != u32::MAX
@@ -290,11 +304,9 @@ impl Catalog {
             let mut point = Point::read(id, point)?;
             let found = self.find(&point, &mut folders);
             // A source that does not follow fails without it.
-            if point.given_up && (found.is_some() || !self.spec.follow) {
-                (point.ended, point.given_up) = (false, false);
-            }
-            if self.spec.follow && point.bounded && found.is_some() {
-                (point.ended, point.bounded) = (false, false);
+            let was_given_up = point.given_up && (found.is_some() || !self.spec.follow);
+            if was_given_up || (self.spec.follow && point.bounded && found.is_some()) {
+                point.go_on();
             }
             let mut bytes = 0;
             if let Some(path) = &found {
@@ -309,12 +321,15 @@ impl Catalog {
                 }
                 point.path.clone_from(path);
                 point.away = 0;
-                // Whole lines behind the end are rows that nobody has read.
-                if point.bounded && self.has_grown(&point, bytes) && ends_a_line(path, point.place.offset) {
-                    (point.ended, point.bounded) = (false, false);
-                } else if point.bounded && self.has_grown(&point, bytes) {
-                    tracing::warn!(source = %self.source, file = %path.display(), read_bytes = point.place.offset, bytes,
-                        "a file has grown since it was read to its end; what was added is not read, as the last row that was read goes on in it");
+                if point.bounded && self.has_grown(&point, bytes) {
+                    // Whole lines behind the end are rows that nobody has read.
+                    match ends_a_line(path, point.place.offset) {
+                        true => point.go_on(),
+                        false => tracing::warn!(
+                            source = %self.source, file = %path.display(), read_bytes = point.place.offset, bytes,
+                            "a file has grown since it was read to its end; what was added is not read, as the last row that was read goes on in it"
+                        ),
+                    }
                 }
             }
             let present = found.is_some();
@@ -453,12 +468,7 @@ impl Catalog {
             if let Some(index) = alike.find(is_it) {
                 let entry = &mut entries[index];
                 entry.point.path = path;
-                entry.point.identity.found(&metadata);
-                entry.bytes = metadata.len();
-                entry.present = true;
-                if entry.point.given_up {
-                    (entry.point.ended, entry.point.given_up) = (false, false);
-                }
+                entry.is_there(&metadata);
                 continue;
             }
             unknown.push(Listed { path, metadata });
@@ -481,11 +491,7 @@ impl Catalog {
                     && entry.point.identity.fits_at(&path)
             };
             if let Some(entry) = entries.iter_mut().find(|entry| is_back(entry)) {
-                entry.point.identity.found(&metadata);
-                (entry.bytes, entry.present) = (metadata.len(), true);
-                if entry.point.given_up {
-                    (entry.point.ended, entry.point.given_up) = (false, false);
-                }
+                entry.is_there(&metadata);
                 continue;
             }
             // Renamed while the checkpoint's files were looked for.
@@ -494,9 +500,9 @@ impl Catalog {
             };
             if let Some(index) = gone.iter().position(renamed) {
                 let mut entry = gone.swap_remove(index);
-                entry.point.identity.found(&metadata);
-                let point = Point { path, ..entry.point };
-                entries.push(Entry { point, bytes: metadata.len(), present: true, ..entry });
+                entry.point.path = path;
+                entry.is_there(&metadata);
+                entries.push(entry);
                 continue;
             }
             let entry = match copy {
